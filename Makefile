@@ -1,0 +1,49 @@
+# Every target makes .venv and installs what it needs, if it is not there yet.
+#   make PYTHON=python3.12 test       another Python (>= 3.11)
+#   make test ARGS="-k wheel -x"      more arguments for what the target runs
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test bench lint docs clean
+
+PYTHON ?=
+ARGS ?=
+export PYTHON
+
+VENV := sh tools/venv.sh
+BIN := .venv/bin
+
+help:
+	@echo "make demo    train on real climate data, on this machine"
+	@echo "make test    run the tests"
+	@echo "make bench   measure hpcml's own overheads"
+	@echo "make lint    ruff, mypy, import contracts"
+	@echo "make docs    build the documentation into site/"
+	@echo "make clean   remove .venv and everything that the targets made"
+
+demo:
+	@$(VENV) demo
+	@$(BIN)/python examples/temperature/demo.py $(ARGS)
+
+test:
+	@$(VENV) test demo lint bench
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench:
+	@$(VENV) bench
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lint:
+	@$(VENV) lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+docs:
+	@$(VENV) docs
+	$(BIN)/mkdocs build --strict $(ARGS)
+
+clean:
+	rm -rf .venv site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
