@@ -11,7 +11,7 @@ import hpcml
 
 HERE = Path(__file__).resolve().parent
 WIDTHS = (8, 32)
-PHASES = ("load", "train", "validate", "save")
+PHASES = ("load", "setup", "train", "validate", "save")
 METRICS = {
     "test RMSE (K)": "test_loss",
     "persistence RMSE (K)": "persistence_loss",

@@ -83,7 +83,6 @@ def load(path: str) -> tuple[Tensor, Tensor, Tensor]:
 def main() -> None:
     p = hpcml.params(width=32, history=5, epochs=15, batch=16, lr=2e-3, seed=0)
     hpcml.describe(model=f"conv-{p.width}", precision="float32", global_batch=p.batch)
-    torch.manual_seed(p.seed)
 
     with hpcml.phase("load"):
         fields, years, area = load(hpcml.input_path("t2m", "data/a1b.zarr"))
@@ -95,12 +94,14 @@ def main() -> None:
     def squared_error(prediction: Tensor, truth: Tensor) -> Tensor:
         return (area * (prediction - truth) ** 2).mean()  # K^2
 
-    model = Emulator(p.history, p.width, scale)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=p.lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, p.epochs)
-    samples = int(train.sum())
+    with hpcml.phase("setup"):
+        torch.manual_seed(p.seed)
+        model = Emulator(p.history, p.width, scale)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=p.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, p.epochs)
 
     with hpcml.phase("train"):
+        samples = int(train.sum())
         for epoch in range(p.epochs):
             with hpcml.phase("epoch"):
                 total = 0.0
