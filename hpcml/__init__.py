@@ -1,0 +1,60 @@
+"""hpcml: train and run machine-learning models on supercomputers.
+
+>>> import hpcml
+>>> run = hpcml.submit("train.py", site="local")    # doctest: +SKIP
+
+The names below are the public interface. Those that a job's own code uses (``params``, ``phase``,
+``log`` ...) are here at once and need nothing but Python 3.6; the others are loaded when used.
+"""
+
+from hpcml.injob import describe, input_path, log, output_path, params, phase
+
+__version__ = "0.1.0.dev0"
+
+_LAZY = {
+    "Job": "hpcml.job",
+    "Resources": "hpcml.job",
+    "Dataset": "hpcml.job",
+    "Plan": "hpcml.planning",
+    "plan": "hpcml.submission",
+    "submit": "hpcml.submission",
+    "Run": "hpcml.run",
+    "Runs": "hpcml.run",
+    "attach": "hpcml.run",
+    "runs": "hpcml.run",
+    "HpcmlError": "hpcml.errors",
+}
+
+__all__ = [  # noqa: PLE0604, PLE0605
+    "Dataset",
+    "HpcmlError",
+    "Job",
+    "Plan",
+    "Resources",
+    "Run",
+    "Runs",
+    "attach",
+    "describe",
+    "input_path",
+    "log",
+    "output_path",
+    "params",
+    "phase",
+    "plan",
+    "runs",
+    "submit",
+]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        import importlib
+
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError("module 'hpcml' has no attribute %r" % name)
+
+
+def __dir__():
+    return sorted(set(globals()) | set(_LAZY))

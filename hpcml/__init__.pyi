@@ -1,0 +1,19 @@
+from hpcml.errors import HpcmlError as HpcmlError
+from hpcml.injob import describe as describe
+from hpcml.injob import input_path as input_path
+from hpcml.injob import log as log
+from hpcml.injob import output_path as output_path
+from hpcml.injob import params as params
+from hpcml.injob import phase as phase
+from hpcml.job import Dataset as Dataset
+from hpcml.job import Job as Job
+from hpcml.job import Resources as Resources
+from hpcml.planning import Plan as Plan
+from hpcml.run import Run as Run
+from hpcml.run import Runs as Runs
+from hpcml.run import attach as attach
+from hpcml.run import runs as runs
+from hpcml.submission import plan as plan
+from hpcml.submission import submit as submit
+
+__version__: str

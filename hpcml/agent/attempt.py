@@ -1,0 +1,229 @@
+"""One attempt of one run: take it, prepare its folder, run the command, say how it ended."""
+
+import os
+import re
+import subprocess
+import sys
+
+from hpcml.agent import events, facts, memory, processes, snapshot, supervise, wire
+
+TEMPLATE = re.compile(r"\{(params|inputs)\.([^{}]+)\}")
+
+
+class AgentError(Exception):
+    """The batch's files are not what they must be; nothing was started."""
+
+
+def load_plan(batch):
+    """``plan.json``, verified: a half-written one never runs."""
+    try:
+        plan = wire.read_json(os.path.join(batch, "plan.json"))
+    except ValueError as error:
+        raise AgentError("%s/plan.json is torn: %s" % (batch, error))
+    if plan is None:
+        raise AgentError("there is no %s/plan.json" % batch)
+    if plan["schema"] != wire.SCHEMA:
+        raise AgentError("plan.json has schema %s, this agent reads %d" % (plan["schema"], wire.SCHEMA))
+    if wire.sha256(wire.canonical(plan["what"])) != plan["digest"]:
+        raise AgentError("%s/plan.json is not what its digest says" % batch)
+    return plan
+
+
+def load_point(batch, index):
+    """Line ``index`` of ``points.jsonl``: what this run has of its own."""
+    with open(os.path.join(batch, "points.jsonl"), "rb") as file:
+        for number, line in enumerate(file):
+            if number == index:
+                return wire.json.loads(line.decode("utf-8"))
+    raise AgentError("%s/points.jsonl has no line %d" % (batch, index))
+
+
+def run(batch, index):
+    """Run one attempt. Returns the command's exit code, 128 + n if signal n killed it.
+
+    Who finds the attempt taken returns 0 and judges nothing.
+    """
+    signals = supervise.Signals()
+    plan, point = load_plan(batch), load_point(batch, index)
+    number = int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1
+    attempts = wire.Attempts(batch)
+    if not attempts.start(index, number):
+        return 0
+    attempt = Attempt(batch, index, plan, point, signals)
+    outcome = attempt.perform()
+    try:
+        attempts.end(
+            index,
+            number,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            received=outcome.received,
+            cause=outcome.cause,
+            reason=outcome.reason,
+            usage=attempt.usage,
+            outputs=attempt.outputs,
+            events_lost=attempt.events.lost,
+        )
+    except OSError as error:  # the exit code still tells the scheduler
+        sys.stderr.write("hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error))
+    return 128 + outcome.signal if outcome.signal is not None else outcome.exit_code
+
+
+class Attempt:
+    """The folder and the command of a run.
+
+    Attributes
+    ----------
+    usage : dict
+        What the run used (see :func:`hpcml.agent.events.usage_since`, and ``peak_memory``).
+    outputs : dict
+        ``{path: {"sha256", "bytes"}}`` of the declared outputs that are there.
+    """
+
+    def __init__(self, batch, index, plan, point, signals):
+        self.batch, self.index, self.signals = batch, index, signals
+        self.what, self.where = plan["what"], plan["where"]
+        self.params = dict(self.what["params"], **point.get("params", {}))
+        self.id = wire.run_id(batch, index)
+        self.folder = os.path.join(batch, str(index))
+        self.work = os.path.join(self.folder, "work")
+        self.events = events.Events(os.path.join(self.folder, "events.jsonl"))
+        self.usage, self.outputs = {}, {}
+
+    def perform(self):
+        """Prepare, run and account. Whatever goes wrong becomes an Outcome with its reason."""
+        try:
+            self._prepare()
+            outcome = self._run()
+        except (OSError, snapshot.SnapshotError) as error:
+            outcome = supervise.Outcome()
+            outcome.exit_code = getattr(error, "exit_code", 1)
+            outcome.blame(wire.FAILED, "before its command started: %s" % error)
+            return outcome
+        self._account_outputs(outcome)
+        self.events.write("end", exit_code=outcome.exit_code, signal=outcome.signal, **self.usage)
+        self.events.tidy()
+        return outcome
+
+    def _prepare(self):
+        for folder in (self.folder, self.work):
+            if not os.path.isdir(folder):
+                os.mkdir(folder, 0o700)
+        self.events.write("start", run=self.id, agent=os.getpid(), **facts.host_facts())
+        if self.what["code"]:
+            code = snapshot.unpack(self._workspace("code"), self.what["code"])
+            outputs = [output["path"] for output in self.what["outputs"]]
+            if not os.listdir(self.work):  # a later attempt goes on in the folder of the first
+                snapshot.lay_out(os.path.join(code, self.what["folder"]), self.work, outputs)
+
+    def _run(self):
+        argv, limits = self._argv(), self.what["limits"]
+        limit = memory.Limit(limits["memory"], self.id)
+        before = events.input_output()
+        try:
+            child = self._spawn(argv, limit)
+        except OSError as error:
+            limit.close()
+            failure = OSError("%r cannot be run: %s" % (argv[0], error.strerror))
+            failure.exit_code = 127 if error.errno == 2 else 126  # as shells say it
+            raise failure
+        processes.adopt_orphans()
+        self.events.write("command", argv=argv, pid=child.pid)
+        outcome = supervise.Supervisor(
+            child.pid, self.id, limits, limit, self.signals, self.events
+        ).watch()
+        child.returncode = 0  # collected by the supervisor
+        limit.close()
+        self.usage = dict(events.usage_since(before), peak_memory=limit.peak)
+        return outcome
+
+    def _spawn(self, argv, limit):
+        streams = [
+            os.open(
+                os.path.join(self.folder, name),
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
+                0o600,
+            )
+            for name in ("stdout", "stderr")
+        ]
+        try:
+            return subprocess.Popen(
+                argv,
+                cwd=self.work,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=streams[0],
+                stderr=streams[1],
+                start_new_session=True,
+                preexec_fn=limit.enter if limit.folder else None,
+            )
+        finally:
+            for stream in streams:
+                os.close(stream)
+
+    def _argv(self):
+        entry, python = self.what["entry"], self.where["python"]
+        target = entry["target"]
+        if entry["kind"] == "command":
+            return [self._fill(part) for part in target]
+        if target.startswith("-"):
+            target = "./" + target
+        start = {
+            "script": [python, target],
+            "module": [python, "-m", target],
+            "shell": entry["interpreter"] + [target],
+        }[entry["kind"]]
+        if self.what["args"] is not None:
+            return start + [self._fill(part) for part in self.what["args"]]
+        return start + [
+            "--%s=%s" % (name, as_argument(value))
+            for name, value in self.params.items()
+            if value is not None
+        ]
+
+    def _fill(self, template):
+        """Put parameters and input paths in the place of ``{params.x}`` and ``{inputs.x}``."""
+        values = {"params": self.params, "inputs": self.where["inputs"]}
+        return TEMPLATE.sub(
+            lambda match: as_argument(values[match.group(1)][match.group(2)]), template
+        )
+
+    def _environment(self):
+        environment = dict(self.where["environment"])
+        environment.update(self.what["env"])
+        library = os.path.abspath(sys.path[0])
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (library, environment.get("PYTHONPATH")))
+        )
+        environment["HPCML_BATCH"] = self.batch
+        environment["HPCML_INDEX"] = str(self.index)
+        environment[processes.RUN_VARIABLE] = self.id
+        for name, path in self.where["inputs"].items():
+            environment["HPCML_INPUT_" + name.upper()] = path
+        return environment
+
+    def _account_outputs(self, outcome):
+        """Digest the declared outputs; a missing one fails a run that says it succeeded."""
+        missing = []
+        for output in self.what["outputs"]:
+            path = os.path.join(self.work, output["path"])
+            try:
+                digest, size = wire.digest_path(path)
+                self.outputs[output["path"]] = {"sha256": digest, "bytes": size}
+            except OSError:
+                missing.append(output["path"])
+        if missing and outcome.exit_code == 0 and not outcome.received:
+            names = ", ".join(repr(path) for path in missing)
+            outcome.blame(wire.FAILED, "it ended well but left no output %s" % names)
+
+    def _workspace(self, name):
+        return os.path.join(os.path.dirname(os.path.dirname(self.batch)), name)
+
+
+def as_argument(value):
+    """A parameter as one argument: text as it is, True and numbers as Python writes them."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, dict)):
+        return wire.json.dumps(value, ensure_ascii=False)
+    return repr(value)

@@ -1,0 +1,373 @@
+"""The embedded site's queue: a small, honest batch scheduler without a daemon.
+
+One process a workspace and host, held by ``flock``. It lives as long as there are jobs in
+``queue/``, sleeps until something happens, and knows nothing that is not on disk: killed at any
+moment, the next one goes on from the files. What it knows of a job:
+
+``queue/<id>.job``
+    ``folder`` (the batch), ``first`` and ``count`` (its runs), ``cpus``, ``memory`` (bytes or
+    null), ``machine`` (what may be used of this host), ``after`` (run ids that must be COMPLETED
+    first), ``group`` and ``max_running``, ``host``.
+``<batch>/queue/0.words``
+    The scheduler's final words, and requests to cancel; appended, the first word counts.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import time
+
+from hpcml.agent import processes, wire
+
+ADOPTED_INTERVAL = 1.0  # seconds between two looks at agents that are not our children
+IDLE, FULL, HELD = "idle", "full", "held"
+
+
+def main(workspace):
+    """Become the dispatcher of a workspace, or wake the one there is. Returns an exit code."""
+    queue = wire.QueueFolder(workspace)
+    lock = os.open(queue.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not _take(lock):
+        wire.wake(queue.wake)
+        return 0
+    if os.fork():
+        return 0  # whoever called us need not wait: the lock is taken
+    os.setsid()
+    _detach(queue.log)
+    try:
+        while True:
+            Dispatcher(queue).serve()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            # What was queued before we let go of the lock found it held and only woke us.
+            if not any(queue.entry(job) for job in queue.jobs()) or not _take(lock):
+                return 0
+    except Exception:
+        import traceback
+
+        traceback.print_exc()  # into the log; the lock goes with the process
+        return 1
+
+
+def _take(lock):
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+
+
+def _detach(log):
+    """Let go of the caller's terminal and pipes."""
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for source, target in ((null, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    os.close(null)
+    os.close(output)
+
+
+class Job:
+    """One job of the queue, and what its batch's files say of its runs."""
+
+    def __init__(self, identifier, entry):
+        self.id = identifier
+        self.folder = entry["folder"]
+        self.indices = range(entry["first"], entry["first"] + entry["count"])
+        self.cpus, self.memory = entry["cpus"], entry["memory"]
+        self.machine, self.after = entry["machine"], entry["after"]
+        self.group, self.max_running = entry["group"], entry["max_running"]
+        self.host = entry["host"]
+        self.attempts = wire.Attempts(self.folder)
+        self.words_file = os.path.join(self.folder, "queue", "0.words")
+
+    def share_of_memory(self):
+        """Bytes to set aside: what was asked for, else the share that goes with the CPUs."""
+        if self.memory is not None:
+            return self.memory
+        return self.machine["memory"] * self.cpus // self.machine["cpus"]
+
+    def words(self):
+        try:
+            with open(self.words_file, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    def say(self, index, attempt, state, reason):
+        """The scheduler's final word on an attempt."""
+        wire.append_line(
+            self.words_file,
+            {"index": index, "attempt": attempt, "state": state, "reason": reason, "time": time.time()},
+        )
+
+    def cancel_requested(self, index):
+        requests = wire.parse_lines(self.words())
+        return any(r.get("request") == "cancel" and r["index"] == index for r in requests)
+
+
+class Running:
+    """An attempt under way: a child of ours, or an agent adopted from an earlier dispatcher."""
+
+    def __init__(self, job, index, attempt, child=None, owner=None):
+        self.job, self.index, self.attempt = job, index, attempt
+        self.child, self.owner = child, owner
+
+
+class Dispatcher:
+    """Starts what fits, first in first out, and says how ended what cannot say so itself."""
+
+    def __init__(self, queue):
+        self.queue = queue
+        self.jobs = {}
+        self.waiting = {}
+        self.running = {}
+        self.wakeup, writer = os.pipe()
+        for descriptor in (self.wakeup, writer):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(writer)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        for number in (signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            os.mkfifo(queue.wake, 0o600)
+        except FileExistsError:
+            pass
+        self.fifo = os.open(queue.wake, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def serve(self):
+        """Work until the queue is empty."""
+        try:
+            while True:
+                self._collect()
+                self._load()
+                self._start()
+                self._retire()
+                if not self.jobs and not self.running:
+                    break
+                self._sleep()
+        finally:
+            signal.set_wakeup_fd(-1)
+            os.close(self.fifo)  # from here on a waker finds nobody and starts another one
+
+    def _load(self):
+        """Learn of new jobs, and of what became of their runs before we came."""
+        for identifier in self.queue.jobs():
+            if identifier in self.jobs:
+                continue
+            entry = self.queue.entry(identifier)
+            if entry is None:
+                continue
+            job = Job(identifier, entry)
+            self.jobs[identifier] = job
+            self.waiting[identifier] = list(job.indices)
+            for index, numbers in job.attempts.listing().items():
+                if index in job.indices:
+                    self.waiting[identifier].remove(index)
+                    self._take_stock(job, index, max(numbers))
+
+    def _take_stock(self, job, index, attempt, code=None):
+        """See what became of an attempt that somebody has taken.
+
+        ``code`` is the exit code of its agent where that was our child and has ended.
+        """
+        start = job.attempts.read(index, attempt, "start")
+        if job.attempts.read(index, attempt, "end") is not None:
+            self._settle(job, index, attempt, code)
+        elif "refused" in start:
+            job.attempts.end_refused(index, attempt, start["refused"])
+        elif wire.alive(start["owner"]):
+            self._track(Running(job, index, attempt, owner=start["owner"]))
+        elif start["owner"]["boot"] != wire.boot_id():
+            job.say(index, attempt, wire.NODE_FAIL, "the machine was rebooted while it ran")
+        else:
+            self._settle(job, index, attempt, code)
+
+    def _track(self, running):
+        self.running[(running.job.id, running.index)] = running
+
+    # --- ends -----------------------------------------------------------------------------
+
+    def _collect(self):
+        """See which agents have ended."""
+        for running in list(self.running.values()):
+            if running.child is not None:
+                code = running.child.poll()
+                if code is None:
+                    continue
+            elif wire.alive(running.owner):
+                continue
+            else:
+                code = None
+            self._ended(running, code)
+
+    def _ended(self, running, code):
+        job, index, attempt = running.job, running.index, running.attempt
+        del self.running[(job.id, index)]
+        if job.attempts.read(index, attempt, "start") is None:
+            self._never_began(job, index, attempt, code)
+        else:
+            self._take_stock(job, index, attempt, code)
+
+    def _never_began(self, job, index, attempt, code):
+        """The job's script ended before its agent took the attempt, so it never will."""
+        with open(os.path.join(job.folder, "queue", "0.out"), errors="replace") as file:
+            said = file.read()[-500:].strip()
+        reason = "its script ended with %s before the agent started: %s" % (
+            "exit code %d" % code if code >= 0 else "signal %d" % -code,
+            said or "no output",
+        )
+        if job.cancel_requested(index):
+            job.attempts.refuse(index, attempt, wire.CANCELLED, "cancelled before it started")
+        else:
+            job.attempts.refuse(index, attempt, wire.FAILED, reason)
+
+    def _settle(self, job, index, attempt, code):
+        """Give the scheduler's final word where the agent's own does not suffice."""
+        if (index, attempt) in wire.first_words(job.words()):
+            return
+        end = job.attempts.read(index, attempt, "end")
+        if end is None:
+            processes.kill_all(wire.run_id(job.folder, index))
+            if job.attempts.read(index, attempt, "end") is not None:
+                return self._settle(job, index, attempt, code)  # its very last act
+        if end is not None and wire.how_it_ended(end, None, 0.0) is not None:
+            return
+        if job.cancel_requested(index):
+            job.say(index, attempt, wire.CANCELLED, "cancelled while it ran")
+        else:
+            job.say(index, attempt, wire.FAILED, _silence(code))
+
+    def _retire(self):
+        """Take jobs out of the queue whose runs have all ended."""
+        for identifier, job in list(self.jobs.items()):
+            busy = self.waiting[identifier] or any(key[0] == identifier for key in self.running)
+            if not busy:
+                del self.jobs[identifier], self.waiting[identifier]
+                os.unlink(self.queue.path(identifier))
+
+    # --- starts ---------------------------------------------------------------------------
+
+    def _start(self):
+        """Start waiting runs in order; one that does not fit yet holds back those behind it."""
+        for identifier in sorted(self.jobs):
+            job = self.jobs[identifier]
+            while self.waiting[identifier]:
+                verdict = self._consider(job, self.waiting[identifier][0])
+                if verdict == FULL:
+                    return
+                if verdict == HELD:
+                    break
+                self.waiting[identifier].pop(0)
+
+    def _consider(self, job, index):
+        """Start a run, or say why not. IDLE: it is started or over."""
+        if job.attempts.read(index, 1, "start") is not None:
+            # Cancelled meanwhile, or an agent that an earlier dispatcher had just started.
+            self._take_stock(job, index, max(job.attempts.listing()[index]))
+            return IDLE
+        for other in job.after:
+            state = self._state_of(other)
+            if state is None:
+                return HELD
+            if state != wire.COMPLETED:
+                reason = "it was to run after %s, which is %s" % (other, state)
+                job.attempts.refuse(index, 1, wire.CANCELLED, reason)
+                return IDLE
+        if job.max_running is not None:
+            group = [r for r in self.running.values() if r.job.group == job.group]
+            if len(group) >= job.max_running:
+                return HELD
+        running = list(self.running.values())
+        cpus = job.machine["cpus"] - sum(r.job.cpus for r in running)
+        memory = job.machine["memory"] - sum(r.job.share_of_memory() for r in running)
+        if job.cpus > cpus or job.share_of_memory() > memory:
+            if running:
+                return FULL
+            reason = "it asks for more than this machine has (%d CPUs, %d MiB)" % (
+                job.machine["cpus"],
+                job.machine["memory"] >> 20,
+            )
+            job.attempts.refuse(index, 1, wire.FAILED, reason)
+            return IDLE
+        self._spawn(job, index)
+        return IDLE
+
+    def _spawn(self, job, index):
+        output = os.open(
+            os.path.join(job.folder, "queue", "0.out"),
+            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
+            0o600,
+        )
+        try:
+            child = subprocess.Popen(
+                ["/bin/sh", "job.sh", str(index)],
+                cwd=job.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            job.attempts.refuse(index, 1, wire.FAILED, "it could not be started: %s" % error)
+            return
+        finally:
+            os.close(output)
+        self._track(Running(job, index, 1, child=child))
+
+    def _state_of(self, run):
+        """Final state of a run of this workspace, ``None`` while it has none."""
+        batch, _, index = run.rpartition(".")
+        folder = os.path.join(self.queue.runs, batch)
+        try:
+            numbers = wire.Attempts(folder).listing().get(int(index))
+        except FileNotFoundError:
+            return wire.UNKNOWN  # its files were removed
+        if not numbers or "end" not in numbers[max(numbers)]:
+            words = wire.first_words(self._words_of(folder))
+            word = words.get((int(index), max(numbers))) if numbers else None
+            return wire.how_it_ended(None, word, 0.0)[0] if word else None
+        attempt = max(numbers)
+        end = wire.Attempts(folder).read(int(index), attempt, "end")
+        word = wire.first_words(self._words_of(folder)).get((int(index), attempt))
+        judged = wire.how_it_ended(end, word, time.time() - end["time"])
+        return judged[0] if judged else None
+
+    def _words_of(self, folder):
+        try:
+            with open(os.path.join(folder, "queue", "0.words"), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    # --- waiting --------------------------------------------------------------------------
+
+    def _sleep(self):
+        """Until a child ends, somebody wakes us, or an adopted agent may have ended."""
+        adopted = any(running.child is None for running in self.running.values())
+        try:
+            select.select(
+                [self.wakeup, self.fifo], [], [], ADOPTED_INTERVAL if adopted else None
+            )
+        except OSError as error:
+            if error.errno != errno.EINTR:
+                raise
+        for descriptor in (self.wakeup, self.fifo):
+            try:
+                while os.read(descriptor, 4096):
+                    pass
+            except OSError:
+                pass
+
+
+def _silence(code):
+    if code is None:
+        return "its agent ended without a word"
+    if code < 0:
+        return "its agent was killed by signal %d" % -code
+    return "its agent ended with exit code %d and could not record it" % code

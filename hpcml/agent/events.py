@@ -1,0 +1,69 @@
+"""The agent's own lines in a run's ``events.jsonl``; the job's are written by hpcml.injob."""
+
+import json
+import time
+
+from hpcml.agent import wire
+
+
+class Events:
+    """Appends events, each with wall clock ``t`` (s) and monotonic clock ``m`` (ns).
+
+    A full disk costs events, never the run: what could not be written is counted in ``lost``.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.lost = 0
+
+    def write(self, event, **fields):
+        record = dict(fields, e=event, t=time.time(), m=wire.monotonic_ns())
+        try:
+            wire.append_line(self.path, record)
+        except OSError:
+            self.lost += 1
+
+    def tidy(self):
+        """Rewrite the file without the unused space that the job's processes had reserved."""
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read()
+            if b"\0" in data:
+                lines = [json.dumps(record) for record in wire.parse_lines(data)]
+                wire.publish(self.path, "".join(line + "\n" for line in lines).encode("ascii"))
+        except OSError:
+            self.lost += 1  # readers pass over zero bytes
+
+
+def usage_since(before):
+    """CPU time, memory and input/output of all children that have ended since ``before``.
+
+    Returns
+    -------
+    dict
+        ``cpu_user`` and ``cpu_system`` in s; ``max_rss``, the largest process, in bytes;
+        ``rchar`` and ``wchar``, bytes read and written by system calls, and ``read_bytes`` and
+        ``write_bytes``, those that reached storage (``None`` where the kernel does not count).
+    """
+    import resource
+
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    usage = {
+        "cpu_user": now.ru_utime,
+        "cpu_system": now.ru_stime,
+        "max_rss": now.ru_maxrss * 1024,
+    }
+    after = input_output()
+    for key in ("rchar", "wchar", "read_bytes", "write_bytes"):
+        known = before is not None and after is not None
+        usage[key] = max(0, after[key] - before[key]) if known else None
+    return usage
+
+
+def input_output():
+    """This process's I/O counters, its ended children's included; ``None`` if not counted."""
+    try:
+        with open("/proc/self/io") as file:
+            return {line.split(":")[0]: int(line.split(":")[1]) for line in file}
+    except (OSError, ValueError):
+        return None

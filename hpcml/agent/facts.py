@@ -1,0 +1,81 @@
+"""What can be said about the machine a run is on, from files that any user may read."""
+
+import glob
+import os
+
+from hpcml.agent import wire
+
+
+def host_facts():
+    """CPU model, cores, memory, system and accelerators of this machine.
+
+    Returns
+    -------
+    dict
+        ``cores`` are those this process may use, ``memory`` is in bytes; what cannot be read is
+        ``None``.
+    """
+    system = os.uname()
+    return {
+        "host": system[1],
+        "kernel": system[2],
+        "architecture": system[4],
+        "os": _after("/etc/os-release", "PRETTY_NAME=", '"'),
+        "boot": wire.boot_id() or None,
+        "cpu": cpu_model(),
+        "cores": cores(),
+        "memory": memory(),
+        "accelerators": accelerators(),
+    }
+
+
+def cores():
+    """Number of CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory():
+    """Bytes of memory of this machine."""
+    text = _after("/proc/meminfo", "MemTotal:")
+    return int(text.split()[0]) * 1024 if text else None
+
+
+def cpu_model():
+    """The CPU's name as the kernel tells it; Arm kernels tell numbers only."""
+    name = _after("/proc/cpuinfo", "model name", ": \t") or _after("/proc/cpuinfo", "CPU part", ": \t")
+    return name or None
+
+
+def accelerators():
+    """Accelerators whose device files are visible, with the driver's name for them if it has one.
+
+    Returns
+    -------
+    list of dict
+        ``kind`` (``nvidia``, ``amd``, ``graphcore``) and ``device``; ``model`` where known.
+    """
+    found = []
+    models = {}
+    for path in glob.glob("/proc/driver/nvidia/gpus/*/information"):
+        minor = _after(path, "Device Minor:")
+        models["/dev/nvidia%s" % minor] = _after(path, "Model:")
+    for device in sorted(glob.glob("/dev/nvidia[0-9]*")):
+        found.append({"kind": "nvidia", "device": device, "model": models.get(device)})
+    if os.path.exists("/dev/kfd"):
+        for device in sorted(glob.glob("/dev/dri/renderD*")):
+            found.append({"kind": "amd", "device": device, "model": None})
+    for device in sorted(glob.glob("/dev/ipu[0-9]*")):
+        found.append({"kind": "graphcore", "device": device, "model": None})
+    return found
+
+
+def _after(path, key, strip=" \t"):
+    """The rest of the first line that starts with ``key``; ``None`` if there is none."""
+    try:
+        with open(path, errors="replace") as file:
+            for line in file:
+                if line.startswith(key):
+                    return line[len(key) :].strip().strip(strip + " \t") or None
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,24 @@
+"""The commands that the travelling file understands: ``run`` and ``dispatch``."""
+
+import os
+import sys
+
+
+def main(argv):
+    """Entry point of ``hpcml-<digest>.pyz``. Returns the exit code."""
+    os.umask(0o077)
+    command, rest = argv[0], argv[1:]
+    if command == "run":
+        from hpcml.agent import attempt
+
+        try:
+            return attempt.run(os.getcwd(), int(rest[0]))
+        except (attempt.AgentError, OSError) as error:
+            sys.stderr.write("hpcml: %s\n" % error)
+            return 70  # EX_SOFTWARE; no attempt was started
+    if command == "dispatch":
+        from hpcml.agent import dispatcher
+
+        return dispatcher.main(rest[0])
+    sys.stderr.write("hpcml: there is no command %r\n" % command)
+    return 64

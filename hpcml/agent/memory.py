@@ -1,0 +1,137 @@
+"""The memory limit of a run on a machine whose scheduler enforces none.
+
+Where the agent may make a memory cgroup, the kernel enforces the limit and counts its kills.
+Elsewhere the agent watches its descendants. In both cases OUT_OF_MEMORY is said only with
+evidence: a kill that the kernel counted, or a limit that the agent saw exceeded.
+"""
+
+import os
+
+from hpcml.agent import processes
+
+
+class Evidence:
+    """The kernel's count of out-of-memory kills in the cgroup that this process lives in."""
+
+    def __init__(self, folder=None):
+        self.folder = folder if folder is not None else own_cgroup()
+        self.before = self._kills()
+
+    def killed(self):
+        """Whether the kernel has killed something here since this object was made."""
+        now = self._kills()
+        return now is not None and self.before is not None and now > self.before
+
+    def _kills(self):
+        if self.folder is None:
+            return None
+        for name in ("memory.events", "memory.oom_control"):
+            try:
+                with open(os.path.join(self.folder, name)) as file:
+                    counts = dict(line.split() for line in file)
+            except (OSError, ValueError):
+                continue
+            if "oom_kill" in counts:
+                return int(counts["oom_kill"])
+        return None
+
+
+def own_cgroup():
+    """Folder of the memory cgroup (version 2 or 1) of this process, ``None`` if there is none."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            rows = [line.rstrip("\n").split(":", 2) for line in file]
+        with open("/proc/self/mounts") as file:
+            mounts = [line.split() for line in file]
+    except OSError:
+        return None
+    for _, controllers, path in rows:
+        version = 2 if not controllers else 1 if "memory" in controllers.split(",") else 0
+        for mount in mounts if version else ():
+            wanted = "cgroup2" if version == 2 else "cgroup"
+            if mount[2] == wanted and (version == 2 or "memory" in mount[3].split(",")):
+                folder = mount[1] + path
+                probe = "memory.events" if version == 2 else "memory.oom_control"
+                if os.path.exists(os.path.join(folder, probe)):
+                    return folder
+    return None
+
+
+class Limit:
+    """A run's memory limit, enforced by a cgroup of its own or by watching.
+
+    Parameters
+    ----------
+    limit : int or None
+        Bytes; ``None`` watches nothing.
+    name : str
+        Name of the cgroup to make: the run's id.
+    """
+
+    def __init__(self, limit, name):
+        self.limit = limit
+        self.peak = None
+        self.folder = self._make(name) if limit else None
+        self.evidence = Evidence(self.folder)
+
+    @property
+    def watched(self):
+        """Whether somebody must call :meth:`exceeded` from time to time."""
+        return self.limit is not None and self.folder is None
+
+    def enter(self):
+        """Move this process (a child before exec) into the run's cgroup."""
+        if self.folder is not None:
+            _write(os.path.join(self.folder, "cgroup.procs"), str(os.getpid()))
+
+    def exceeded(self):
+        """Measure; ``True`` if the run's processes hold more than the limit right now."""
+        used = processes.resident(os.getpid())
+        if used > self.limit:  # counts shared pages again and again: look closer before judging
+            used = processes.descendants_memory(os.getpid())
+        self.peak = max(self.peak or 0, used)
+        return used > self.limit
+
+    def close(self):
+        """Note the kernel's peak and remove the cgroup."""
+        if self.folder is None:
+            return
+        for name in ("memory.peak", "memory.max_usage_in_bytes"):
+            try:
+                with open(os.path.join(self.folder, name)) as file:
+                    self.peak = int(file.read())
+            except (OSError, ValueError):
+                continue
+        try:
+            os.rmdir(self.folder)
+        except OSError:
+            pass  # a process that would not die still lives there
+
+    def _make(self, name):
+        own = own_cgroup()
+        if own is None:
+            return None
+        folder = os.path.join(own, "hpcml-" + name)
+        version2 = os.path.exists(os.path.join(own, "memory.events"))
+        try:
+            os.mkdir(folder)
+        except OSError:
+            return None  # not ours to divide: the usual case
+        try:
+            if version2:
+                _write(os.path.join(folder, "memory.max"), str(self.limit))
+                swap = "memory.swap.max"
+            else:
+                _write(os.path.join(folder, "memory.limit_in_bytes"), str(self.limit))
+                swap = None
+            if swap is not None and os.path.exists(os.path.join(folder, swap)):
+                _write(os.path.join(folder, swap), "0")
+            return folder
+        except OSError:
+            os.rmdir(folder)  # the controller is not delegated to us
+            return None
+
+
+def _write(path, text):
+    with open(path, "w") as file:
+        file.write(text)

@@ -1,0 +1,465 @@
+"""What the client and the site must agree on: the files of a batch, and how a run ended.
+
+Standard library only, Python 3.6 and newer. Two rules carry everything else:
+
+* a file appears whole, by rename (:func:`publish`), or as a one-time fact, by link
+  (:func:`write_once`): the first writer wins, for ever;
+* how a run ended is judged in one place, :func:`how_it_ended`, from evidence alone.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import time
+
+SCHEMA = 1
+
+CREATED = "CREATED"
+PREPARING = "PREPARING"
+PENDING = "PENDING"
+RUNNING = "RUNNING"
+COMPLETED = "COMPLETED"
+FAILED = "FAILED"
+CANCELLED = "CANCELLED"
+TIMEOUT = "TIMEOUT"
+OUT_OF_MEMORY = "OUT_OF_MEMORY"
+PREEMPTED = "PREEMPTED"
+NODE_FAIL = "NODE_FAIL"
+UNKNOWN = "UNKNOWN"
+
+WORD_PATIENCE = 60.0
+"""Seconds for which a signalled end waits for the scheduler's word."""
+
+ENDING_SIGNALS = (1, 2, 3, 15, 24)
+"""HUP INT QUIT TERM XCPU: whoever sends one of these wants the run to end."""
+
+
+# --- encoding ---------------------------------------------------------------------------
+
+
+def canonical(value):
+    """JSON of which there is one spelling only: sorted keys, UTF-8, no NaN, no spaces."""
+    text = json.dumps(
+        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+    return text.encode("utf-8")
+
+
+def sha256(data):
+    """Hexadecimal SHA-256 of some bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path):
+    """Hexadecimal SHA-256 of a file's content, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def tree_digest(entries):
+    """Digest of a folder: of its sorted ``[path, kind, content]`` rows.
+
+    Parameters
+    ----------
+    entries : iterable of (str, str, str)
+        Path relative to the folder with ``/`` between parts; ``"file"``, ``"exec"`` (a file
+        with its execute bit set) or ``"link"``; SHA-256 of the content, or a link's target.
+    """
+    return sha256(canonical(sorted(list(entry) for entry in entries)))
+
+
+def digest_path(path):
+    """``(digest, bytes)`` of a file or of a whole folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing is there.
+    """
+    if not os.path.isdir(path):
+        return sha256_file(path), os.stat(path).st_size
+    entries, size = [], 0
+    for relative, full in walk(path):
+        if os.path.islink(full):
+            entries.append((relative, "link", os.readlink(full)))
+        else:
+            status = os.stat(full)
+            kind = "exec" if status.st_mode & 0o100 else "file"
+            entries.append((relative, kind, sha256_file(full)))
+            size += status.st_size
+    return tree_digest(entries), size
+
+
+def walk(folder):
+    """Every file and link below a folder as ``(relative path, path)``, in a stable order."""
+    stack = [""]
+    while stack:
+        below = stack.pop()
+        with os.scandir(os.path.join(folder, below)) as listing:
+            for entry in sorted(listing, key=lambda entry: entry.name):
+                relative = below + "/" + entry.name if below else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(relative)
+                else:
+                    yield relative, entry.path
+
+
+# --- files that appear whole ------------------------------------------------------------
+
+
+def unique():
+    """A name no other process picks: host, process and randomness."""
+    return "%s-%d-%s" % (os.uname()[1], os.getpid(), random_letters(8))
+
+
+def random_letters(count):
+    """Random letters and digits from the kernel's generator."""
+    alphabet = b"abcdefghijklmnopqrstuvwxyz234567"
+    return "".join(chr(alphabet[byte & 31]) for byte in os.urandom(count))
+
+
+def write_private(path, data, sync=False):
+    """Write a new file of mode 0600, or leave none behind."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)  # a full network file system may say so only here
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def publish(path, data, sync=False):
+    """Make a file appear whole, replacing what was there."""
+    temporary = os.path.join(os.path.dirname(path), ".tmp-" + unique())
+    write_private(temporary, data, sync)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_once(path, data):
+    """Make a one-time fact appear; ``False`` where it stands already, and stays as it was."""
+    temporary = os.path.join(os.path.dirname(path), ".tmp-" + unique())
+    write_private(temporary, data)
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            return False
+        raise
+    finally:
+        os.unlink(temporary)
+    return True
+
+
+def append_line(path, record):
+    """Append one JSON line in one write; lines of several writers do not mix."""
+    line = json.dumps(record, sort_keys=True).encode("ascii") + b"\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line  # a writer before us was killed within its line
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    finally:
+        os.close(descriptor)
+
+
+def parse_lines(data):
+    """The records of a file of JSON lines; torn lines and zero bytes are passed over."""
+    for line in data.replace(b"\0", b"").split(b"\n"):
+        if line.strip():
+            try:
+                yield json.loads(line.decode("utf-8"))
+            except ValueError:
+                continue
+
+
+def read_json(path):
+    """A JSON file's content, ``None`` where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read().decode("utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+# --- processes --------------------------------------------------------------------------
+
+
+def boot_id():
+    """What tells one boot of a machine from the next (empty where the kernel has none)."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def started_at(pid):
+    """A process's start in clock ticks since boot, ``None`` if it is gone or a zombie."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def identity(pid=None):
+    """What names a process beyond its number: host, boot, pid and start time."""
+    pid = os.getpid() if pid is None else pid
+    return {"host": os.uname()[1], "boot": boot_id(), "pid": pid, "started": started_at(pid)}
+
+
+def alive(owner):
+    """Whether the very process that ``identity`` described still runs on this machine."""
+    return (
+        owner["host"] == os.uname()[1]
+        and owner["boot"] == boot_id()
+        and owner["started"] == started_at(owner["pid"])
+        and owner["started"] is not None
+    )
+
+
+# --- a batch's files --------------------------------------------------------------------
+
+ATTEMPT_FILE = re.compile(r"(\d+)\.(\d+)\.(start|end)$")
+
+
+class Attempts:
+    """The folder ``attempts/`` of a batch: who started, and who ended.
+
+    Only the owner of ``<index>.<attempt>.start`` writes the ``.end`` beside it.
+    """
+
+    def __init__(self, batch):
+        self.folder = os.path.join(batch, "attempts")
+
+    def path(self, index, attempt, kind):
+        return os.path.join(self.folder, "%d.%d.%s" % (index, attempt, kind))
+
+    def listing(self):
+        """``{index: {attempt: {"start", "end"}}}`` from one listing of the folder."""
+        return attempts_of(os.listdir(self.folder))
+
+    def start(self, index, attempt, **facts):
+        """Take the right to this attempt. ``False``: somebody has it already."""
+        return self._write(index, attempt, "start", dict(facts, owner=identity()))
+
+    def end(self, index, attempt, **facts):
+        """Say how the attempt ended; for the owner of ``.start`` only."""
+        return self._write(index, attempt, "end", facts)
+
+    def refuse(self, index, attempt, state, reason):
+        """End an attempt that never began (``False``: it has begun).
+
+        The two files cannot appear at once, so the first one says what the second will: whoever
+        finds it alone writes the second.
+        """
+        refusal = {"state": state, "reason": reason}
+        if not self.start(index, attempt, refused=refusal):
+            return False
+        self.end_refused(index, attempt, refusal)
+        return True
+
+    def end_refused(self, index, attempt, refusal):
+        self.end(
+            index,
+            attempt,
+            exit_code=None,
+            signal=None,
+            received=[],
+            cause=refusal["state"],
+            reason=refusal["reason"],
+        )
+
+    def read(self, index, attempt, kind):
+        return read_json(self.path(index, attempt, kind))
+
+    def _write(self, index, attempt, kind, facts):
+        record = dict(facts, schema=SCHEMA, index=index, attempt=attempt)
+        record["time"], record["clock"] = time.time(), monotonic_ns()
+        return write_once(self.path(index, attempt, kind), canonical(record))
+
+
+def attempts_of(names):
+    """Sort the file names of ``attempts/`` into ``{index: {attempt: {"start", "end"}}}``."""
+    found = {}
+    for name in names:
+        match = ATTEMPT_FILE.match(name)
+        if match:
+            index, attempt, kind = int(match.group(1)), int(match.group(2)), match.group(3)
+            found.setdefault(index, {}).setdefault(attempt, set()).add(kind)
+    return found
+
+
+def monotonic_ns():
+    """The monotonic clock in ns (``time.monotonic_ns`` came with Python 3.7)."""
+    return int(time.monotonic() * 1e9)
+
+
+def run_id(batch, index):
+    """``<batch>.<index>``, the index with five digits at least."""
+    return "%s.%05d" % (os.path.basename(batch), index)
+
+
+def first_words(data):
+    """The scheduler's first final word on each ``(index, attempt)``, from ``queue/*.words``."""
+    words = {}
+    for record in parse_lines(data):
+        if "state" in record:
+            words.setdefault((record["index"], record["attempt"]), record)
+    return words
+
+
+# --- the embedded site's queue ----------------------------------------------------------
+
+
+class QueueFolder:
+    """Paths and files of ``<workspace>/queue``."""
+
+    def __init__(self, workspace):
+        self.folder = os.path.join(workspace, "queue")
+        self.runs = os.path.join(workspace, "runs")
+        host = os.uname()[1]
+        self.lock = os.path.join(self.folder, "dispatcher.%s.lock" % host)
+        self.wake = os.path.join(self.folder, "dispatcher.%s.wake" % host)
+        self.log = os.path.join(self.folder, "dispatcher.%s.log" % host)
+
+    def jobs(self):
+        """Ids of the jobs in the queue, first in first."""
+        return sorted(name[:-4] for name in os.listdir(self.folder) if name.endswith(".job"))
+
+    def path(self, job):
+        return os.path.join(self.folder, job + ".job")
+
+    def entry(self, job):
+        """A job's content if it is this host's to run, else ``None``."""
+        try:
+            entry = read_json(self.path(job))
+        except ValueError:
+            return None
+        return entry if entry is not None and entry["host"] == os.uname()[1] else None
+
+
+def wake(fifo):
+    """Tell the running dispatcher to look at the queue. ``False`` if none listens."""
+    try:
+        descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENOENT):
+            return False
+        raise
+    try:
+        os.write(descriptor, b"!")
+    except OSError as error:
+        if error.errno != errno.EAGAIN:  # full: it has been told often enough
+            return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def enqueue(workspace, entry):
+    """Put a job into the queue. Returns its id; ids sort in the order of the calls."""
+    queue = QueueFolder(workspace)
+    while True:
+        jobs = queue.jobs()
+        last = int(jobs[-1].partition("-")[0]) if jobs else 0
+        number = max(int(time.time() * 1e6), last + 1)
+        identifier = "%018d-%s" % (number, entry["name"])
+        if write_once(queue.path(identifier), json.dumps(entry).encode("ascii")):
+            return identifier
+
+
+def terminate(owner):
+    """Send TERM to the very process that ``owner`` names. ``False`` if it is gone."""
+    if not alive(owner):
+        return False
+    try:
+        os.kill(owner["pid"], 15)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# --- how it ended -----------------------------------------------------------------------
+
+
+def how_it_ended(end, word, waited):
+    """Judge an attempt that no longer runs. The first rule that applies decides.
+
+    1. ``.end`` without a signal, sent or received, and without a cause: COMPLETED if the exit
+       code is 0, else FAILED.
+    2. ``.end`` names a cause that the agent itself enforced or saw: that.
+    3. ``.end`` with a signal: the scheduler's word, awaited for 60 s, else FAILED. Its COMPLETED
+       does not explain a signal and counts as FAILED.
+    4. No ``.end``: the scheduler's final word, but its COMPLETED counts as FAILED: an agent that
+       could finish would have said so.
+    5. Silence: UNKNOWN.
+
+    Parameters
+    ----------
+    end : dict or None
+        The content of ``.end``.
+    word : dict or None
+        The scheduler's final word, ``{"state", "reason"}``.
+    waited : float
+        Seconds since the end.
+
+    Returns
+    -------
+    (str, str) or None
+        State and reason; ``None`` while the scheduler's word is still awaited.
+    """
+    if end is not None:
+        signalled = end["signal"] is not None or bool(end["received"])
+        if end["cause"] is not None:
+            return end["cause"], end["reason"]
+        if not signalled:
+            if end["exit_code"] == 0:
+                return COMPLETED, ""
+            return FAILED, "exit code %d" % end["exit_code"]
+        if word is not None and word["state"] not in (COMPLETED, FAILED):
+            return word["state"], word["reason"]
+        if word is None and waited < WORD_PATIENCE:
+            return None
+        return FAILED, _signals(end)
+    if word is not None:
+        if word["state"] == COMPLETED:
+            return FAILED, "the scheduler says COMPLETED, but the agent left no word of its end"
+        return word["state"], word["reason"]
+    return UNKNOWN, "neither the agent nor the scheduler says how it ended"
+
+
+def _signals(end):
+    if end["signal"] is not None:
+        return "killed by signal %d (%s)" % (end["signal"], signal_name(end["signal"]))
+    names = ", ".join("%d (%s)" % (number, signal_name(number)) for number in end["received"])
+    return "ended on signal %s, exit code %s" % (names, end["exit_code"])
+
+
+def signal_name(number):
+    """``SIGTERM`` for 15."""
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unnamed"

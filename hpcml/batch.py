@@ -1,0 +1,199 @@
+"""A batch's files: on the site, and in the outbox until the site has it.
+
+The outbox has one file a batch, ``$XDG_STATE_HOME/hpcml/outbox/<batch>.jsonl``. Its first line
+is the whole batch, on disk for good before anything else happens; further lines say how far
+the submission came. The file goes when the queue has taken the batch and the site knows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hpcml.agent import wire
+from hpcml.errors import HpcmlError
+from hpcml.planning import Plan
+from hpcml.schedulers import Chunk
+from hpcml.settings import private_folder, state_folder
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One submission: a plan and a table of points.
+
+    Attributes
+    ----------
+    id : str
+        ``20261121-141502-k3f9a2``: UTC, random.
+    points : tuple of dict
+        One a run: what it has of its own.
+    after, group, max_running
+        As in :class:`hpcml.schedulers.Chunk`.
+    owner : dict
+        The process that submits it (see :func:`hpcml.agent.wire.identity`).
+    steps : tuple of dict
+        How far the submission came: ``step`` and ``time``.
+    """
+
+    id: str
+    plan: Plan
+    points: tuple[dict[str, Any], ...]
+    after: tuple[str, ...]
+    group: str
+    max_running: int | None
+    owner: dict[str, Any]
+    created: float
+    steps: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def site(self) -> str:
+        """Name of its site."""
+        return str(self.plan.where["site"])
+
+    @property
+    def folder(self) -> str:
+        """Its folder, relative to the workspace."""
+        return batch_folder(self.id)
+
+    @property
+    def chunk(self) -> Chunk:
+        """All its runs as one chunk for the queue."""
+        return Chunk(
+            f"{self.id}.0",
+            self.folder,
+            0,
+            len(self.points),
+            self.after,
+            self.group,
+            self.max_running,
+        )
+
+    @property
+    def outbox(self) -> Path:
+        """Its file in the outbox."""
+        return outbox_folder() / f"{self.id}.jsonl"
+
+    def files(self) -> dict[str, bytes]:
+        """What the batch's folder holds when it appears on the site."""
+        submission = {
+            "after": list(self.after),
+            "group": self.group,
+            "max_running": self.max_running,
+            "created": self.created,
+        }
+        plan = {**self.plan.as_data(), "batch": submission}
+        return {
+            "plan.json": wire.canonical(plan),
+            "points.jsonl": b"".join(wire.canonical(point) + b"\n" for point in self.points),
+            "job.sh": self.plan.script.encode("utf-8"),
+        }
+
+    def save(self) -> None:
+        """Put it into the outbox, for good: the one fsync of a submission."""
+        private_folder(self.outbox.parent)
+        record = {
+            "schema": wire.SCHEMA,
+            "id": self.id,
+            "plan": self.plan.as_data(),
+            "points": list(self.points),
+            "after": list(self.after),
+            "group": self.group,
+            "max_running": self.max_running,
+            "owner": self.owner,
+            "created": self.created,
+        }
+        try:
+            wire.publish(str(self.outbox), wire.canonical(record) + b"\n", sync=True)
+        except OSError as error:
+            raise HpcmlError(
+                f"{self.outbox} cannot be written: {error.strerror}",
+                "Nothing was submitted. Free some space and submit again.",
+            ) from error
+
+    def note(self, step: str, **facts: Any) -> None:
+        """Say in the outbox how far the submission came."""
+        wire.append_line(str(self.outbox), {"step": step, "time": time.time(), **facts})
+
+    def taken_over(self) -> Batch:
+        """The same batch, submitted by this process from now on."""
+        owner = wire.identity()
+        self.note("owner", owner=owner)
+        return replace(self, owner=owner)
+
+    def forget(self) -> None:
+        """Take it out of the outbox: the site knows."""
+        self.outbox.unlink(missing_ok=True)
+
+
+def new_batch(
+    plan: Plan,
+    points: Sequence[dict[str, Any]],
+    *,
+    after: Sequence[str] = (),
+    group: str | None = None,
+    max_running: int | None = None,
+) -> Batch:
+    """A batch with a fresh id."""
+    identifier = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{wire.random_letters(6)}"
+    return Batch(
+        identifier,
+        plan,
+        tuple(points),
+        tuple(after),
+        group or identifier,
+        max_running,
+        wire.identity(),
+        time.time(),
+    )
+
+
+def batch_folder(identifier: str) -> str:
+    """A batch's folder, relative to the workspace."""
+    return f"runs/{identifier}"
+
+
+def outbox_folder() -> Path:
+    """Where batches wait until the site has them."""
+    return state_folder() / "outbox"
+
+
+def outbox_ids() -> list[str]:
+    """Ids of the batches in the outbox."""
+    return sorted(path.stem for path in outbox_folder().glob("*.jsonl") if path.stem[0] != ".")
+
+
+def load_outbox(identifier: str) -> Batch | None:
+    """A batch from the outbox, ``None`` if it is not there."""
+    path = outbox_folder() / f"{identifier}.jsonl"
+    try:
+        lines = list(wire.parse_lines(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    if not lines or lines[0].get("schema") != wire.SCHEMA:
+        raise HpcmlError(
+            f"{path} was not written by this version of hpcml",
+            "Use the version that wrote it, or remove the file to forget the run.",
+        )
+    head, steps = lines[0], lines[1:]
+    owners = [step["owner"] for step in steps if step["step"] == "owner"]
+    return Batch(
+        head["id"],
+        Plan.from_json(json.dumps(head["plan"])),
+        tuple(head["points"]),
+        tuple(head["after"]),
+        head["group"],
+        head["max_running"],
+        owners[-1] if owners else head["owner"],
+        head["created"],
+        tuple(steps),
+    )
+
+
+def outbox_owner_alive(batch: Batch) -> bool:
+    """Whether the process that submits it still runs (on another machine: assumed so)."""
+    return batch.owner["host"] != os.uname()[1] or wire.alive(batch.owner)

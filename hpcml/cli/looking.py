@@ -1,0 +1,108 @@
+"""Commands about runs that there are: runs, status, logs, wait, cancel, resume."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from hpcml import run as handles
+from hpcml.cli.showing import exit_code, print_json, print_table, worst_exit_code
+from hpcml.run import Runs, as_data, attach
+
+ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
+site_option = click.option("--site", help="Site of the runs; default: looked for everywhere.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command("runs")
+@site_option
+@click.option("--state", help="Only runs in that state.")
+@click.option("--name", help="Only runs of jobs of that name.")
+@json_option
+def runs_command(site: str | None, state: str | None, name: str | None, as_json: bool) -> None:
+    """List runs, oldest first."""
+    found = handles.runs(site, state=state and state.upper(), name=name)
+    _show(found, as_json)
+
+
+@click.command("status")
+@ids
+@site_option
+@json_option
+def status_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> None:
+    """Show the state of runs."""
+    _show(_attached(ids, site), as_json)
+
+
+@click.command("logs")
+@click.argument("id")
+@site_option
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--stream", type=click.Choice(["both", "stdout", "stderr"]), default="both")
+@json_option
+def logs_command(id: str, site: str | None, follow: bool, stream: str, as_json: bool) -> None:
+    """Show what a run printed: stdout to stdout, stderr to stderr."""
+    run = attach(id, site)
+    if as_json:
+        print_json({name: run.logs(stream=name) for name in ("stdout", "stderr")})
+    elif follow:
+        run.logs(follow=True, stream=stream)
+    else:
+        if stream != "stderr":
+            sys.stdout.write(run.logs(stream="stdout"))
+        if stream != "stdout":
+            sys.stderr.write(run.logs(stream="stderr"))
+
+
+@click.command("wait")
+@ids
+@site_option
+@click.option("--timeout", type=float, help="Give up after that many seconds (exit code 75).")
+@json_option
+def wait_command(
+    ids: tuple[str, ...], site: str | None, timeout: float | None, as_json: bool
+) -> None:
+    """Wait for runs. The exit code is the job's own; of several runs, the first that is not 0."""
+    found = _attached(ids, site)
+    found.wait(timeout, progress=not as_json)
+    _show(found, as_json)
+    sys.exit(worst_exit_code(found))
+
+
+@click.command("cancel")
+@ids
+@site_option
+@json_option
+def cancel_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> None:
+    """Cancel runs."""
+    found = _attached(ids, site)
+    for run in found:
+        run.cancel()
+    _show(found, as_json)
+
+
+@click.command("resume")
+@click.argument("id")
+@site_option
+@click.option("--wait", is_flag=True, help="Wait for its end; exit with its exit code.")
+@json_option
+def resume_command(id: str, site: str | None, wait: bool, as_json: bool) -> None:
+    """Go on with a submission that was broken off."""
+    run = attach(id, site).resume()
+    if wait:
+        run.wait(progress=not as_json)
+    _show(Runs([run]), as_json)
+    if wait:
+        sys.exit(exit_code(run))
+
+
+def _attached(ids: tuple[str, ...], site: str | None) -> Runs:
+    return Runs([attach(id, site) for id in ids])
+
+
+def _show(found: Runs, as_json: bool) -> None:
+    if as_json:
+        print_json([as_data(run) for run in found])
+    else:
+        print_table(found)

@@ -1,0 +1,144 @@
+"""``hpcml plan`` and ``hpcml submit``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from hpcml import submission
+from hpcml.cli.showing import exit_code, print_json
+from hpcml.job import Dataset, Job, Resources
+from hpcml.run import as_data
+
+JOB_OPTIONS: list[Callable[[Any], Any]] = [
+    click.argument("entry", nargs=-1, required=True),
+    click.option("-m", "--module", is_flag=True, help="ENTRY is a module, as in python -m."),
+    click.option("--site", default="local", show_default=True, help="Name of a site profile."),
+    click.option("--name", help="A name for people."),
+    click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Parameter."),
+    click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=PATH", help="Input."),
+    click.option("-o", "--output", "outputs", multiple=True, metavar="PATH", help="Output."),
+    click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Variable."),
+    click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="For finding it."),
+    click.option("--code", help='Folder of the code; "none": take none along.'),
+    click.option("--device", default="cpu", show_default=True, help="Kind of device."),
+    click.option("--cpus", type=int, help="CPUs."),
+    click.option("--memory", help='Memory, like "2 GiB".'),
+    click.option("--time", default="1h", show_default=True, help='Walltime, like "10m".'),
+    click.option("--partition", help="Partition of the site."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+]
+
+
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that describe a job."""
+    for option in reversed(JOB_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command("plan")
+@job_options
+@click.option("--script", is_flag=True, help="Print the batch script only.")
+def plan_command(as_json: bool, script: bool, site: str, **options: Any) -> None:
+    """Show how a job would be run, offline.
+
+    ENTRY is train.py, run.sh, -m module, or a command with its arguments. Arguments behind a
+    script (after --) replace its parameters' --name=value.
+    """
+    plan = submission.plan(_job(**options), site)
+    if as_json:
+        click.echo(plan.to_json())
+    elif script:
+        click.echo(plan.script, nl=False)
+    else:
+        click.echo(f"{plan}\n\n{plan.script}", nl=False)
+
+
+@click.command("submit")
+@job_options
+@click.option("--after", multiple=True, metavar="ID", help="Run only if that one is COMPLETED.")
+@click.option("--wait", is_flag=True, help="Wait for its end; exit with its exit code.")
+def submit_command(
+    as_json: bool, site: str, after: tuple[str, ...], wait: bool, **options: Any
+) -> None:
+    """Submit a job, and print its id.
+
+    ENTRY is train.py, run.sh, -m module, or a command with its arguments. Arguments behind a
+    script (after --) replace its parameters' --name=value.
+    """
+    run = submission.submit(_job(**options), site, after=after)
+    if wait:
+        if not as_json:
+            click.echo(run.id)
+        run.wait(progress=not as_json)
+        if not as_json:
+            sys.stdout.write(run.logs(stream="stdout"))
+            sys.stderr.write(run.logs(stream="stderr"))
+    if as_json:
+        print_json(as_data(run))
+    elif not wait:
+        click.echo(run.id)
+    if wait:
+        sys.exit(exit_code(run))
+
+
+def _job(
+    entry: tuple[str, ...],
+    module: bool,
+    name: str | None,
+    params: tuple[str, ...],
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    env: tuple[str, ...],
+    tags: tuple[str, ...],
+    code: str | None,
+    device: str,
+    cpus: int | None,
+    memory: str | None,
+    time: str,
+    partition: str | None,
+) -> Job:
+    is_script = module or entry[0].endswith((".py", ".sh", ".bash"))
+    return Job(
+        (f"-m {entry[0]}" if module else entry[0]) if is_script else list(entry),
+        name=name,
+        params={key: _value(text) for key, text in _pairs("--param", params).items()},
+        args=list(entry[1:]) if is_script and len(entry) > 1 else None,
+        inputs={key: Dataset(path) for key, path in _pairs("--input", inputs).items()},
+        outputs=outputs,
+        resources=Resources(
+            device=device,
+            cpus=cpus,
+            memory=memory,
+            time=time,
+            options={"partition": partition} if partition else {},
+        ),
+        env=_pairs("--env", env),
+        code=None if code == "none" else code or "auto",
+        tags=_pairs("--tag", tags),
+    )
+
+
+def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+        if name in pairs:
+            raise click.BadParameter(f"{name!r} stands twice", param_hint=option)
+        pairs[name] = value
+    return pairs
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON (``64``, ``0.1``, ``true``, ``[1, 2]``), else the text itself."""
+    try:
+        return json.loads(text, parse_constant=lambda name: name)
+    except ValueError:
+        return text

@@ -1,0 +1,103 @@
+"""YAML documents checked by pydantic models, with errors that name file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hpcml.errors import ProfileError, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+Lines = dict[tuple[str | int, ...], int]
+
+
+def read_model(model: type[Model], path: Path) -> Model:
+    """Read one YAML file as a model.
+
+    Raises
+    ------
+    ProfileError
+        The file cannot be read, is no YAML, or says what the model does not allow.
+    """
+    content, lines = read_document(path)
+    return check_model(model, content, path, lines)
+
+
+def read_document(path: Path) -> tuple[dict[str, Any], Lines]:
+    """A YAML mapping, and the line (from 1) of each of its keys."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"{path} cannot be read: {error}") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ProfileError(f"{path} is not valid YAML: {error}", "Mend the file.") from error
+    if content is None:
+        return {}, {}
+    if not isinstance(content, dict):
+        raise ProfileError(f"{path}, line 1: a mapping is expected", 'Write "key: value" lines.')
+    lines: Lines = {}
+    _note_lines(node, (), lines, path)
+    return content, lines
+
+
+def check_model(model: type[Model], content: Any, path: Path, lines: Lines) -> Model:
+    """Validate content; the first thing that is wrong is reported with its line."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = tuple(first["loc"])
+        known = place
+        while known and known not in lines:
+            known = known[:-1]
+        where = f"{path}, line {lines.get(known, 1)}, key {'.'.join(map(str, place))}"
+        if first["type"] == "extra_forbidden":
+            advice = nearest(str(place[-1]), _fields_at(model, place[:-1]))
+            raise ProfileError(f"{where}: unknown key", advice) from None
+        raise ProfileError(f"{where}: {first['msg']}", f"It says {first['input']!r}.") from None
+
+
+def _note_lines(
+    node: yaml.Node | None, place: tuple[str | int, ...], lines: Lines, path: Path
+) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*place, key.value)
+            if here in lines:
+                raise ProfileError(
+                    f"{path}, line {key.start_mark.line + 1}: the key {key.value!r} stands twice",
+                    f"The first is in line {lines[here]}; keep one.",
+                )
+            lines[here] = key.start_mark.line + 1
+            _note_lines(value, here, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            lines[(*place, number)] = value.start_mark.line + 1
+            _note_lines(value, (*place, number), lines, path)
+
+
+def _fields_at(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:
+    """Names of the fields that a model has at some depth."""
+    current: Any = model
+    for part in place:
+        field = getattr(current, "model_fields", {}).get(part)
+        annotation = field.annotation if field is not None else current
+        current = _model_in(annotation)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model within ``dict[str, Model]`` and the like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,103 @@
+"""One tree of errors. Each says what was tried, what went wrong, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class HpcmlError(Exception):
+    """Base of all errors that hpcml raises on purpose.
+
+    Parameters
+    ----------
+    problem : str
+        What was tried and what went wrong.
+    advice : str
+        What to do about it.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem, advice)
+        self.problem = problem
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  {self.advice}" if self.advice else self.problem
+
+
+class JobError(HpcmlError):
+    """A job says something that cannot be meant; ``field`` names where."""
+
+    def __init__(self, field: str, problem: str, advice: str = "") -> None:
+        super().__init__(f"{field}: {problem}", advice)
+        self.field = field
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.field, self.problem[len(self.field) + 2 :], self.advice)
+
+
+class PlanError(JobError):
+    """The site cannot run the job as it stands."""
+
+
+class CodeError(HpcmlError):
+    """The code cannot be taken along."""
+
+
+class ProfileError(HpcmlError):
+    """A site profile or the settings are wrong; the message names file, line and key."""
+
+
+class UnresolvedError(HpcmlError):
+    """A plan still has open questions, so it cannot be queued."""
+
+
+class TransportError(HpcmlError):
+    """A site cannot be reached, or refuses to read or write."""
+
+
+class CommandError(TransportError):
+    """A command on a site failed.
+
+    Attributes
+    ----------
+    argv : tuple of str
+    exit_code : int
+    output : str
+        What it printed, stderr included.
+    """
+
+    def __init__(self, argv: Sequence[str], exit_code: int, output: str, advice: str = "") -> None:
+        self.argv = tuple(argv)
+        self.exit_code = exit_code
+        self.output = output
+        super().__init__(
+            f"{' '.join(argv)!r} ended with exit code {exit_code}: {output.strip() or 'no output'}",
+            advice or "Run the command by hand on the site to see more.",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.argv, self.exit_code, self.output, self.advice)
+
+
+class QueueError(HpcmlError):
+    """The queue did not take a job, or cannot answer."""
+
+
+class RunNotFoundError(HpcmlError, LookupError):
+    """No such run here nor on the sites that were asked."""
+
+
+class RunStateError(HpcmlError):
+    """The run is not in a state in which that can be done."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """The valid word that was probably meant, and all of them, as half a sentence."""
+    choices = sorted(valid)
+    if not choices:
+        return "there is none to choose from"
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
+    return f"did you mean {close[0]!r}? (valid: {listed})" if close else f"valid: {listed}"

@@ -1,0 +1,326 @@
+"""What a job's own code calls; harmless outside a run. Standard library, Python 3.6 and newer.
+
+A run's processes learn from two environment variables which run they are. Everything else is read
+from the batch's files when it is asked for.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+
+WINDOW = (1 << 14, 1 << 18)  # bytes a process reserves first, and then again and again
+
+
+class Params(dict):
+    """Parameters by name: ``p["width"]`` and ``p.width``."""
+
+    def __getattr__(self, name):
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError("there is no parameter %r" % name)
+
+
+def params(**defaults):
+    """The run's parameters, with defaults for those that the job does not set.
+
+    Parameters
+    ----------
+    **defaults
+        Every parameter that the code knows, with the value it takes when it is not set, and
+        always outside a run.
+
+    Returns
+    -------
+    Params
+        ``p.width`` and ``p["width"]``.
+
+    Raises
+    ------
+    ValueError
+        The job sets a parameter that the code does not know. Submitting such a job is refused
+        already, where the call can be found in the script.
+    """
+    given = _given().params
+    unknown = sorted(set(given) - set(defaults))
+    if unknown and defaults:
+        raise ValueError(
+            "the job sets the parameter %r, but hpcml.params() here knows %s"
+            % (unknown[0], ", ".join(sorted(defaults)))
+        )
+    return Params(defaults, **given)
+
+
+def input_path(name, default=None):
+    """Path of an input of the run.
+
+    Parameters
+    ----------
+    name : str
+        Its key in ``Job(inputs=...)``.
+    default : str, optional
+        What is returned outside a run, and in a run whose job has no such input.
+
+    Raises
+    ------
+    KeyError
+        There is neither such an input nor a default.
+    """
+    inputs = _given().inputs
+    if name in inputs:
+        return inputs[name]
+    if default is None:
+        raise KeyError("no input %r; the job has: %s" % (name, ", ".join(inputs) or "none"))
+    return default
+
+
+def output_path(name):
+    """Path under which to write an output; its folder is made.
+
+    In a run this is ``work/<name>``, outside it ``<name>`` in the current folder.
+    """
+    run = _given()
+    path = os.path.join(run.work, name) if run.work else name
+    folder = os.path.dirname(path)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    return path
+
+
+class Phase:
+    """A named span of time; nests, and may be entered again and again."""
+
+    __slots__ = ("_begin", "_finish")
+
+    def __init__(self, name):
+        quoted = json.dumps(str(name)).replace("%", "%%")
+        self._begin = ('{"m":%%d,"e":"begin","phase":%s}\n' % quoted).encode()
+        self._finish = ('{"m":%%d,"e":"finish","phase":%s}\n' % quoted).encode()
+
+    def __enter__(self):
+        if _emit is not None:
+            _emit(self._begin % _now())
+        return self
+
+    def __exit__(self, *failure):
+        if _emit is not None:
+            _emit(self._finish % _now())
+
+
+def phase(name):
+    """Mark a span of time in the run's timeline: ``with hpcml.phase("epoch"): ...``.
+
+    Nothing is synchronised: work that a device does asynchronously is not waited for.
+    """
+    known = _phases.get(name)
+    if known is None:
+        known = _phases[name] = Phase(name)
+    return known
+
+
+def log(step=None, samples=None, **values):
+    """Record metrics of the run: ``hpcml.log(step=3, samples=256, loss=0.5)``.
+
+    Parameters
+    ----------
+    step : int, optional
+        Which training step, epoch or iteration the values belong to.
+    samples : int, optional
+        Samples processed since the last ``log`` that told it; gives samples/s of the phase it is
+        called in.
+    **values : float
+        Metrics by name. What is not a number (a tensor, say) is converted by ``float()``, what
+        cannot be converted is kept as text. Nothing here ever raises: a metric is not worth a run.
+    """
+    if _emit is None:
+        return
+    try:
+        template = _templates.get(tuple(values)) or _template(tuple(values))
+        for value in values.values():
+            if value.__class__ is not float or value - value != 0.0:  # not finite
+                raise TypeError
+        if step.__class__ is not int or samples.__class__ not in _INT_OR_NONE:
+            raise TypeError
+        if samples is None:
+            line = template[0] % (_now(), step, *values.values())
+        else:
+            line = template[1] % (_now(), step, samples, *values.values())
+    except TypeError:
+        line = _careful(step, samples, values)
+    _emit(line)
+
+
+def describe(**facts):
+    """Tell what makes runs comparable: ``describe(model=..., precision=..., global_batch=...)``.
+
+    Values are numbers, text, booleans or ``None``; others are kept as text. May be called again:
+    later facts are added.
+    """
+    if _emit is not None:
+        plain = {name: _plain(value) for name, value in facts.items()}
+        record = {"m": _now(), "e": "describe", "v": plain}
+        _emit(json.dumps(record).encode() + b"\n")
+
+
+# --- inside ---------------------------------------------------------------------------------
+
+_INT_OR_NONE = (int, type(None))
+_phases = {}
+_templates = {}
+_now = getattr(time, "monotonic_ns", None) or (lambda: int(time.monotonic() * 1e9))
+
+
+def _template(names):
+    """Two ``%`` templates of a log line with these names, without and with samples."""
+    quoted = [json.dumps(name).replace("%", "%%") + ":%a" for name in names]
+    start, rest = b'{"m":%d,"e":"log","step":%d', b',"v":{' + ",".join(quoted).encode() + b"}}\n"
+    _templates[names] = (start + rest, start + b',"samples":%d' + rest)
+    return _templates[names]
+
+
+def _careful(step, samples, values):
+    """A log line of values that are not all plain floats."""
+    record = {"m": _now(), "e": "log", "v": {name: _number(v) for name, v in values.items()}}
+    for name, value in (("step", step), ("samples", samples)):
+        if value is not None:
+            record[name] = _number(value)
+    return json.dumps(record).encode() + b"\n"
+
+
+def _number(value):
+    if isinstance(value, (int, float)) or value is None:
+        return value
+    try:
+        return float(value)
+    except Exception:  # whatever a foreign type's __float__ does
+        return _text(value)
+
+
+def _plain(value):
+    return value if isinstance(value, (int, float, str, type(None))) else _text(value)
+
+
+def _text(value):
+    try:
+        return str(value)
+    except Exception:
+        return "<%s that has no text>" % type(value).__name__
+
+
+class _Given:
+    """What the run's files say of this run; empty outside a run."""
+
+    def __init__(self, batch=None, index=0):
+        self.params, self.inputs, self.work = {}, {}, None
+        if batch is None:
+            return
+        with open(os.path.join(batch, "plan.json"), "rb") as file:
+            plan = json.loads(file.read().decode("utf-8"))
+        with open(os.path.join(batch, "points.jsonl"), "rb") as file:
+            for number, line in enumerate(file):
+                if number == index:
+                    point = json.loads(line.decode("utf-8"))
+                    break
+        self.params = dict(plan["what"]["params"], **point.get("params", {}))
+        self.inputs = plan["where"]["inputs"]
+        self.work = os.path.join(batch, str(index), "work")
+
+
+def _given():
+    global _run
+    if _run is None:
+        batch = os.environ.get("HPCML_BATCH")
+        _run = _Given(batch, int(os.environ["HPCML_INDEX"])) if batch else _Given()
+    return _run
+
+
+class Sink:
+    """Appends lines to a file that several processes share, at the price of a memory copy.
+
+    Each process reserves a window at the end of the file and fills it through shared memory, so
+    that a line is with the kernel, and survives the process, as soon as it is written. What is
+    not filled stays zero; readers pass over it and the agent removes it at the end. The window's
+    blocks are allocated first: a full disk must be an error here, not a fatal signal later.
+
+    Where a file system cannot do that, each line is one ``write``. Where nothing can be written,
+    events are dropped and one line on stderr says so.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.lock = threading.Lock()
+        self.forget()
+
+    def forget(self):
+        """Start with no window (in a forked child: the parent's is not ours)."""
+        self.lock = threading.Lock()
+        self.pid = os.getpid()
+        self.window, self.position, self.end = None, 0, 0
+        self.size = WINDOW[0]
+        self.plain = False
+
+    def write(self, line):
+        """Append one line (bytes ending in a newline)."""
+        with self.lock:
+            position = self.position
+            end = position + len(line)
+            if end > self.end or _FORK_UNSEEN and self.pid != os.getpid():
+                return self._elsewhere(line)
+            self.window[position:end] = line
+            self.position = end
+
+    def _elsewhere(self, line):
+        try:
+            if self.pid != os.getpid():
+                self.window, self.end, self.plain, self.pid = None, 0, False, os.getpid()
+            if not self.plain and len(line) <= self.size:
+                try:
+                    self._reserve()
+                    self.window[: len(line)] = line
+                    self.position = len(line)
+                    return
+                except (OSError, ValueError, ImportError):
+                    self.plain, self.end = True, 0
+            self._append(line)
+        except OSError as error:
+            global _emit
+            _emit = None
+            sys.stderr.write("hpcml: no more events can be recorded: %s\n" % error)
+
+    def _append(self, line):
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    def _reserve(self):
+        """Allocate and map a page-aligned window behind everything in the file."""
+        import fcntl
+        import mmap
+
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX)
+            size = os.fstat(descriptor).st_size
+            start = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+            os.posix_fallocate(descriptor, start, self.size)
+            self.window = mmap.mmap(descriptor, self.size, offset=start)
+            self.position, self.end, self.size = 0, self.size, WINDOW[1]
+        finally:
+            os.close(descriptor)  # and with it the lock
+
+
+_FORK_UNSEEN = not hasattr(os, "register_at_fork")
+_run = None
+_sink = None
+_emit = None
+if os.environ.get("HPCML_BATCH"):
+    _sink = Sink(
+        os.path.join(os.environ["HPCML_BATCH"], os.environ["HPCML_INDEX"], "events.jsonl")
+    )
+    _emit = _sink.write
+    if not _FORK_UNSEEN:
+        os.register_at_fork(after_in_child=_sink.forget)

@@ -1,0 +1,62 @@
+"""The one file that travels: all of hpcml as an archive that Python runs and imports.
+
+It is the agent, and on ``PYTHONPATH`` the ``import hpcml`` of the job.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from functools import cache
+from pathlib import Path
+
+from hpcml.agent import wire
+from hpcml.settings import cache_folder, private_folder
+from hpcml.transports import Transport
+
+MAIN = b"""\
+import sys
+
+from hpcml.agent.main import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@cache
+def library() -> Path:
+    """The archive in the cache, made if it is not there; its name holds its digest."""
+    files = {"__main__.py": MAIN}
+    package = Path(__file__).parent
+    for folder, folders, names in os.walk(package):
+        folders[:] = sorted(set(folders) - {"__pycache__"})
+        for name in sorted(names):
+            if name.endswith(".py"):
+                path = Path(folder, name)
+                files[f"hpcml/{path.relative_to(package)}"] = path.read_bytes()
+    rows = [(name, "file", wire.sha256(content)) for name, content in files.items()]
+    path = cache_folder() / "lib" / f"hpcml-{wire.tree_digest(rows)[:16]}.pyz"
+    if not path.exists():
+        private_folder(path.parent)
+        wire.publish(str(path), _archive(files))
+    return path
+
+
+def put_library(files: Transport) -> None:
+    """Bring the archive to a site that does not have it yet."""
+    path = library()
+    there = {entry.name for entry in files.list("lib") or ()}
+    if path.name not in there:
+        files.put({f"lib/{path.name}": path})
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
+    """A zip without compression: a site's Python may lack zlib, and imports are faster."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            member = zipfile.ZipInfo(name)  # dated 1980-01-01: the same bytes every time
+            member.external_attr = 0o600 << 16
+            archive.writestr(member, content)
+    return buffer.getvalue()

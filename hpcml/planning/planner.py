@@ -1,0 +1,229 @@
+"""make_plan: limits, placement, directives."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hpcml import units
+from hpcml.errors import PlanError, nearest
+from hpcml.planning.model import Plan
+from hpcml.resolving import Resolved
+from hpcml.settings import Binding
+from hpcml.sites import Partition, Site
+
+TEMPLATE = re.compile(r"\{(params|inputs)\.([^{}]+)\}")
+LONGEST_ARGUMENT = (1 << 17) - 1  # bytes; Linux's MAX_ARG_STRLEN, its NUL included
+ALL_ARGUMENTS = 1 << 20  # bytes; half of what Linux allows by default
+LONGEST_NOTICE = 300  # seconds
+OPTIONS = ("partition",)
+
+
+def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
+    """Decide everything that is left to decide about a job on a site.
+
+    Pure: its result depends on its arguments alone.
+
+    Raises
+    ------
+    PlanError
+        The site cannot run it so; the message names the field and the nearest valid choice.
+    """
+    decisions: list[str] = []
+    _check_arguments(resolved)
+    partition_name, partition = _place(resolved, site, decisions)
+    limits = _limits(resolved, site, partition_name, partition, decisions)
+    cpus = _cpus(resolved, partition_name, partition)
+    what = {
+        "entry": resolved.entry,
+        "args": None if resolved.args is None else list(resolved.args),
+        "params": resolved.params,
+        "env": resolved.env,
+        "code": resolved.code,
+        "folder": resolved.folder,
+        "inputs": resolved.inputs,
+        "outputs": [{"path": path} for path in resolved.outputs],
+        "image": None,
+        "launcher": None,
+        "scheduler": site.scheduler,
+        "limits": limits,
+        "cpus": cpus,
+        "directives": _directives(partition_name, cpus, limits),
+    }
+    where = {
+        "site": site.name,
+        "name": resolved.name,
+        "tags": resolved.tags,
+        "account": binding.account,
+        "user": binding.user,
+        "workspace": binding.workspace,
+        "python": binding.python,
+        "agent_python": binding.agent_python,
+        "library": binding.library,
+        "inputs": resolved.input_paths,
+        "environment": _environment(resolved, binding, cpus, decisions),
+        "git": resolved.git,
+    }
+    if resolved.code:
+        decisions.append(f"code: snapshot {resolved.code[:12]}")
+    else:
+        decisions.append("code: none is taken along")
+    return Plan(what, where, tuple(decisions), resolved.unresolved)
+
+
+def _check_arguments(resolved: Resolved) -> None:
+    """Names in templates and parameters must be known; what is too long is refused."""
+    known = {"params": resolved.params, "inputs": resolved.inputs}
+    entry = resolved.entry
+    templates = list(resolved.args or [])
+    if entry["kind"] == "command":
+        if resolved.args is not None:
+            raise PlanError("args", "a command list holds its own arguments", "Add them to entry.")
+        templates += entry["target"]
+    for template in templates:
+        for kind, name in TEMPLATE.findall(template):
+            if name not in known[kind]:
+                raise PlanError(
+                    f"args: {template!r}",
+                    f"the job has no {kind.removesuffix('s')} {name!r}",
+                    nearest(name, known[kind]),
+                )
+    if resolved.known_params is not None:
+        for name in resolved.params:
+            if name not in resolved.known_params:
+                raise PlanError(
+                    f"params.{name}",
+                    f"{entry['target']} does not know it",
+                    nearest(name, resolved.known_params),
+                )
+    lengths = [len(template.encode()) for template in templates]
+    if resolved.args is None and entry["kind"] != "command":
+        pairs = resolved.params.items()
+        lengths = [len(f"--{name}={value}".encode()) for name, value in pairs]
+    lengths += [len(f"{name}={value}".encode()) for name, value in resolved.env.items()]
+    if max(lengths, default=0) >= LONGEST_ARGUMENT or sum(lengths) > ALL_ARGUMENTS:
+        raise PlanError(
+            "params" if resolved.args is None else "args",
+            "an argument or variable may have 128 KiB, all together 1 MiB",
+            "Write long values into a file, and give that as an input.",
+        )
+
+
+def _place(resolved: Resolved, site: Site, decisions: list[str]) -> tuple[str, Partition]:
+    """The partition: asked for, else the first with the right kind of device."""
+    resources = resolved.resources
+    for option in resources.options:
+        if option not in OPTIONS:
+            raise PlanError("resources.options", f"unknown {option!r}", nearest(option, OPTIONS))
+    wanted = resources.options.get("partition")
+    if wanted is not None and wanted not in site.partitions:
+        raise PlanError(
+            "resources.options.partition",
+            f"{site.name} has no partition {wanted!r}",
+            nearest(wanted, site.partitions),
+        )
+    kinds = {part.node.device for part in site.partitions.values()}
+    for name, partition in site.partitions.items():
+        if wanted in (None, name) and partition.node.device == resources.device:
+            why = "asked for" if wanted else f"the first with device {resources.device!r}"
+            decisions.append(f"partition {name}: {why}")
+            return name, partition
+    if wanted is not None and resources.device in kinds:
+        has = site.partitions[wanted].node.device
+        raise PlanError("resources.device", f"partition {wanted!r} has {has!r} devices")
+    raise PlanError(
+        "resources.device",
+        f"{site.name} has no device {resources.device!r}",
+        nearest(resources.device, kinds),
+    )
+
+
+def _limits(
+    resolved: Resolved, site: Site, name: str, partition: Partition, decisions: list[str]
+) -> dict[str, Any]:
+    resources, node = resolved.resources, partition.node
+    nodes = _count("nodes", resources.nodes)
+    if nodes is None or nodes > partition.nodes:
+        raise PlanError(
+            "resources.nodes", f"{name} gives at most {partition.nodes}, the job asks for {nodes}"
+        )
+    time = units.seconds(resources.time, "resources.time")
+    longest = units.seconds(partition.time)
+    if time > longest:
+        raise PlanError(
+            "resources.time",
+            f"{name} allows {units.clock(longest)}, the job asks for {units.clock(time)}",
+            f'The nearest that fits: time="{longest}s".',
+        )
+    memory = None
+    if resources.memory is not None:
+        memory = units.memory(resources.memory, "resources.memory")
+        if memory > node.memory_bytes or memory <= 0:
+            raise PlanError(
+                "resources.memory",
+                f"a node of {name} has {units.memory_text(node.memory_bytes)}, the job asks for "
+                f"{resources.memory}",
+                f'The nearest that fits: memory="{node.memory_bytes >> 20} MiB".',
+            )
+    else:
+        decisions.append("memory: not asked for; a share by CPUs is set aside, nothing is enforced")
+    notice = min(time / 10, LONGEST_NOTICE)
+    decisions.append(f"walltime {units.clock(time)}: USR2 to who listens {notice:g} s before")
+    return {
+        "time": time,
+        "memory": memory,
+        "notice": notice,
+        "kill_wait": units.seconds(site.kill_wait),
+    }
+
+
+def _cpus(resolved: Resolved, name: str, partition: Partition) -> int:
+    """CPUs that the job occupies: tasks × CPUs of each."""
+    resources, node = resolved.resources, partition.node
+    if (_count("devices", resources.devices, least=0) or 0) > node.devices:
+        raise PlanError(
+            "resources.devices",
+            f"a node of {name} has {node.devices}, the job asks for {resources.devices}",
+        )
+    tasks = _count("tasks", resources.tasks) or 1
+    if tasks > 1:
+        raise PlanError(
+            "resources.tasks",
+            f"{name} starts one process a run, the job asks for {tasks}",
+            "Ask for more cpus, and start processes in the job.",
+        )
+    cpus = _count("cpus", resources.cpus) or 1
+    if cpus > int(node.cpus):
+        raise PlanError(
+            "resources.cpus",
+            f"a node of {name} has {node.cpus}, the job asks for {cpus}",
+            f"The nearest that fits: cpus={node.cpus}.",
+        )
+    return cpus
+
+
+def _count(field: str, value: object, least: int = 1) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise PlanError(f"resources.{field}", f"{value!r} is no number from {least} up")
+    return value
+
+
+def _directives(partition: str, cpus: int, limits: dict[str, Any]) -> list[str]:
+    """Slurm's options; the embedded site reads them as comments of the script."""
+    directives = [f"--partition={partition}", "--nodes=1", f"--cpus-per-task={cpus}"]
+    if limits["memory"] is not None:
+        directives.append(f"--mem={-(-limits['memory'] // 1024)}K")
+    return [*directives, f"--time={units.clock(limits['time'])}"]
+
+
+def _environment(
+    resolved: Resolved, binding: Binding, cpus: int, decisions: list[str]
+) -> dict[str, str]:
+    """The site's environment, and as many OpenMP threads as the run has CPUs."""
+    environment = dict(binding.environment)
+    if "OMP_NUM_THREADS" not in resolved.env:
+        environment["OMP_NUM_THREADS"] = str(cpus)
+        decisions.append(f"OMP_NUM_THREADS={cpus}: the run has {cpus} CPUs")
+    return environment

@@ -1,0 +1,332 @@
+"""Seeing what became of runs: one look a site and interval, from evidence on the site alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hpcml.agent import wire
+from hpcml.batch import Batch, batch_folder, load_outbox, outbox_owner_alive
+from hpcml.connection import Connection, connect
+from hpcml.errors import QueueError, RunNotFoundError, TransportError
+from hpcml.planning import Plan
+from hpcml.schedulers import Chunk, JobStatus, Word
+from hpcml.states import State
+
+INTENT_PATIENCE = 120.0  # seconds in which a queue may still be about to hear of an intent
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a run, as its own files tell it.
+
+    Attributes
+    ----------
+    start, end : dict or None
+        Contents of ``.start`` and ``.end``.
+    """
+
+    number: int
+    start: dict[str, Any] | None = None
+    end: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run, as it was when it was looked at."""
+
+    state: State
+    reason: str = ""
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass
+class BatchView:
+    """What is known of a batch; final things are asked for once.
+
+    Attributes
+    ----------
+    asked : float or None
+        When the queue was asked to take it, by the site's clock.
+    stuck : bool
+        Its submission was broken off: nothing goes on until somebody resumes it.
+    """
+
+    id: str
+    connection: Connection
+    plan: Plan | None = None
+    chunk: Chunk | None = None
+    asked: float | None = None
+    stuck: bool = False
+    seen: dict[int, Seen] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _attempts: dict[int, dict[int, Attempt]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The batch's folder, relative to the workspace."""
+        return batch_folder(self.id)
+
+    @property
+    def final(self) -> bool:
+        """Whether every run has ended."""
+        return bool(self.seen) and all(seen.state.final for seen in self.seen.values())
+
+    def open(self) -> None:
+        """Read the plan, once.
+
+        Raises
+        ------
+        RunNotFoundError
+            Neither the site nor the outbox knows the batch.
+        """
+        if self.plan is not None:
+            return
+        found = self.connection.files.get(
+            {f"{self.folder}/plan.json": 0, f"{self.folder}/points.jsonl": 0}
+        )
+        if len(found) == 2:
+            text = found[f"{self.folder}/plan.json"].decode("utf-8")
+            submission = json.loads(text)["batch"]
+            self.plan = Plan.from_json(text)
+            count = found[f"{self.folder}/points.jsonl"].count(b"\n")
+            self.chunk = Chunk(
+                f"{self.id}.0",
+                self.folder,
+                0,
+                count,
+                tuple(submission["after"]),
+                submission["group"],
+                submission["max_running"],
+            )
+            return
+        batch = load_outbox(self.id)
+        if batch is None:
+            raise RunNotFoundError(
+                f"no batch {self.id} on {self.connection.site.name}",
+                "`hpcml runs` lists those that are there.",
+            )
+        self.plan, self.chunk = batch.plan, batch.chunk
+
+    def read_files(self) -> None:
+        """Learn which attempts have started and ended, and whether the queue has the batch."""
+        assert self.chunk is not None
+        files = self.connection.files
+        names = [entry.name for entry in files.list(f"{self.folder}/attempts") or ()]
+        missing = {}
+        for index, numbers in wire.attempts_of(names).items():
+            for number, kinds in numbers.items():
+                known = self._attempts.setdefault(index, {}).setdefault(number, Attempt(number))
+                for kind in kinds:
+                    if getattr(known, kind) is None:
+                        missing[f"{self.folder}/attempts/{index}.{number}.{kind}"] = 0
+        for path, content in (files.get(missing) if missing else {}).items():
+            record = json.loads(content)
+            index, number = record["index"], record["attempt"]
+            kind = path.rpartition(".")[2]
+            attempts = self._attempts[index]
+            attempts[number] = replace(attempts[number], **{kind: record})
+        if self.chunk.id is None:
+            found = files.get({f"{self.folder}/queue/0.json": 0})
+            if found:
+                record = json.loads(next(iter(found.values())))
+                self.asked = record["time"]
+                self.chunk = replace(self.chunk, id=record["id"])
+
+    def judge(self, status: JobStatus) -> bool:
+        """Judge every run. ``False``: some are silent, as if they had ended since the last look."""
+        assert self.chunk is not None
+        silent = False
+        for index in self.chunk.indices:
+            if index in self.seen and self.seen[index].state.final:
+                continue
+            attempts = tuple(a for _, a in sorted(self._attempts.get(index, {}).items()))
+            state, reason = self._judge(index, attempts, status)
+            silent |= state is State.UNKNOWN
+            self.seen[index] = Seen(state, reason, attempts)
+        return not silent
+
+    def _judge(
+        self, index: int, attempts: Sequence[Attempt], status: JobStatus
+    ) -> tuple[State, str]:
+        last = attempts[-1] if attempts else Attempt(1)
+        word = status.final.get((index, last.number))
+        said = {"state": str(word.state), "reason": word.reason} if word else None
+        if last.end is not None:
+            judged = wire.how_it_ended(last.end, said, time.time() - last.end["time"])
+            if judged is None:
+                return State.RUNNING, "it ended on a signal; the scheduler has not said why yet"
+            if said is None and wire.how_it_ended(last.end, None, 0.0) is None:
+                self._write_down(index, last.number, judged)
+            return State(judged[0]), judged[1]
+        if last.start is not None and "refused" in last.start:
+            refused = last.start["refused"]
+            return State(refused["state"]), refused["reason"]
+        live = status.live.get(index)
+        if live is not None:
+            return live.state, live.reason
+        if said is not None:
+            state, reason = wire.how_it_ended(None, said, 0.0)
+            return State(state), reason
+        if last.start is None:
+            return self._before_the_queue()
+        return State.UNKNOWN, "it started, and neither its agent nor the queue knows it any more"
+
+    def _write_down(self, index: int, attempt: int, judged: tuple[str, str]) -> None:
+        """A word that comes after patience ran out must not change what was said."""
+        assert self.chunk is not None
+        word = Word(State(judged[0]), judged[1])
+        self.connection.queue.record(self.chunk, index, attempt, word)
+
+    def _before_the_queue(self) -> tuple[State, str]:
+        """How far the submission came."""
+        assert self.chunk is not None
+        batch = load_outbox(self.id)
+        if batch is not None and any(step["step"] == "cancelled" for step in batch.steps):
+            return State.CANCELLED, "cancelled before it reached the queue"
+        if self.chunk.id is not None:
+            return State.UNKNOWN, "the queue took it, and does not know it any more"
+        alive = batch is not None and outbox_owner_alive(batch)
+        self.stuck = not alive
+        resume = f"its submission was broken off: `hpcml resume {self.id}` or `hpcml cancel`"
+        queue = self.connection.files.list(f"{self.folder}/queue")
+        intents = [entry for entry in queue or () if entry.name == "0.intent"]
+        if intents:
+            found = self.connection.queue.find([self.chunk.name])
+            age = self.connection.files.now() - intents[0].mtime
+            if found:
+                identifier = found[self.chunk.name]
+                note_queued(self.folder, identifier, self.connection, intents[0].mtime)
+                self.stuck = False
+                if batch is not None and not alive:
+                    batch.forget()
+                return State.PENDING, "waits for CPUs, memory, or its turn"
+            if age < INTENT_PATIENCE:
+                self.stuck = False
+                return State.UNKNOWN, f"the queue was asked to take it {age:.0f} s ago"
+        if queue is None and batch is not None and not batch.steps:
+            return State.CREATED, _submitting(batch) if alive else resume
+        return State.PREPARING, _submitting(batch) if batch and alive else resume
+
+
+def note_queued(folder: str, identifier: str, connection: Connection, asked: float) -> None:
+    """Write down under which id the queue has a batch; the intent is fulfilled."""
+    record = {"id": identifier, "time": asked}
+    connection.files.put({f"{folder}/queue/0.json": wire.canonical(record)})
+    connection.files.remove([f"{folder}/queue/0.intent"])
+
+
+def look(views: Sequence[BatchView]) -> None:
+    """Look at batches of one site: their files, then the queue once for all that need it."""
+    live = []
+    for view in views:
+        with view.lock:
+            view.open()
+            if not view.final:
+                view.read_files()
+                live.append(view)
+    if not live:
+        return
+    statuses = _poll(live)
+    for view in live:
+        with view.lock:
+            assert view.chunk is not None
+            status = statuses.get(view.chunk.name, JobStatus())
+            if not view.judge(status):
+                view.read_files()  # it may have ended between the two looks
+                view.judge(status)
+
+
+def _poll(views: Sequence[BatchView]) -> dict[str, JobStatus]:
+    chunks = [view.chunk for view in views if view.chunk is not None]
+    return views[0].connection.queue.poll(chunks)
+
+
+def _submitting(batch: Batch) -> str:
+    return f"process {batch.owner['pid']} on {batch.owner['host']} is submitting it"
+
+
+class Poller:
+    """The one thread a site that looks at batches while somebody waits for them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.news = threading.Condition()
+        self.views: dict[str, BatchView] = {}
+        self.watched: dict[str, int] = {}
+        self.error: Exception | None = None
+        self.thread: threading.Thread | None = None
+
+    def view(self, batch: str) -> BatchView:
+        """The one view of a batch in this process."""
+        with self.news:
+            return self.views.setdefault(batch, BatchView(batch, self.connection))
+
+    def wait(self, views: Sequence[BatchView], done: Any, timeout: float | None) -> bool:
+        """Wait until ``done()`` says so; whether it did before the timeout (in s)."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self.news:
+            for view in views:
+                self.watched[view.id] = self.watched.get(view.id, 0) + 1
+            try:
+                self.error = None
+                while not done():
+                    self._have_a_thread()
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return False
+                    self.news.wait(left)
+                    if self.error is not None:
+                        raise self.error
+                return True
+            finally:
+                for view in views:
+                    self.watched[view.id] -= 1
+                    if not self.watched[view.id]:
+                        del self.watched[view.id]
+                self.news.notify_all()
+
+    def _have_a_thread(self) -> None:
+        if self.thread is None or not self.thread.is_alive():
+            name = f"hpcml poller of {self.connection.site.name}"
+            self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self.thread.start()
+
+    def _run(self) -> None:
+        interval, longest = self.connection.queue.poll_interval
+        while True:
+            with self.news:
+                views = [self.views[name] for name in self.watched]
+                if not views:
+                    self.thread = None
+                    return
+            error = None
+            try:
+                look(views)
+            except (TransportError, QueueError):
+                pass  # cannot see right now; that is no news
+            except Exception as other:  # whoever waits must hear of it
+                error = other
+            with self.news:
+                self.error = error
+                self.news.notify_all()
+                self.news.wait_for(lambda: not self.watched, interval * random.uniform(0.8, 1.2))
+            interval = min(longest, interval * 1.3)
+
+
+_pollers: dict[tuple[int, str], Poller] = {}
+_lock = threading.Lock()
+
+
+def poller(site: str) -> Poller:
+    """The poller of a site in this process (a forked child has its own)."""
+    connection = connect(site)
+    with _lock:
+        key = (os.getpid(), f"{site} {connection.binding.workspace}")
+        return _pollers.setdefault(key, Poller(connection))

@@ -1,0 +1,168 @@
+"""What a job starts, and which folder of code goes with it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcml.errors import JobError, nearest
+from hpcml.job import Job
+from hpcml.resolving import checks
+from hpcml.resolving.git import top_level
+
+_MODULE = re.compile(r"-m\s+([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job's entry, found.
+
+    Attributes
+    ----------
+    base : str
+        Absolute folder that becomes the job's current folder; ``target`` is relative to it.
+    root : str or None
+        Absolute folder to take a snapshot of; ``None``: no code goes along.
+    """
+
+    kind: str
+    target: str | tuple[str, ...]
+    base: str
+    root: str | None
+    interpreter: tuple[str, ...] = ()
+    known_params: tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        first = self.target if isinstance(self.target, str) else self.target[0]
+        return os.path.basename(first).removesuffix(".py").removesuffix(".sh")[:200] or "job"
+
+    @property
+    def folder(self) -> str:
+        """The current folder within the snapshot, ``""`` at its top."""
+        relative = os.path.relpath(self.base, self.root) if self.root else "."
+        return "" if relative == "." else relative
+
+    def as_data(self) -> dict[str, Any]:
+        """For the plan."""
+        target = self.target if isinstance(self.target, str) else list(self.target)
+        data: dict[str, Any] = {"kind": self.kind, "target": target}
+        if self.kind == "shell":
+            data["interpreter"] = list(self.interpreter)
+        return data
+
+
+def find_entry(job: Job) -> Entry:
+    """See what kind of entry it is, and find its files.
+
+    Raises
+    ------
+    JobError
+        It is none that hpcml knows, or its file is missing.
+    """
+    explicit = None if job.code in ("auto", None) else str(job.code)
+    base = Path(checks.text("code", explicit) if explicit else os.getcwd()).expanduser().resolve()
+    if not base.is_dir():
+        raise JobError("code", f"{base} is not a folder", "Give the folder with the job's code.")
+    if not isinstance(job.entry, str | os.PathLike):
+        command = tuple(checks.texts("entry", job.entry))
+        if not command or not command[0]:
+            raise JobError("entry", "the command is empty", 'Write it like ["./program", "-v"].')
+        return _finish(job, Entry("command", command, str(base), _top(base, explicit)))
+    text = checks.text("entry", job.entry)
+    module = _MODULE.fullmatch(text)
+    if module:
+        return _finish(job, _module(module.group(1), base, explicit))
+    if text.endswith((".py", ".sh", ".bash")):
+        return _finish(job, _script(text, base, explicit))
+    raise JobError(
+        "entry",
+        f"{text!r} is no script (*.py, *.sh) and no module",
+        'Write "train.py", "run.sh", "-m package.module", or a command as a list: '
+        '["program", "argument"].',
+    )
+
+
+def _finish(job: Job, entry: Entry) -> Entry:
+    return Entry(**{**entry.__dict__, "root": None}) if job.code is None else entry
+
+
+def _script(text: str, base: Path, explicit: str | None) -> Entry:
+    path = Path(os.path.normpath(base / text))
+    if not path.is_file():
+        there = [entry.name for entry in path.parent.glob(f"*{path.suffix}")]
+        raise JobError("entry", f"there is no file {path}", nearest(path.name, there))
+    root = top_level(path.parent)
+    if explicit:
+        root = str(base)
+    elif root is None or not base.is_relative_to(root):
+        base = path.parent
+        root = root or str(base)
+    if not path.is_relative_to(base):
+        if explicit:
+            raise JobError("entry", f"{path} is not in the folder {base} that code names")
+        base = path.parent
+    target = str(path.relative_to(base))
+    if path.suffix == ".py":
+        return Entry("script", target, str(base), root, known_params=known_params(path))
+    return Entry("shell", target, str(base), root, interpreter=_interpreter(path))
+
+
+def _module(name: str, base: Path, explicit: str | None) -> Entry:
+    place = base.joinpath(*name.split("."))
+    candidates = (place.with_suffix(".py"), place / "__main__.py")
+    source = next((path for path in candidates if path.is_file()), None)
+    root = _top(base, explicit)
+    if root is None and source is not None:
+        root = str(base)
+    known = known_params(source) if source else None
+    return Entry("module", name, str(base), root, known_params=known)
+
+
+def _top(base: Path, explicit: str | None) -> str | None:
+    return str(base) if explicit else top_level(base)
+
+
+def _interpreter(path: Path) -> tuple[str, ...]:
+    """What the script's first line asks for, ``/bin/sh`` if it asks for nothing."""
+    with path.open("rb") as file:
+        first = file.readline(256)
+    if not first.startswith(b"#!"):
+        return ("/bin/sh",)
+    words = checks.text("entry", os.fsdecode(first[2:].strip())).split(maxsplit=1)
+    return tuple(words) or ("/bin/sh",)
+
+
+def known_params(path: Path) -> tuple[str, ...] | None:
+    """Names that the file's only ``hpcml.params(...)`` call knows; ``None`` if it cannot be told.
+
+    The file is read, never run.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return None  # another Python's, or broken: the run will tell
+    direct = any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "hpcml"
+        and any(alias.name == "params" and alias.asname is None for alias in node.names)
+        for node in ast.walk(tree)
+    )
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _is_params(n.func, direct)]
+    if len(calls) != 1:
+        return None
+    names = [keyword.arg for keyword in calls[0].keywords]
+    if not names or any(name is None for name in names):
+        return None
+    return tuple(name for name in names if name)
+
+
+def _is_params(function: ast.expr, direct: bool) -> bool:
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+        return function.attr == "params" and function.value.id == "hpcml"
+    return direct and isinstance(function, ast.Name) and function.id == "params"

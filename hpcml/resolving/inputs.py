@@ -1,0 +1,98 @@
+"""Digests of a job's inputs; an unchanged file costs a stat, not a read.
+
+A manifest in the cache remembers size, mtime and inode of each file with its digest. It is only a
+memory: lost, everything is read again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from hpcml import units
+from hpcml.agent import wire
+from hpcml.errors import JobError, nearest
+from hpcml.settings import cache_folder, private_folder
+
+LONG_READ = 64 << 20  # bytes that are read at once also when nothing may take long
+RACY = 2 * 10**9  # ns within which a file may change without its mtime telling
+
+Known = dict[str, list[int | str]]
+
+
+def digest_input(name: str, path: Path, *, long_reads: bool) -> tuple[str | None, str]:
+    """Digest of a file's content, or of all files of a folder.
+
+    Returns
+    -------
+    digest : str or None
+        ``None`` if it would take a long read and ``long_reads`` is False.
+    why : str
+        Why there is none.
+
+    Raises
+    ------
+    JobError
+        Nothing is there, or it cannot be read.
+    """
+    field = f"inputs.{name}"
+    try:
+        if not path.exists():
+            there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise JobError(field, f"there is no {path}", nearest(path.name, there))
+        files = list(wire.walk(str(path))) if path.is_dir() else [("", str(path))]
+        return _digest(path, files, long_reads)
+    except (OSError, UnicodeEncodeError) as error:
+        raise JobError(field, f"{path} cannot be read: {error}") from error
+
+
+def _digest(
+    path: Path, files: list[tuple[str, str]], long_reads: bool
+) -> tuple[str | None, str]:
+    manifest = cache_folder() / "digests" / f"{wire.sha256(os.fsencode(path))}.json"
+    known = _load(manifest)
+    rows, fresh, entries, unread = [], False, {}, 0
+    for relative, full in files:
+        if os.path.islink(full) and relative:
+            rows.append((relative, "link", os.readlink(full)))
+            continue
+        status = os.stat(full)
+        seen = known.get(relative)
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+        kind = "exec" if status.st_mode & 0o100 else "file"
+        if seen is not None and seen[:3] == stamp:
+            digest = str(seen[3])
+        elif not long_reads and unread + status.st_size > LONG_READ:
+            unread += status.st_size
+            continue
+        else:
+            unread += 0 if long_reads else status.st_size
+            now = time.time_ns()
+            digest, fresh = wire.sha256_file(full), True
+            if now - status.st_mtime_ns < RACY:  # too young to be told apart by its mtime
+                stamp[1] = -1
+        entries[relative] = [*stamp, digest]
+        rows.append((relative, kind, digest))
+    if unread > LONG_READ:
+        return None, f"{units.memory_text(unread)} of {path} have not been read yet"
+    if fresh:
+        _save(manifest, entries)
+    return (rows[0][2] if not path.is_dir() else wire.tree_digest(rows)), ""
+
+
+def _load(manifest: Path) -> Known:
+    try:
+        known = json.loads(manifest.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _save(manifest: Path, entries: dict[str, list[int | str]]) -> None:
+    try:
+        private_folder(manifest.parent)
+        wire.publish(str(manifest), json.dumps(entries).encode())
+    except OSError:
+        pass  # a memory only: next time everything is read again

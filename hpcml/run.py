@@ -1,0 +1,486 @@
+"""Handles: what became of a run, from any Python, on any machine that reaches the site."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO, overload
+
+from hpcml.agent import wire
+from hpcml.batch import batch_folder, load_outbox, outbox_ids, outbox_owner_alive
+from hpcml.connection import Connection, connect
+from hpcml.errors import HpcmlError, RunNotFoundError, RunStateError, nearest
+from hpcml.planning import Plan
+from hpcml.poller import Attempt, BatchView, Seen, look, poller
+from hpcml.progress import show
+from hpcml.settings import load_settings
+from hpcml.states import State
+from hpcml.timeline import Point, Story, Timeline, tell
+
+
+class Run:
+    """One run of a job. Asking it looks at the site; what is final is asked once.
+
+    Parameters
+    ----------
+    id : str
+        ``20261121-141502-k3f9a2.00042``.
+    site : str
+        Name of its site.
+    """
+
+    def __init__(self, id: str, site: str) -> None:
+        batch, _, index = id.rpartition(".")
+        if not batch or not index.isdigit():
+            raise RunNotFoundError(f"{id!r} is no run's id", "`hpcml runs` lists them.")
+        self.id, self.site = id, site
+        self.index = int(index)
+        self._batch = batch
+        self._story: tuple[int, Story] | None = None
+
+    # --- what it is -----------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Its state now; UNKNOWN if that cannot be seen."""
+        return self._seen().state
+
+    @property
+    def reason(self) -> str:
+        """Why it is in that state; empty if there is nothing to say."""
+        return self._seen().reason
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Its attempts, as their own files tell them."""
+        return self._seen().attempts
+
+    @property
+    def exit_code(self) -> int | None:
+        """The command's exit code; ``None`` before its end, and if a signal ended it."""
+        end = self._end()
+        return end["exit_code"] if end else None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan it was made from."""
+        view = self._view()
+        view.open()
+        assert view.plan is not None
+        return view.plan
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.plan.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The job's parameters."""
+        return dict(self.plan.what["params"])
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """CPU time in s, memory and input/output in bytes, as counted at the end; else empty."""
+        end = self._end()
+        return dict(end.get("usage") or {}) if end else {}
+
+    # --- what it told ---------------------------------------------------------------------
+
+    @property
+    def timeline(self) -> Timeline:
+        """Time in the queue and by phase, so far."""
+        return self._tell().timeline
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The last value of each metric that the job logged."""
+        return {name: points[-1].value for name, points in self._tell().history.items()}
+
+    def history(self, name: str) -> tuple[Point, ...]:
+        """All values of a metric.
+
+        Raises
+        ------
+        KeyError
+            The job has logged no such metric (yet).
+        """
+        known = self._tell().history
+        if name not in known:
+            raise KeyError(f"{self.id} has logged no {name!r}; {nearest(name, known)}")
+        return known[name]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the job told with ``hpcml.describe``."""
+        return dict(self._tell().described)
+
+    @property
+    def host(self) -> dict[str, Any]:
+        """The machine it ran on: CPU, cores, memory (bytes), system, accelerators."""
+        return dict(self._tell().host)
+
+    # --- waiting and files ----------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> Run:
+        """Wait until it has ended, however it ended.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Give up after that many seconds; ``run.state.final`` tells.
+        progress : bool
+            Show a live line on stderr.
+
+        Raises
+        ------
+        RunStateError
+            Its submission was broken off, so that it would wait for ever.
+        """
+        Runs([self]).wait(timeout, progress=progress)
+        return self
+
+    def logs(self, *, follow: bool = False, stream: str = "both") -> str:
+        """What it printed.
+
+        Parameters
+        ----------
+        follow : bool
+            Print it to this process's stdout and stderr, too, as it comes, until the run ends.
+        stream : {"both", "stdout", "stderr"}
+            Both: stdout, then stderr.
+        """
+        names = ("stdout", "stderr") if stream == "both" else (stream,)
+        if stream not in ("both", "stdout", "stderr"):
+            raise ValueError(f"stream={stream!r}; {nearest(stream, ('both', 'stdout', 'stderr'))}")
+        if follow:
+            return self._follow(names)
+        found = self._connection().files.get({self._path(name): 0 for name in names})
+        return "".join(content.decode("utf-8", "replace") for content in found.values())
+
+    def files(self) -> list[str]:
+        """Files in its ``work/`` folder, those of the code left out."""
+        found: list[str] = []
+        self._list("", found)
+        return sorted(found)
+
+    def fetch(self, dest: str | Path | None = None) -> Path:
+        """Copy what it left in ``work/``, and its output streams, to this machine.
+
+        Parameters
+        ----------
+        dest : path, optional
+            A folder; default: one named like the run, in the current folder.
+
+        Returns
+        -------
+        Path
+            The folder. Each file appears in it whole.
+        """
+        folder = Path(dest) if dest is not None else Path(self.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = self._connection().files
+        for name in self.files():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            files.fetch(self._path(f"work/{name}"), target)
+        there = {entry.name for entry in files.list(self._path("")) or ()}
+        for name in sorted({"stdout", "stderr", "events.jsonl"} & there):
+            files.fetch(self._path(name), folder / f"{self.id}.{name}")
+        return folder
+
+    def output(self, name: str) -> Path:
+        """Path of a declared output on a site whose files are this machine's.
+
+        Raises
+        ------
+        KeyError
+            The job declares no such output.
+        RunStateError
+            The run did not leave it (yet).
+        """
+        declared = [output["path"] for output in self.plan.what["outputs"]]
+        if name not in declared:
+            raise KeyError(f"{self.name} declares no output {name!r}; {nearest(name, declared)}")
+        end = self._end()
+        if not end or name not in end.get("outputs", {}):
+            raise RunStateError(f"{self.id} has left no {name!r}: it is {self.state}", self.reason)
+        return Path(self.plan.where["workspace"]) / self._path(f"work/{name}")
+
+    # --- steering -------------------------------------------------------------------------
+
+    def cancel(self) -> Run:
+        """Cancel it. Returns when the site knows; its end follows."""
+        view = self._view()
+        look([view])
+        batch = load_outbox(self._batch)
+        on_site = self._connection().files.list(view.folder) is not None
+        if view.seen[self.index].state.final:
+            return self
+        if batch is not None and outbox_owner_alive(batch) and batch.owner != wire.identity():
+            raise RunStateError(
+                f"process {batch.owner['pid']} is submitting {self.id} right now",
+                "Wait a moment, or end that process first.",
+            )
+        if on_site:
+            assert view.chunk is not None
+            self._connection().queue.cancel(view.chunk, [self.index])
+            if batch is not None:
+                batch.forget()
+        elif batch is not None:
+            batch.note("cancelled")
+        return self
+
+    def resume(self) -> Run:
+        """Go on with a submission that was broken off.
+
+        Raises
+        ------
+        RunStateError
+            There is nothing to go on with.
+        """
+        from hpcml.submission import resume
+
+        resume(self._batch)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} on {self.site}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and (self.id, self.site) == (other.id, other.site)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.site))
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _connection(self) -> Connection:
+        return connect(self.site)
+
+    def _view(self) -> BatchView:
+        return poller(self.site).view(self._batch)
+
+    def _path(self, name: str) -> str:
+        return f"{batch_folder(self._batch)}/{self.index}/{name}".rstrip("/")
+
+    def _seen(self) -> Seen:
+        view = self._view()
+        if self.index not in view.seen or not view.seen[self.index].state.final:
+            look([view])
+        if self.index not in view.seen:
+            raise RunNotFoundError(f"{self._batch} has no run {self.index}", "Its runs start at 0.")
+        return view.seen[self.index]
+
+    def _end(self) -> dict[str, Any] | None:
+        attempts = self.attempts
+        return attempts[-1].end if attempts else None
+
+    def _tell(self) -> Story:
+        view = self._view()
+        final = self._seen().state.final
+        if self._story is not None and self._story[0] == int(final) == 1:
+            return self._story[1]
+        found = self._connection().files.get({self._path("events.jsonl"): 0})
+        events = wire.parse_lines(next(iter(found.values()), b""))
+        self._story = (int(final), tell(events, view.asked))
+        return self._story[1]
+
+    def _list(self, folder: str, found: list[str]) -> None:
+        """Files below a folder of ``work/`` that are not the code's, links or copies."""
+        files, what = self._connection().files, self.plan.what
+        code = "/".join(filter(None, ("code", what["code"], what["folder"], folder)))
+        copies = set(files.list(code) or ()) if what["code"] else set()
+        path = "/".join(filter(None, (self._path("work"), folder)))
+        for entry in files.list(path) or ():
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.is_folder:
+                self._list(name, found)
+            elif not entry.is_link and entry not in copies:
+                found.append(name)
+
+    def _follow(self, names: Sequence[str]) -> str:
+        offsets = dict.fromkeys(names, 0)
+        texts = dict.fromkeys(names, b"")
+        interval, longest = self._connection().queue.poll_interval
+        while True:
+            ended = self._seen().state.final or self._view().stuck
+            paths = {self._path(name): offsets[name] for name in names}
+            found = self._connection().files.get(paths)
+            for name in names:
+                new = found.get(self._path(name), b"")
+                offsets[name] += len(new)
+                texts[name] += new
+                stream: TextIO = sys.stderr if name == "stderr" else sys.stdout
+                if new:
+                    stream.write(new.decode("utf-8", "replace"))
+                    stream.flush()
+            if ended:
+                return b"".join(texts.values()).decode("utf-8", "replace")
+            time.sleep(interval)
+            interval = min(longest, interval * 1.3)
+
+
+class Runs(Sequence[Run]):
+    """Several runs, in the order of their submission."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = tuple(runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs: ...
+    def __getitem__(self, index: int | slice) -> Run | Runs:
+        return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Runs) and self._runs == other._runs
+
+    def __hash__(self) -> int:
+        return hash(self._runs)
+
+    def __repr__(self) -> str:
+        return f"<Runs: {', '.join(run.id for run in self._runs) or 'none'}>"
+
+    @property
+    def states(self) -> dict[str, State]:
+        """State by run id."""
+        return {run.id: run.state for run in self._runs}
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> Runs:
+        """Wait until all have ended, however they ended; see :meth:`Run.wait`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with show(self._runs, enabled=progress) as shown:
+            for site in dict.fromkeys(run.site for run in self._runs):
+                runs = [run for run in self._runs if run.site == site]
+                views = list({run._batch: run._view() for run in runs}.values())
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+
+                def done(runs: Sequence[Run] = runs) -> bool:
+                    shown.update()
+                    return all(_is_final(run) for run in runs)
+
+                poller(site).wait(views, done, left)
+        return self
+
+
+def _is_final(run: Run) -> bool:
+    view = run._view()
+    seen = view.seen.get(run.index)
+    if seen is None or seen.state.final:
+        return seen is not None
+    if view.stuck:
+        raise RunStateError(f"{run.id} would wait for ever: {seen.reason}")
+    return False
+
+
+def attach(id: str, site: str | None = None) -> Run:
+    """The handle of a run that was submitted earlier, by anybody with the same workspace.
+
+    Parameters
+    ----------
+    id : str
+        A run's id; a batch's id stands for its first run.
+    site : str, optional
+        Its site; default: it is looked for here and on all sites of the settings.
+
+    Raises
+    ------
+    RunNotFoundError
+        It is nowhere.
+    """
+    batch = id.rpartition(".")[0] if "." in id else id
+    index = id.rpartition(".")[2] if "." in id else "0"
+    if not batch or "/" in batch or not index.isdigit():
+        raise RunNotFoundError(f"{id!r} is no run's id", "`hpcml runs` lists them.")
+    waiting = load_outbox(batch)
+    if waiting is not None and site in (None, waiting.site):
+        return _checked(Run(wire.run_id(batch, int(index)), waiting.site))
+    sites = [site] if site is not None else known_sites()
+    for name in sites:
+        if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
+            return _checked(Run(wire.run_id(batch, int(index)), name))
+    known = [run.id for name in sites for run in runs(site=name)]
+    raise RunNotFoundError(
+        f"there is no run {id} on {', '.join(sites)}", nearest(id, known) if known else ""
+    )
+
+
+def _checked(run: Run) -> Run:
+    view = run._view()
+    view.open()
+    if view.chunk is None or run.index not in view.chunk.indices:
+        raise RunNotFoundError(f"there is no run {run.id}", f"{view.id} has fewer runs.")
+    return run
+
+
+def runs(
+    site: str | None = None,
+    *,
+    state: str | None = None,
+    name: str | None = None,
+    tags: dict[str, str] | None = None,
+) -> Runs:
+    """Runs that can be found, oldest first.
+
+    Parameters
+    ----------
+    site : str, optional
+        Default: all sites of the settings, and the embedded one.
+    state, name : str, optional
+        Only runs in that state, or of jobs of that name.
+    tags : dict, optional
+        Only runs whose jobs have these tags.
+    """
+    if state is not None and state not in State.__members__:
+        raise HpcmlError(f"there is no state {state!r}", nearest(state, State.__members__))
+    found = []
+    waiting = {batch: load_outbox(batch) for batch in outbox_ids()}
+    for place in [site] if site is not None else known_sites():
+        there = {e.name for e in connect(place).files.list("runs") or () if e.name[0] != "."}
+        there |= {key for key, batch in waiting.items() if batch and batch.site == place}
+        views = [poller(place).view(batch) for batch in sorted(there)]
+        look(views)
+        for view in views:
+            assert view.plan is not None
+            if name not in (None, view.plan.name):
+                continue
+            if not (tags or {}).items() <= dict(view.plan.where["tags"]).items():
+                continue
+            for index, seen in view.seen.items():
+                if state in (None, seen.state):
+                    found.append(Run(wire.run_id(view.id, index), place))
+    return Runs(sorted(found, key=lambda run: run.id))
+
+
+def known_sites() -> list[str]:
+    """The embedded site, and those of the settings."""
+    return list(dict.fromkeys(["local", *load_settings().sites]))
+
+
+def as_data(run: Run) -> dict[str, Any]:
+    """What the command line's ``--json`` says of a run."""
+    seen = run._seen()
+    end = seen.attempts[-1].end if seen.attempts else None
+    return {
+        "id": run.id,
+        "site": run.site,
+        "name": run.name,
+        "state": str(seen.state),
+        "reason": seen.reason,
+        "attempts": len(seen.attempts),
+        "exit_code": end["exit_code"] if end else None,
+        "signal": end["signal"] if end else None,
+        "digest": run.plan.digest,
+    }
+
+

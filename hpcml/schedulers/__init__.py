@@ -1,0 +1,116 @@
+"""How a site queues: the contract. Each scheduler is a folder and an entry point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
+
+from hpcml.errors import QueueError, nearest
+from hpcml.settings import Binding
+from hpcml.sites import Site
+from hpcml.states import State
+from hpcml.transports import Transport
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one call of the queue takes: some runs of one batch.
+
+    Attributes
+    ----------
+    name : str
+        By which the queue can find it again: ``<batch>.<k>``.
+    folder : str
+        The batch's, relative to the workspace.
+    after : tuple of str
+        Runs that must be COMPLETED first.
+    group : str
+        Whose ``max_running`` counts together.
+    id : str or None
+        The queue's own name for it, once it has one.
+    """
+
+    name: str
+    folder: str
+    first: int
+    count: int
+    after: tuple[str, ...] = ()
+    group: str = ""
+    max_running: int | None = None
+    id: str | None = None
+
+    @property
+    def indices(self) -> range:
+        """Its runs."""
+        return range(self.first, self.first + self.count)
+
+
+@dataclass(frozen=True)
+class Word:
+    """What the scheduler says of an attempt."""
+
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """What the queue knows of one job.
+
+    Attributes
+    ----------
+    live : dict
+        What runs or waits, by index. An index that is missing is no longer the queue's affair.
+    final : dict
+        Final words by (index, attempt).
+    """
+
+    live: Mapping[int, Word] = field(default_factory=dict)
+    final: Mapping[tuple[int, int], Word] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """The queue of a site. A queue that cannot answer raises QueueError: that is no answer."""
+
+    poll_interval: tuple[float, float]
+    """Seconds between two polls: at first, and at most."""
+
+    def __init__(self, site: Site, binding: Binding, files: Transport) -> None: ...
+
+    def submit(self, chunks: Sequence[Chunk]) -> list[str]:
+        """Queue chunks; ids in the same order."""
+        ...
+
+    def find(self, names: Sequence[str]) -> dict[str, str]:
+        """Ids of those chunks that the queue has, by name."""
+        ...
+
+    def poll(self, chunks: Sequence[Chunk]) -> dict[str, JobStatus]:
+        """What the queue knows of chunks that have an id, by name; one query for all."""
+        ...
+
+    def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> None:
+        """Write down a final judgement on the scheduler's behalf; the first one stands."""
+        ...
+
+    def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
+        """Cancel runs of a chunk. Returns when the queue has taken the request."""
+        ...
+
+
+def load_scheduler(name: str) -> type[Scheduler]:
+    """The scheduler of that name.
+
+    Raises
+    ------
+    QueueError
+        There is none; the message names those that are installed.
+    """
+    found = {point.name: point for point in entry_points(group="hpcml.schedulers")}
+    if name not in found:
+        raise QueueError(f"there is no scheduler {name!r}", nearest(name, found))
+    loaded: type[Scheduler] = found[name].load()
+    return loaded

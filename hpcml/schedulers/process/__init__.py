@@ -1,0 +1,182 @@
+"""The embedded site's queue, seen from the client (its other half: hpcml.agent.dispatcher).
+
+Both halves share the workspace's files on one machine, so a call here is a few file operations:
+no daemon is asked, and what it answers is what is on disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from hpcml.agent import wire
+from hpcml.errors import CommandError, QueueError
+from hpcml.library import put_library
+from hpcml.settings import Binding
+from hpcml.schedulers import Chunk, JobStatus, Word
+from hpcml.sites import Site
+from hpcml.states import State
+from hpcml.transports import Transport
+
+
+class ProcessScheduler:
+    """See :class:`hpcml.schedulers.Scheduler`."""
+
+    poll_interval = (0.02, 0.25)  # it costs a few system calls
+
+    def __init__(self, site: Site, binding: Binding, files: Transport) -> None:
+        self.site, self.binding, self.files = site, binding, files
+        self.queue = wire.QueueFolder(binding.workspace)
+        os.makedirs(self.queue.folder, mode=0o700, exist_ok=True)
+
+    def submit(self, chunks: Sequence[Chunk]) -> list[str]:
+        try:
+            ids = [self._enqueue(chunk) for chunk in chunks]
+        except OSError as error:
+            raise QueueError(
+                f"{self.site.name}: the queue in {self.queue.folder} cannot be written: {error}",
+                "Nothing was lost: free some space, then `hpcml resume` the run.",
+            ) from error
+        self.wake()
+        return ids
+
+    def find(self, names: Sequence[str]) -> dict[str, str]:
+        jobs = {job.partition("-")[2]: job for job in reversed(self.queue.jobs())}
+        return {name: jobs[name] for name in names if name in jobs}
+
+    def poll(self, chunks: Sequence[Chunk]) -> dict[str, JobStatus]:
+        jobs = set(self.queue.jobs())
+        if jobs:
+            self.wake_if_dead()
+        return {chunk.name: self._status(chunk, jobs) for chunk in chunks}
+
+    def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> None:
+        path = os.path.join(self.binding.workspace, chunk.folder, "queue", "0.words")
+        wire.append_line(
+            path,
+            {
+                "index": index,
+                "attempt": attempt,
+                "state": str(word.state),
+                "reason": word.reason,
+                "time": time.time(),
+            },
+        )
+
+    def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
+        folder = os.path.join(self.binding.workspace, chunk.folder)
+        words, attempts = os.path.join(folder, "queue", "0.words"), wire.Attempts(folder)
+        for index in indices:
+            if attempts.refuse(index, 1, wire.CANCELLED, "cancelled before it started"):
+                continue
+            attempt = max(attempts.listing()[index])
+            start = attempts.read(index, attempt, "start")
+            if "refused" in start or attempts.read(index, attempt, "end") is not None:
+                continue
+            # The request first: whoever sees the signal must find out why it was sent.
+            wire.append_line(words, {"index": index, "request": "cancel", "time": time.time()})
+            wire.terminate(start["owner"])
+        self.wake()
+
+    def wake(self) -> None:
+        """Have a dispatcher look at the queue: wake the one there is, or start one."""
+        if not wire.wake(self.queue.wake):
+            self._start_dispatcher()
+
+    def wake_if_dead(self) -> None:
+        """Start a dispatcher unless one holds the lock (after a crash or a reboot)."""
+        try:
+            descriptor = os.open(self.queue.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return
+            raise QueueError(f"{self.queue.lock} cannot be locked: {error}") from error
+        if any(self.queue.entry(job) for job in self.queue.jobs()):
+            self._start_dispatcher()
+
+    def _start_dispatcher(self) -> None:
+        workspace = self.binding.workspace
+        library = os.path.join(workspace, "lib", self.binding.library)
+        put_library(self.files)
+        # Python, isolated; its environment goes on to every agent, so next to nothing is in it.
+        argv = [self.binding.agent_python, "-I", "-S", library, "dispatch", workspace]
+        environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(argv, env=environment, capture_output=True, cwd="/", check=False)
+        if done.returncode:
+            output = (done.stdout + done.stderr).decode(errors="replace")
+            raise CommandError(argv, done.returncode, output, "The queue itself is not lost.")
+
+    def _enqueue(self, chunk: Chunk) -> str:
+        folder = os.path.join(self.binding.workspace, chunk.folder)
+        with open(os.path.join(folder, "plan.json"), "rb") as file:
+            plan = json.load(file)
+        node = self.site.partitions[_partition(plan, self.site)].node
+        return wire.enqueue(
+            self.binding.workspace,
+            {
+                "name": chunk.name,
+                "folder": folder,
+                "first": chunk.first,
+                "count": chunk.count,
+                "cpus": plan["what"]["cpus"],
+                "memory": plan["what"]["limits"]["memory"],
+                "machine": {"cpus": node.cpus, "memory": node.memory_bytes},
+                "after": list(chunk.after),
+                "group": chunk.group,
+                "max_running": chunk.max_running,
+                "host": os.uname()[1],
+            },
+        )
+
+    def _status(self, chunk: Chunk, jobs: set[str]) -> JobStatus:
+        folder = os.path.join(self.binding.workspace, chunk.folder)
+        final = {
+            key: Word(State(word["state"]), word["reason"])
+            for key, word in wire.first_words(self._words(folder)).items()
+        }
+        if chunk.id is None or chunk.id not in jobs:
+            return JobStatus({}, final)
+        entry = wire.read_json(self.queue.path(chunk.id))
+        if entry is None:
+            return JobStatus({}, final)
+        attempts = wire.Attempts(folder)
+        listing = attempts.listing()
+        live = {}
+        for index in chunk.indices:
+            numbers = listing.get(index)
+            if not numbers:
+                live[index] = Word(State.PENDING, self._why_pending(entry))
+            elif "end" not in numbers[max(numbers)]:
+                start = attempts.read(index, max(numbers), "start")
+                if start is not None and "refused" not in start and wire.alive(start["owner"]):
+                    live[index] = Word(State.RUNNING)
+        return JobStatus(live, final)
+
+    def _why_pending(self, entry: dict[str, Any]) -> str:
+        if entry["host"] != os.uname()[1]:
+            return f"queued on the machine {entry['host']}, and waits there"
+        if entry["after"]:
+            return f"after {', '.join(entry['after'])}"
+        return "waits for CPUs, memory, or its turn"
+
+    def _words(self, folder: str) -> bytes:
+        try:
+            with open(os.path.join(folder, "queue", "0.words"), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+
+def _partition(plan: dict[str, Any], site: Site) -> str:
+    option = next(d for d in plan["what"]["directives"] if d.startswith("--partition="))
+    return str(option.partition("=")[2])

@@ -1,0 +1,113 @@
+"""What is yours: settings and where hpcml keeps its files.
+
+``$XDG_CONFIG_HOME/hpcml/settings.yaml`` says what differs from person to person::
+
+    sites:
+      local:
+        workspace: /scratch/me/hpcml
+        python: /opt/venv/bin/python
+
+Site profiles of your own lie beside it in ``sites/<name>.yaml``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hpcml.documents import read_model
+
+
+class SiteSettings(BaseModel):
+    """Your part of a site: account, workspace, way in."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workspace: str | None = Field(None, description="Folder for hpcml's files on the site.")
+    account: str | None = Field(None, description="Account or budget that pays.")
+    user: str | None = Field(None, description="Your user name on the site.")
+    python: str | None = Field(None, description="Interpreter of jobs without an image.")
+
+
+class Settings(BaseModel):
+    """The settings file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sites: dict[str, SiteSettings] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What is yours on a site, so that the same job has the same plan for everybody.
+
+    Attributes
+    ----------
+    workspace : str
+        Absolute path of hpcml's folder on the site.
+    python : str
+        Interpreter of jobs without an image.
+    agent_python : str
+        Interpreter of hpcml's agent, 3.6 or newer.
+    library : str
+        File name of the travelling hpcml.
+    environment : dict
+        Environment that the site gives to every job.
+    """
+
+    workspace: str
+    python: str
+    agent_python: str
+    library: str
+    account: str | None = None
+    user: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def config_folder() -> Path:
+    """``$XDG_CONFIG_HOME/hpcml``."""
+    return _xdg("XDG_CONFIG_HOME", ".config")
+
+
+def state_folder() -> Path:
+    """``$XDG_STATE_HOME/hpcml``: what the client must not lose."""
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/hpcml``: what can be made again."""
+    return _xdg("XDG_CACHE_HOME", ".cache")
+
+
+def data_folder() -> Path:
+    """``$XDG_DATA_HOME/hpcml``: the embedded site's default workspace."""
+    return _xdg("XDG_DATA_HOME", ".local/share")
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder, and those above it, for this user's eyes only."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def load_settings() -> Settings:
+    """Read the settings; none are needed.
+
+    Raises
+    ------
+    ProfileError
+        Naming file, line and key.
+    """
+    path = config_folder() / "settings.yaml"
+    return read_model(Settings, path) if path.exists() else Settings()
+
+
+def _xdg(variable: str, default: str) -> Path:
+    value = os.environ.get(variable, "")
+    # The base-directory specification says to ignore relative paths.
+    base = Path(value) if os.path.isabs(value) else Path.home() / default
+    return base / "hpcml"

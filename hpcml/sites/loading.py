@@ -1,0 +1,82 @@
+"""From a site's name to its profile."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hpcml.errors import ProfileError, nearest
+from hpcml.settings import config_folder, data_folder
+from hpcml.documents import Lines, check_model, read_document
+from hpcml.sites.profile import Site
+
+
+def profile_folders() -> list[Path]:
+    """Where profiles are looked for: yours first, then those that come with hpcml."""
+    packaged = Path(str(resources.files("hpcml"))) / "site-configs"
+    checkout = Path(__file__).resolve().parents[2] / "site-configs"
+    return [config_folder() / "sites", packaged if packaged.is_dir() else checkout]
+
+
+def site_names() -> list[str]:
+    """Names of all profiles that can be found."""
+    found = {path.stem for folder in profile_folders() for path in folder.glob("*.yaml")}
+    return sorted(found)
+
+
+def load_site(name: str) -> Site:
+    """Read a profile, with what it extends, and measure what it calls ``auto``.
+
+    Raises
+    ------
+    ProfileError
+        There is none of that name, or it is wrong: file, line and key are named.
+    """
+    content, lines, path = _read(name, ())
+    site = check_model(Site, content, path, lines)
+    partitions = {key: _measured(part) for key, part in site.partitions.items()}
+    workspace = site.workspace and site.workspace.replace("{data}", str(data_folder()))
+    return site.model_copy(update={"partitions": partitions, "workspace": workspace})
+
+
+def _read(name: str, inner: tuple[str, ...]) -> tuple[dict[str, Any], Lines, Path]:
+    path = _find(name)
+    if name in inner:
+        raise ProfileError(f"{path}: it extends itself by way of {' → '.join(inner)}")
+    content, lines = read_document(path)
+    base = content.pop("extends", None)
+    if base is not None:
+        below, _, _ = _read(str(base), (*inner, name))
+        content = _merged(below, {"name": name, **content})
+    return content, lines, path
+
+
+def _find(name: str) -> Path:
+    for folder in profile_folders():
+        path = folder / f"{name}.yaml"
+        if os.sep not in name and path.is_file():
+            return path
+    raise ProfileError(
+        f"there is no site {name!r}",
+        f"{nearest(name, site_names())}; profiles of your own go to {profile_folders()[0]}.",
+    )
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _measured(partition: Any) -> Any:
+    node, found = partition.node, {}
+    if node.cpus == "auto":
+        found["cpus"] = len(os.sched_getaffinity(0))
+    if node.memory == "auto":
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found["memory"] = f"{pages >> 10} KiB"
+    return partition.model_copy(update={"node": node.model_copy(update=found)})

@@ -1,0 +1,76 @@
+"""What a site is: the facts that everybody who uses it shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from hpcml import units
+from hpcml.errors import JobError
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Node(_Facts):
+    """One kind of node."""
+
+    device: str = Field("cpu", description="Kind of device that does the work.")
+    devices: int = Field(0, ge=0, description="Devices in a node that the scheduler knows of.")
+    cpus: int | Literal["auto"] = Field(description="CPUs that a job may use; auto: measured.")
+    memory: str = Field(description='Memory of a node, "494 GiB"; auto: measured.')
+
+    @field_validator("memory")
+    @classmethod
+    def _memory_has_a_unit(cls, value: str) -> str:
+        return value if value == "auto" else _checked(value, units.memory)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of a node in bytes."""
+        return units.memory(self.memory)
+
+
+class Partition(_Facts):
+    """Nodes of one kind under one set of limits."""
+
+    nodes: int = Field(ge=1, description="Most nodes that a job may have.")
+    time: str = Field(description="Longest walltime of a job.")
+    node: Node
+
+    @field_validator("time")
+    @classmethod
+    def _time_has_a_unit(cls, value: str) -> str:
+        return _checked(value, units.seconds)
+
+
+class Site(_Facts):
+    """A site profile."""
+
+    name: str
+    description: str = ""
+    scheduler: str = Field(description="Entry point of hpcml.schedulers.")
+    transport: str = Field(description="Entry point of hpcml.transports.")
+    workspace: str | None = Field(
+        None, description="Where hpcml keeps its files; {data} is the user's data folder."
+    )
+    python: str | None = Field(None, description="Python >= 3.6 for hpcml's agent.")
+    kill_wait: str = Field("30s", description="Between TERM and KILL.")
+    partitions: dict[str, Partition] = Field(min_length=1)
+    source: dict[str, str] = Field(default_factory=dict, description="Where a fact is from.")
+
+    @field_validator("kill_wait")
+    @classmethod
+    def _wait_has_a_unit(cls, value: str) -> str:
+        return _checked(value, units.seconds)
+
+
+def _checked(value: str, parse: Callable[[str, str], int]) -> str:
+    try:
+        parse(value, "value")
+    except JobError as error:
+        raise ValueError(str(error).replace("\n", " ")) from None
+    return value

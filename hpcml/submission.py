@@ -1,0 +1,261 @@
+"""plan and submit: resolve, plan, prepare, publish, queue.
+
+Killed after any step, nothing is lost and nothing runs twice: the outbox knows the batch, digests
+make preparing repeatable, publishing is one rename, and an intent lies on the site before the
+queue is called, so that afterwards one can ask the queue whether it heard.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import overload
+
+from hpcml.agent import wire
+from hpcml.batch import Batch, load_outbox, new_batch, outbox_owner_alive
+from hpcml.connection import Connection, bind, connect
+from hpcml.errors import CodeError, JobError, RunStateError, UnresolvedError
+from hpcml.job import Job
+from hpcml.library import put_library
+from hpcml.planning import Plan, make_plan
+from hpcml.resolving import Snapshot, resolve, resolve_with_code
+from hpcml.poller import INTENT_PATIENCE, note_queued
+from hpcml.run import Run, Runs, attach
+from hpcml.settings import cache_folder, private_folder
+from hpcml.sites import load_site
+
+Entry = Job | str | Sequence[str] | Callable[..., object]
+
+
+def plan(job: Job | str, site: str = "local") -> Plan:
+    """Plan a job on a site, offline: nothing is reached, nothing is written.
+
+    Parameters
+    ----------
+    job : Job or str
+        A job, or its entry.
+    site : str
+        Name of a site profile.
+
+    Returns
+    -------
+    Plan
+        ``plan.unresolved`` says what only ``submit`` will find out.
+
+    Raises
+    ------
+    JobError, PlanError, CodeError, ProfileError
+        What is wrong, where, and what would be valid.
+    """
+    profile = load_site(site)
+    return make_plan(resolve(_job(job), online=False), profile, bind(profile))
+
+
+@overload
+def submit(
+    job: Job | str,
+    site: str = ...,
+    *,
+    after: Run | str | Iterable[Run | str] = ...,
+    max_running: int | None = ...,
+) -> Run: ...
+@overload
+def submit(
+    job: Sequence[Job],
+    site: str = ...,
+    *,
+    after: Run | str | Iterable[Run | str] = ...,
+    max_running: int | None = ...,
+) -> Runs: ...
+def submit(
+    job: Job | str | Sequence[Job],
+    site: str = "local",
+    *,
+    after: Run | str | Iterable[Run | str] = (),
+    max_running: int | None = None,
+) -> Run | Runs:
+    """Submit a job, or a list of jobs, and return when the site's queue has taken it.
+
+    Parameters
+    ----------
+    job : Job, str or list of Job
+        A job, its entry, or several jobs.
+    site : str
+        Name of a site profile.
+    after : Run, str, or several
+        Runs on the same site that must be COMPLETED first. If one ends otherwise, this run is
+        CANCELLED with that reason.
+    max_running : int, optional
+        How many runs of this submission may run at once.
+
+    Returns
+    -------
+    Run or Runs
+        As many as jobs were given. All jobs are checked before the first is queued.
+
+    Raises
+    ------
+    JobError, PlanError, CodeError, ProfileError
+        Something is wrong with a job or the profile; nothing was queued.
+    TransportError, QueueError
+        The site cannot be reached or does not take the job; ``hpcml resume`` goes on.
+    """
+    if max_running is not None and (isinstance(max_running, bool) or max_running < 1):
+        raise JobError("max_running", f"{max_running!r} is no number from 1 up")
+    connection = connect(site)
+    waits_for = _runs_before(after, connection)
+    several = isinstance(job, Sequence) and not isinstance(job, str)
+    jobs = [_job(one) for one in (job if several else [job])]
+    planned = [_plan_online(one, connection) for one in jobs]
+    group = None
+    runs = []
+    for ready in planned:
+        batch = new_batch(ready, [{}], after=waits_for, group=group, max_running=max_running)
+        group = batch.group
+        batch.save()
+        carry_on(batch, connection)
+        runs.append(Run(wire.run_id(batch.id, 0), site))
+    return Runs(runs) if several else runs[0]
+
+
+def resume(identifier: str) -> None:
+    """Go on with a submission that was broken off.
+
+    Raises
+    ------
+    RunStateError
+        There is nothing to go on with, somebody is at it, or the queue may still have it.
+    """
+    batch = load_outbox(identifier)
+    if batch is None:
+        raise RunStateError(f"{identifier} waits for nothing", "It has reached its site's queue.")
+    if any(step["step"] == "cancelled" for step in batch.steps):
+        raise RunStateError(f"{identifier} was cancelled", "Submit the job again.")
+    if outbox_owner_alive(batch) and batch.owner["pid"] != os.getpid():
+        raise RunStateError(
+            f"process {batch.owner['pid']} on {batch.owner['host']} is submitting {identifier}",
+            "Wait for it, or end it first.",
+        )
+    carry_on(batch.taken_over(), connect(batch.site))
+
+
+def carry_on(batch: Batch, connection: Connection) -> None:
+    """Take a batch of the outbox through all steps that it has not passed yet."""
+    if not published(batch, connection):
+        batch.note("preparing")
+        prepare(batch, connection)
+        publish(batch, connection)
+    queue(batch, connection)
+    batch.forget()
+
+
+def published(batch: Batch, connection: Connection) -> bool:
+    """Whether the site has the batch."""
+    return connection.files.list(batch.folder) is not None
+
+
+def prepare(batch: Batch, connection: Connection) -> None:
+    """Make true what the plan names by digest: the travelling hpcml, and the code."""
+    put_library(connection.files)
+    digest = batch.plan.what["code"]
+    if digest is None:
+        return
+    there = {entry.name for entry in connection.files.list("code") or ()}
+    if not there & {digest, f"{digest}.tar"}:
+        archive = _archive_path(digest)
+        if not archive.exists():
+            raise CodeError(
+                f"the code of {batch.id} is neither on {batch.site} nor here any more",
+                "Cancel the run, and submit the job again.",
+            )
+        connection.files.put({f"code/{digest}.tar": archive})
+
+
+def publish(batch: Batch, connection: Connection) -> None:
+    """Make the batch's folder appear on the site, whole."""
+    connection.files.publish(batch.folder, batch.files(), empty=("attempts", "queue"))
+
+
+def queue(batch: Batch, connection: Connection) -> None:
+    """Have the queue take the batch, once: the intent first, then the call, then its id.
+
+    Raises
+    ------
+    RunStateError
+        An earlier call may still reach the queue; asking again later is safe.
+    """
+    entries = {e.name: e for e in connection.files.list(f"{batch.folder}/queue") or ()}
+    if "0.json" in entries:
+        return None
+    if "0.intent" in entries:
+        found = connection.queue.find([batch.chunk.name])
+        asked = entries["0.intent"].mtime
+        age = connection.files.now() - asked
+        if found:
+            return note_queued(batch.folder, found[batch.chunk.name], connection, asked)
+        if connection.files.list(f"{batch.folder}/attempts"):
+            return None  # the queue has had it, and it has begun or was cancelled
+        if age < INTENT_PATIENCE:
+            raise RunStateError(
+                f"{batch.site} was asked to queue {batch.id} {age:.0f} s ago, and its queue does "
+                "not know it yet",
+                f"Resume again in {INTENT_PATIENCE - age:.0f} s.",
+            )
+    asked = connection.files.now()
+    intent = wire.canonical({"owner": batch.owner, "time": asked})
+    connection.files.put({f"{batch.folder}/queue/0.intent": intent})
+    (identifier,) = connection.queue.submit([batch.chunk])
+    return note_queued(batch.folder, identifier, connection, asked)
+
+
+def _job(job: Job | str) -> Job:
+    if isinstance(job, Job):
+        return job
+    if callable(job):
+        raise JobError("entry", "functions cannot be submitted yet", 'Give a script: "train.py".')
+    return Job(job)
+
+
+def _plan_online(job: Job, connection: Connection) -> Plan:
+    resolved, snapshot = resolve_with_code(job)
+    made = make_plan(resolved, connection.site, connection.binding)
+    if made.unresolved:
+        raise UnresolvedError(
+            f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
+        )
+    if snapshot is not None:
+        _keep(snapshot)
+    return made
+
+
+def _keep(snapshot: Snapshot) -> None:
+    """Keep the archive until the site has it: the files may change before that."""
+    path = _archive_path(snapshot.digest)
+    if not path.exists():
+        private_folder(path.parent)
+        wire.publish(str(path), snapshot.archive())
+
+
+def _archive_path(digest: str) -> os.PathLike[str]:
+    return cache_folder() / "code" / f"{digest}.tar"
+
+
+def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection) -> list[str]:
+    """Ids of the runs to wait for; they must be in the site's queue already, or over."""
+    single = isinstance(after, Run | str)
+    ids = []
+    for item in [after] if single else after:
+        run = attach(item) if isinstance(item, str) else item
+        if run.site != connection.site.name:
+            raise JobError(
+                "after", f"{run.id} is on {run.site}, not on {connection.site.name}",
+                "Wait for it, then submit.",
+            )
+        batch = run.id.rpartition(".")[0]
+        if connection.files.list(f"runs/{batch}/queue") is None:
+            raise JobError("after", f"{run.id} is not in the queue", f"hpcml resume {run.id}")
+        ids.append(run.id)
+    return ids
+
+
+__all__ = ["plan", "resume", "submit"]

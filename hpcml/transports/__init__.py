@@ -1,0 +1,94 @@
+"""How a site is reached: the contract. Each transport is a module and an entry point.
+
+Paths are relative to the workspace. What is written appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from hpcml.errors import TransportError, nearest
+from hpcml.settings import Binding
+from hpcml.sites import Site
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that has ended."""
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    """What a listing says of an entry: ``mtime`` in s since the epoch, by the site's clock."""
+
+    name: str
+    size: int
+    mtime: float
+    is_folder: bool
+    is_link: bool = False
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """Files and commands of a site. Every method raises TransportError if it cannot be done."""
+
+    def __init__(self, site: Site, binding: Binding) -> None: ...
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
+        """Run a command in the workspace; a non-zero exit code is no error here."""
+        ...
+
+    def put(self, files: Mapping[str, bytes | Path]) -> None:
+        """Write files of mode 0600, each whole, making their folders (0700)."""
+        ...
+
+    def publish(self, folder: str, files: Mapping[str, bytes], empty: Iterable[str] = ()) -> bool:
+        """Make a folder appear with all its files, and ``empty`` folders, at once.
+
+        ``False``: it is there already and stays as it is.
+        """
+        ...
+
+    def get(self, paths: Mapping[str, int]) -> dict[str, bytes]:
+        """Read files from the given offsets on; missing ones are left out."""
+        ...
+
+    def list(self, folder: str) -> list[FileStatus] | None:
+        """Entries of a folder; ``None`` if there is no such folder."""
+        ...
+
+    def fetch(self, path: str, destination: Path) -> None:
+        """Copy a file or folder to this machine; it appears there whole."""
+        ...
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files and whole folders; those that are gone are no error."""
+        ...
+
+    def now(self) -> float:
+        """The site's wall clock, in s since the epoch."""
+        ...
+
+
+def load_transport(name: str) -> type[Transport]:
+    """The transport of that name.
+
+    Raises
+    ------
+    TransportError
+        There is none; the message names those that are installed.
+    """
+    found = {point.name: point for point in entry_points(group="hpcml.transports")}
+    if name not in found:
+        raise TransportError(f"there is no transport {name!r}", nearest(name, found))
+    loaded: type[Transport] = found[name].load()
+    return loaded

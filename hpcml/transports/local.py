@@ -1,0 +1,150 @@
+"""The machine hpcml itself runs on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hpcml.agent import wire
+from hpcml.errors import TransportError
+from hpcml.settings import Binding
+from hpcml.sites import Site
+from hpcml.transports import Completed, FileStatus
+
+
+class LocalTransport:
+    """See :class:`hpcml.transports.Transport`."""
+
+    def __init__(self, site: Site, binding: Binding) -> None:
+        self.workspace = Path(binding.workspace)
+        with _told(f"{site.name}: the workspace {self.workspace} cannot be used"):
+            self.workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self.workspace.stat()
+            if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+                raise TransportError(
+                    f"{site.name}: the workspace {self.workspace} is not this user's alone",
+                    f"Run `chmod 700 {self.workspace}`, or choose another one in the settings.",
+                )
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
+        with _told(f"{argv[0]} cannot be run"):
+            done = subprocess.run(
+                argv, input=stdin, cwd=self.workspace, capture_output=True, check=False
+            )
+        return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+    def put(self, files: Mapping[str, bytes | Path]) -> None:
+        for name, content in files.items():
+            path = self.workspace / name
+            with _told(f"{path} cannot be written"):
+                self._make_folders(path.parent)
+                data = content.read_bytes() if isinstance(content, Path) else content
+                wire.publish(str(path), data)
+
+    def publish(self, folder: str, files: Mapping[str, bytes], empty: Iterable[str] = ()) -> bool:
+        path = self.workspace / folder
+        with _told(f"{path} cannot be written"):
+            self._make_folders(path.parent)
+            temporary = path.parent / f".tmp-{wire.unique()}"
+            try:
+                temporary.mkdir(0o700)
+                for name in empty:
+                    (temporary / name).mkdir(0o700, parents=True)
+                for name, content in files.items():
+                    wire.write_private(str(temporary / name), content)
+                try:
+                    temporary.rename(path)
+                except OSError:
+                    if not path.is_dir():
+                        raise
+                    return False
+                return True
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def get(self, paths: Mapping[str, int]) -> dict[str, bytes]:
+        found = {}
+        for name, offset in paths.items():
+            with _told(f"{self.workspace / name} cannot be read"):
+                try:
+                    with open(self.workspace / name, "rb") as file:
+                        file.seek(offset)
+                        found[name] = file.read()
+                except FileNotFoundError:
+                    continue
+        return found
+
+    def list(self, folder: str) -> list[FileStatus] | None:
+        path = self.workspace / folder
+        entries = []
+        with _told(f"{path} cannot be listed"):
+            try:
+                listing = os.scandir(path)
+            except FileNotFoundError:
+                return None
+            with listing:
+                for entry in listing:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # gone since the listing
+                    entries.append(
+                        FileStatus(
+                            entry.name,
+                            status.st_size,
+                            status.st_mtime,
+                            entry.is_dir(follow_symlinks=False),
+                            entry.is_symlink(),
+                        )
+                    )
+        return entries
+
+    def fetch(self, path: str, destination: Path) -> None:
+        source = self.workspace / path
+        temporary = destination.parent / f".{destination.name}.tmp-{wire.unique()}"
+        with _told(f"{source} cannot be copied to {destination}"):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                if source.is_dir():
+                    shutil.copytree(source, temporary, symlinks=True)
+                    if destination.is_dir() and not destination.is_symlink():
+                        shutil.rmtree(destination)
+                else:
+                    shutil.copyfile(source, temporary)
+                temporary.rename(destination)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.unlink(missing_ok=True)
+                raise
+
+    def remove(self, paths: Iterable[str]) -> None:
+        for name in paths:
+            path = self.workspace / name
+            with _told(f"{path} cannot be removed"):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def now(self) -> float:
+        return time.time()
+
+    def _make_folders(self, folder: Path) -> None:
+        if not folder.is_dir():
+            self._make_folders(folder.parent)
+            folder.mkdir(0o700, exist_ok=True)
+
+
+@contextmanager
+def _told(what: str) -> Any:
+    try:
+        yield
+    except OSError as error:
+        advice = "Free some space." if error.errno in (28, 122) else "Look at the path by hand."
+        raise TransportError(f"{what}: {error.strerror or error}", advice) from error
