@@ -1,0 +1,120 @@
+"""Every test has a home of its own, and leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcml.agent import wire
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A fresh home: settings, caches, outbox and the embedded site's workspace lie below it."""
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    for variable, name in (
+        ("XDG_CONFIG_HOME", "config"),
+        ("XDG_STATE_HOME", "state"),
+        ("XDG_CACHE_HOME", "cache"),
+        ("XDG_DATA_HOME", "data"),
+    ):
+        monkeypatch.setenv(variable, str(folder / name))
+    monkeypatch.setenv("HOME", str(folder))
+    for variable in [name for name in os.environ if name.startswith(("HPCML_", "GIT_"))]:
+        monkeypatch.delenv(variable)
+    yield folder
+    end_everything_below(folder)
+
+
+@pytest.fixture
+def workspace(home: Path) -> Path:
+    """The embedded site's workspace (made by the first submission)."""
+    return home / "data" / "hpcml" / "local"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder without git, which is the current one."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def script(project: Path) -> Callable[..., str]:
+    """Writes a script into the project: ``script("print(1)")`` gives ``"train.py"``."""
+
+    def write(text: str, name: str = "train.py") -> str:
+        path = project / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return name
+
+    return write
+
+
+@pytest.fixture
+def another_python(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code in another Python process with the same home; a killed one is no error."""
+
+    def run(code: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def eventually(condition: Callable[[], object], timeout: float = 20.0) -> None:
+    """Wait until something is true; fail if it never becomes so."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.01)
+
+
+def end_everything_below(folder: Path) -> None:
+    """Kill dispatchers, agents and jobs that work below a folder, until none is left."""
+    for _ in range(100):
+        left = processes_below(folder)
+        if not left:
+            return
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.02)
+    raise AssertionError(f"processes would not die: {left}")
+
+
+def processes_below(folder: Path) -> list[int]:
+    """Live processes whose command line, folder or environment names a path below a folder."""
+    needle = str(folder).encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            text = (entry / "cmdline").read_bytes()
+            where = os.fsencode(os.readlink(entry / "cwd"))
+        except OSError:
+            continue
+        if (needle in text or needle in where) and wire.started_at(int(entry.name)) is not None:
+            found.append(int(entry.name))
+    return found
