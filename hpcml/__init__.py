@@ -25,7 +25,7 @@ _LAZY = {
     "HpcmlError": "hpcml.errors",
 }
 
-__all__ = [  # noqa: PLE0604, PLE0605
+__all__ = [
     "Dataset",
     "HpcmlError",
     "Job",

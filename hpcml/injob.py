@@ -266,7 +266,7 @@ class Sink:
         with self.lock:
             position = self.position
             end = position + len(line)
-            if end > self.end or _FORK_UNSEEN and self.pid != os.getpid():
+            if end > self.end or (_FORK_UNSEEN and self.pid != os.getpid()):
                 return self._elsewhere(line)
             self.window[position:end] = line
             self.position = end
@@ -318,9 +318,7 @@ _run = None
 _sink = None
 _emit = None
 if os.environ.get("HPCML_BATCH"):
-    _sink = Sink(
-        os.path.join(os.environ["HPCML_BATCH"], os.environ["HPCML_INDEX"], "events.jsonl")
-    )
+    _sink = Sink(os.path.join(os.environ["HPCML_BATCH"], os.environ["HPCML_INDEX"], "events.jsonl"))
     _emit = _sink.write
     if not _FORK_UNSEEN:
         os.register_at_fork(after_in_child=_sink.forget)

@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -60,13 +60,45 @@ class BatchView:
 
     id: str
     connection: Connection
-    plan: Plan | None = None
-    chunk: Chunk | None = None
+    plan: Plan
+    chunk: Chunk
     asked: float | None = None
     stuck: bool = False
     seen: dict[int, Seen] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _attempts: dict[int, dict[int, Attempt]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, identifier: str, connection: Connection) -> BatchView:
+        """Read what a batch is.
+
+        Raises
+        ------
+        RunNotFoundError
+            Neither the site nor the outbox knows it.
+        """
+        folder = batch_folder(identifier)
+        found = connection.files.get({f"{folder}/plan.json": 0, f"{folder}/points.jsonl": 0})
+        if len(found) == 2:
+            text = found[f"{folder}/plan.json"].decode("utf-8")
+            submission = json.loads(text)["batch"]
+            chunk = Chunk(
+                f"{identifier}.0",
+                folder,
+                0,
+                found[f"{folder}/points.jsonl"].count(b"\n"),
+                tuple(submission["after"]),
+                submission["group"],
+                submission["max_running"],
+            )
+            return cls(identifier, connection, Plan.from_json(text), chunk)
+        batch = load_outbox(identifier)
+        if batch is None:
+            raise RunNotFoundError(
+                f"no batch {identifier} on {connection.site.name}",
+                "`hpcml runs` lists those that are there.",
+            )
+        return cls(identifier, connection, batch.plan, batch.chunk)
 
     @property
     def folder(self) -> str:
@@ -78,45 +110,8 @@ class BatchView:
         """Whether every run has ended."""
         return bool(self.seen) and all(seen.state.final for seen in self.seen.values())
 
-    def open(self) -> None:
-        """Read the plan, once.
-
-        Raises
-        ------
-        RunNotFoundError
-            Neither the site nor the outbox knows the batch.
-        """
-        if self.plan is not None:
-            return
-        found = self.connection.files.get(
-            {f"{self.folder}/plan.json": 0, f"{self.folder}/points.jsonl": 0}
-        )
-        if len(found) == 2:
-            text = found[f"{self.folder}/plan.json"].decode("utf-8")
-            submission = json.loads(text)["batch"]
-            self.plan = Plan.from_json(text)
-            count = found[f"{self.folder}/points.jsonl"].count(b"\n")
-            self.chunk = Chunk(
-                f"{self.id}.0",
-                self.folder,
-                0,
-                count,
-                tuple(submission["after"]),
-                submission["group"],
-                submission["max_running"],
-            )
-            return
-        batch = load_outbox(self.id)
-        if batch is None:
-            raise RunNotFoundError(
-                f"no batch {self.id} on {self.connection.site.name}",
-                "`hpcml runs` lists those that are there.",
-            )
-        self.plan, self.chunk = batch.plan, batch.chunk
-
     def read_files(self) -> None:
         """Learn which attempts have started and ended, and whether the queue has the batch."""
-        assert self.chunk is not None
         files = self.connection.files
         names = [entry.name for entry in files.list(f"{self.folder}/attempts") or ()]
         missing = {}
@@ -141,7 +136,6 @@ class BatchView:
 
     def judge(self, status: JobStatus) -> bool:
         """Judge every run. ``False``: some are silent, as if they had ended since the last look."""
-        assert self.chunk is not None
         silent = False
         for index in self.chunk.indices:
             if index in self.seen and self.seen[index].state.final:
@@ -171,22 +165,20 @@ class BatchView:
         live = status.live.get(index)
         if live is not None:
             return live.state, live.reason
-        if said is not None:
-            state, reason = wire.how_it_ended(None, said, 0.0)
-            return State(state), reason
+        judged = wire.how_it_ended(None, said, 0.0)
+        if said is not None and judged is not None:
+            return State(judged[0]), judged[1]
         if last.start is None:
             return self._before_the_queue()
         return State.UNKNOWN, "it started, and neither its agent nor the queue knows it any more"
 
     def _write_down(self, index: int, attempt: int, judged: tuple[str, str]) -> None:
         """A word that comes after patience ran out must not change what was said."""
-        assert self.chunk is not None
         word = Word(State(judged[0]), judged[1])
         self.connection.queue.record(self.chunk, index, attempt, word)
 
     def _before_the_queue(self) -> tuple[State, str]:
         """How far the submission came."""
-        assert self.chunk is not None
         batch = load_outbox(self.id)
         if batch is not None and any(step["step"] == "cancelled" for step in batch.steps):
             return State.CANCELLED, "cancelled before it reached the queue"
@@ -227,7 +219,6 @@ def look(views: Sequence[BatchView]) -> None:
     live = []
     for view in views:
         with view.lock:
-            view.open()
             if not view.final:
                 view.read_files()
                 live.append(view)
@@ -236,7 +227,6 @@ def look(views: Sequence[BatchView]) -> None:
     statuses = _poll(live)
     for view in live:
         with view.lock:
-            assert view.chunk is not None
             status = statuses.get(view.chunk.name, JobStatus())
             if not view.judge(status):
                 view.read_files()  # it may have ended between the two looks
@@ -244,8 +234,7 @@ def look(views: Sequence[BatchView]) -> None:
 
 
 def _poll(views: Sequence[BatchView]) -> dict[str, JobStatus]:
-    chunks = [view.chunk for view in views if view.chunk is not None]
-    return views[0].connection.queue.poll(chunks)
+    return views[0].connection.queue.poll([view.chunk for view in views])
 
 
 def _submitting(batch: Batch) -> str:
@@ -265,10 +254,16 @@ class Poller:
 
     def view(self, batch: str) -> BatchView:
         """The one view of a batch in this process."""
-        with self.news:
-            return self.views.setdefault(batch, BatchView(batch, self.connection))
+        known = self.views.get(batch)
+        if known is None:
+            loaded = BatchView.load(batch, self.connection)
+            with self.news:
+                known = self.views.setdefault(batch, loaded)
+        return known
 
-    def wait(self, views: Sequence[BatchView], done: Any, timeout: float | None) -> bool:
+    def wait(
+        self, views: Sequence[BatchView], done: Callable[[], bool], timeout: float | None
+    ) -> bool:
         """Wait until ``done()`` says so; whether it did before the timeout (in s)."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self.news:

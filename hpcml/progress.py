@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from hpcml.run import Run
 
 LEAST_INTERVAL = 0.2  # seconds between two looks at what the runs have logged
@@ -53,7 +55,7 @@ class Live(Silent):
             self.next = time.monotonic() + LEAST_INTERVAL
             self.live.update(self._table(), refresh=True)
 
-    def _table(self) -> object:
+    def _table(self) -> Table:
         from rich.table import Table
         from rich.text import Text
 

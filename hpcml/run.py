@@ -66,10 +66,7 @@ class Run:
     @property
     def plan(self) -> Plan:
         """The plan it was made from."""
-        view = self._view()
-        view.open()
-        assert view.plan is not None
-        return view.plan
+        return self._view().plan
 
     @property
     def name(self) -> str:
@@ -225,7 +222,6 @@ class Run:
                 "Wait a moment, or end that process first.",
             )
         if on_site:
-            assert view.chunk is not None
             self._connection().queue.cancel(view.chunk, [self.index])
             if batch is not None:
                 batch.forget()
@@ -417,8 +413,7 @@ def attach(id: str, site: str | None = None) -> Run:
 
 def _checked(run: Run) -> Run:
     view = run._view()
-    view.open()
-    if view.chunk is None or run.index not in view.chunk.indices:
+    if run.index not in view.chunk.indices:
         raise RunNotFoundError(f"there is no run {run.id}", f"{view.id} has fewer runs.")
     return run
 
@@ -451,7 +446,6 @@ def runs(
         views = [poller(place).view(batch) for batch in sorted(there)]
         look(views)
         for view in views:
-            assert view.plan is not None
             if name not in (None, view.plan.name):
                 continue
             if not (tags or {}).items() <= dict(view.plan.where["tags"]).items():
@@ -482,5 +476,3 @@ def as_data(run: Run) -> dict[str, Any]:
         "signal": end["signal"] if end else None,
         "digest": run.plan.digest,
     }
-
-

@@ -8,7 +8,8 @@ queue is called, so that afterwards one can ask the queue whether it heard.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import overload
 
 from hpcml.agent import wire
@@ -18,13 +19,11 @@ from hpcml.errors import CodeError, JobError, RunStateError, UnresolvedError
 from hpcml.job import Job
 from hpcml.library import put_library
 from hpcml.planning import Plan, make_plan
-from hpcml.resolving import Snapshot, resolve, resolve_with_code
 from hpcml.poller import INTENT_PATIENCE, note_queued
+from hpcml.resolving import Snapshot, resolve, resolve_with_code
 from hpcml.run import Run, Runs, attach
 from hpcml.settings import cache_folder, private_folder
 from hpcml.sites import load_site
-
-Entry = Job | str | Sequence[str] | Callable[..., object]
 
 
 def plan(job: Job | str, site: str = "local") -> Plan:
@@ -104,8 +103,8 @@ def submit(
         raise JobError("max_running", f"{max_running!r} is no number from 1 up")
     connection = connect(site)
     waits_for = _runs_before(after, connection)
-    several = isinstance(job, Sequence) and not isinstance(job, str)
-    jobs = [_job(one) for one in (job if several else [job])]
+    single = isinstance(job, Job | str) or not isinstance(job, Sequence)
+    jobs = [_job(one) for one in ([job] if single else job)]
     planned = [_plan_online(one, connection) for one in jobs]
     group = None
     runs = []
@@ -115,7 +114,7 @@ def submit(
         batch.save()
         carry_on(batch, connection)
         runs.append(Run(wire.run_id(batch.id, 0), site))
-    return Runs(runs) if several else runs[0]
+    return runs[0] if single else Runs(runs)
 
 
 def resume(identifier: str) -> None:
@@ -208,12 +207,12 @@ def queue(batch: Batch, connection: Connection) -> None:
     return note_queued(batch.folder, identifier, connection, asked)
 
 
-def _job(job: Job | str) -> Job:
+def _job(job: object) -> Job:
     if isinstance(job, Job):
         return job
-    if callable(job):
-        raise JobError("entry", "functions cannot be submitted yet", 'Give a script: "train.py".')
-    return Job(job)
+    if isinstance(job, str):
+        return Job(job)
+    raise JobError("job", f"{job!r} cannot be submitted", 'Give a Job, or a script: "train.py".')
 
 
 def _plan_online(job: Job, connection: Connection) -> Plan:
@@ -236,19 +235,19 @@ def _keep(snapshot: Snapshot) -> None:
         wire.publish(str(path), snapshot.archive())
 
 
-def _archive_path(digest: str) -> os.PathLike[str]:
+def _archive_path(digest: str) -> Path:
     return cache_folder() / "code" / f"{digest}.tar"
 
 
 def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection) -> list[str]:
     """Ids of the runs to wait for; they must be in the site's queue already, or over."""
-    single = isinstance(after, Run | str)
     ids = []
-    for item in [after] if single else after:
+    for item in [after] if isinstance(after, Run | str) else after:
         run = attach(item) if isinstance(item, str) else item
         if run.site != connection.site.name:
             raise JobError(
-                "after", f"{run.id} is on {run.site}, not on {connection.site.name}",
+                "after",
+                f"{run.id} is on {run.site}, not on {connection.site.name}",
                 "Wait for it, then submit.",
             )
         batch = run.id.rpartition(".")[0]

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import traceback
 
 from hpcml.agent import events, facts, memory, processes, snapshot, supervise, wire
 
@@ -96,10 +97,11 @@ class Attempt:
             self._prepare()
             outcome = self._run()
         except (OSError, snapshot.SnapshotError) as error:
-            outcome = supervise.Outcome()
-            outcome.exit_code = getattr(error, "exit_code", 1)
-            outcome.blame(wire.FAILED, "before its command started: %s" % error)
-            return outcome
+            code = getattr(error, "exit_code", 1)
+            return _failure(code, "before its command started: %s" % error)
+        except Exception:  # a fault of the agent's own: say so, and leave nothing running
+            processes.kill_all(self.id, os.getpid())
+            return _failure(70, "hpcml's agent failed: %s" % traceback.format_exc(limit=-3))
         self._account_outputs(outcome)
         self.events.write("end", exit_code=outcome.exit_code, signal=outcome.signal, **self.usage)
         self.events.tidy()
@@ -168,14 +170,11 @@ class Attempt:
             return [self._fill(part) for part in target]
         if target.startswith("-"):
             target = "./" + target
-        start = {
-            "script": [python, target],
-            "module": [python, "-m", target],
-            "shell": entry["interpreter"] + [target],
-        }[entry["kind"]]
+        start = {"script": [python], "module": [python, "-m"], "shell": entry.get("interpreter")}
+        argv = start[entry["kind"]] + [target]
         if self.what["args"] is not None:
-            return start + [self._fill(part) for part in self.what["args"]]
-        return start + [
+            return argv + [self._fill(part) for part in self.what["args"]]
+        return argv + [
             "--%s=%s" % (name, as_argument(value))
             for name, value in self.params.items()
             if value is not None
@@ -218,6 +217,13 @@ class Attempt:
 
     def _workspace(self, name):
         return os.path.join(os.path.dirname(os.path.dirname(self.batch)), name)
+
+
+def _failure(exit_code, reason):
+    outcome = supervise.Outcome()
+    outcome.exit_code = exit_code
+    outcome.blame(wire.FAILED, reason)
+    return outcome
 
 
 def as_argument(value):

@@ -48,19 +48,19 @@ def digest_input(name: str, path: Path, *, long_reads: bool) -> tuple[str | None
         raise JobError(field, f"{path} cannot be read: {error}") from error
 
 
-def _digest(
-    path: Path, files: list[tuple[str, str]], long_reads: bool
-) -> tuple[str | None, str]:
+def _digest(path: Path, files: list[tuple[str, str]], long_reads: bool) -> tuple[str | None, str]:
     manifest = cache_folder() / "digests" / f"{wire.sha256(os.fsencode(path))}.json"
     known = _load(manifest)
-    rows, fresh, entries, unread = [], False, {}, 0
+    rows: list[tuple[str, str, str]] = []
+    entries: Known = {}
+    fresh, unread = False, 0
     for relative, full in files:
         if os.path.islink(full) and relative:
             rows.append((relative, "link", os.readlink(full)))
             continue
         status = os.stat(full)
         seen = known.get(relative)
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+        stamp: list[int | str] = [status.st_size, status.st_mtime_ns, status.st_ino]
         kind = "exec" if status.st_mode & 0o100 else "file"
         if seen is not None and seen[:3] == stamp:
             digest = str(seen[3])
@@ -90,7 +90,7 @@ def _load(manifest: Path) -> Known:
     return known if isinstance(known, dict) else {}
 
 
-def _save(manifest: Path, entries: dict[str, list[int | str]]) -> None:
+def _save(manifest: Path, entries: Known) -> None:
     try:
         private_folder(manifest.parent)
         wire.publish(str(manifest), json.dumps(entries).encode())

@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from hpcml.documents import Lines, check_model, read_document
 from hpcml.errors import ProfileError, nearest
 from hpcml.settings import config_folder, data_folder
-from hpcml.documents import Lines, check_model, read_document
-from hpcml.sites.profile import Site
+from hpcml.sites.profile import Partition, Site
 
 
 def profile_folders() -> list[Path]:
@@ -72,8 +72,9 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _measured(partition: Any) -> Any:
-    node, found = partition.node, {}
+def _measured(partition: Partition) -> Partition:
+    node = partition.node
+    found: dict[str, int | str] = {}
     if node.cpus == "auto":
         found["cpus"] = len(os.sched_getaffinity(0))
     if node.memory == "auto":

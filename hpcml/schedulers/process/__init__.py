@@ -18,8 +18,8 @@ from typing import Any
 from hpcml.agent import wire
 from hpcml.errors import CommandError, QueueError
 from hpcml.library import put_library
-from hpcml.settings import Binding
 from hpcml.schedulers import Chunk, JobStatus, Word
+from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.states import State
 from hpcml.transports import Transport
@@ -106,8 +106,8 @@ class ProcessScheduler:
 
     def _start_dispatcher(self) -> None:
         workspace = self.binding.workspace
-        library = os.path.join(workspace, "lib", self.binding.library)
         put_library(self.files)
+        library = os.path.join(workspace, "lib", self.binding.library)
         # Python, isolated; its environment goes on to every agent, so next to nothing is in it.
         argv = [self.binding.agent_python, "-I", "-S", library, "dispatch", workspace]
         environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
