@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name in _LAZY:
         import importlib
 
@@ -56,5 +56,5 @@ def __getattr__(name):
     raise AttributeError("module 'hpcml' has no attribute %r" % name)
 
 
-def __dir__():
+def __dir__() -> "list[str]":
     return sorted(set(globals()) | set(_LAZY))

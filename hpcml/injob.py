@@ -10,20 +10,25 @@ import sys
 import threading
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import mmap
+    from typing import Any, Callable  # noqa: F401 (used in a type comment)
+
 WINDOW = (1 << 14, 1 << 18)  # bytes a process reserves first, and then again and again
 
 
-class Params(dict):
+class Params(dict):  # type: ignore[type-arg]
     """Parameters by name: ``p["width"]`` and ``p.width``."""
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> "Any":
         try:
             return self[name]
         except KeyError:
             raise AttributeError("there is no parameter %r" % name)
 
 
-def params(**defaults):
+def params(**defaults: "Any") -> Params:
     """The run's parameters, with defaults for those that the job does not set.
 
     Parameters
@@ -53,7 +58,7 @@ def params(**defaults):
     return Params(defaults, **given)
 
 
-def input_path(name, default=None):
+def input_path(name: str, default: "str | None" = None) -> str:
     """Path of an input of the run.
 
     Parameters
@@ -76,7 +81,7 @@ def input_path(name, default=None):
     return default
 
 
-def output_path(name):
+def output_path(name: str) -> str:
     """Path under which to write an output; its folder is made.
 
     In a run this is ``work/<name>``, outside it ``<name>`` in the current folder.
@@ -94,22 +99,22 @@ class Phase:
 
     __slots__ = ("_begin", "_finish")
 
-    def __init__(self, name):
+    def __init__(self, name: object) -> None:
         quoted = json.dumps(str(name)).replace("%", "%%")
         self._begin = ('{"m":%%d,"e":"begin","phase":%s}\n' % quoted).encode()
         self._finish = ('{"m":%%d,"e":"finish","phase":%s}\n' % quoted).encode()
 
-    def __enter__(self):
+    def __enter__(self) -> "Phase":
         if _emit is not None:
             _emit(self._begin % _now())
         return self
 
-    def __exit__(self, *failure):
+    def __exit__(self, *failure: object) -> None:
         if _emit is not None:
             _emit(self._finish % _now())
 
 
-def phase(name):
+def phase(name: str) -> Phase:
     """Mark a span of time in the run's timeline: ``with hpcml.phase("epoch"): ...``.
 
     Nothing is synchronised: work that a device does asynchronously is not waited for.
@@ -120,7 +125,7 @@ def phase(name):
     return known
 
 
-def log(step=None, samples=None, **values):
+def log(step: "int | None" = None, samples: "int | None" = None, **values: "Any") -> None:
     """Record metrics of the run: ``hpcml.log(step=3, samples=256, loss=0.5)``.
 
     Parameters
@@ -152,7 +157,7 @@ def log(step=None, samples=None, **values):
     _emit(line)
 
 
-def describe(**facts):
+def describe(**facts: "Any") -> None:
     """Tell what makes runs comparable: ``describe(model=..., precision=..., global_batch=...)``.
 
     Values are numbers, text, booleans or ``None``; others are kept as text. May be called again:
@@ -167,12 +172,12 @@ def describe(**facts):
 # --- inside ---------------------------------------------------------------------------------
 
 _INT_OR_NONE = (int, type(None))
-_phases = {}
-_templates = {}
+_phases: "dict[str, Phase]" = {}
+_templates: "dict[tuple[str, ...], tuple[bytes, bytes]]" = {}
 _now = getattr(time, "monotonic_ns", None) or (lambda: int(time.monotonic() * 1e9))
 
 
-def _template(names):
+def _template(names: "tuple[str, ...]") -> "tuple[bytes, bytes]":
     """Two ``%`` templates of a log line with these names, without and with samples."""
     quoted = [json.dumps(name).replace("%", "%%") + ":%a" for name in names]
     start, rest = b'{"m":%d,"e":"log","step":%d', b',"v":{' + ",".join(quoted).encode() + b"}}\n"
@@ -180,16 +185,20 @@ def _template(names):
     return _templates[names]
 
 
-def _careful(step, samples, values):
+def _careful(step: "Any", samples: "Any", values: "dict[str, Any]") -> bytes:
     """A log line of values that are not all plain floats."""
-    record = {"m": _now(), "e": "log", "v": {name: _number(v) for name, v in values.items()}}
+    record: "dict[str, Any]" = {
+        "m": _now(),
+        "e": "log",
+        "v": {name: _number(v) for name, v in values.items()},
+    }
     for name, value in (("step", step), ("samples", samples)):
         if value is not None:
             record[name] = _number(value)
     return json.dumps(record).encode() + b"\n"
 
 
-def _number(value):
+def _number(value: "Any") -> "Any":
     if isinstance(value, (int, float)) or value is None:
         return value
     try:
@@ -198,11 +207,11 @@ def _number(value):
         return _text(value)
 
 
-def _plain(value):
+def _plain(value: "Any") -> "Any":
     return value if isinstance(value, (int, float, str, type(None))) else _text(value)
 
 
-def _text(value):
+def _text(value: object) -> str:
     try:
         return str(value)
     except Exception:
@@ -212,8 +221,10 @@ def _text(value):
 class _Given:
     """What the run's files say of this run; empty outside a run."""
 
-    def __init__(self, batch=None, index=0):
-        self.params, self.inputs, self.work = {}, {}, None
+    def __init__(self, batch: "str | None" = None, index: int = 0) -> None:
+        self.params: "dict[str, Any]" = {}
+        self.inputs: "dict[str, str]" = {}
+        self.work: "str | None" = None
         if batch is None:
             return
         with open(os.path.join(batch, "plan.json"), "rb") as file:
@@ -228,7 +239,7 @@ class _Given:
         self.work = os.path.join(batch, str(index), "work")
 
 
-def _given():
+def _given() -> _Given:
     global _run
     if _run is None:
         batch = os.environ.get("HPCML_BATCH")
@@ -248,36 +259,37 @@ class Sink:
     events are dropped and one line on stderr says so.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
         self.lock = threading.Lock()
         self.forget()
 
-    def forget(self):
+    def forget(self) -> None:
         """Start with no window (in a forked child: the parent's is not ours)."""
         self.lock = threading.Lock()
         self.pid = os.getpid()
-        self.window, self.position, self.end = None, 0, 0
+        self.window: "mmap.mmap | None" = None
+        self.position, self.end = 0, 0
         self.size = WINDOW[0]
         self.plain = False
 
-    def write(self, line):
+    def write(self, line: bytes) -> None:
         """Append one line (bytes ending in a newline)."""
         with self.lock:
             position = self.position
             end = position + len(line)
             if end > self.end or (_FORK_UNSEEN and self.pid != os.getpid()):
                 return self._elsewhere(line)
-            self.window[position:end] = line
+            self.window[position:end] = line  # type: ignore[index]
             self.position = end
 
-    def _elsewhere(self, line):
+    def _elsewhere(self, line: bytes) -> None:
         try:
             if self.pid != os.getpid():
                 self.window, self.end, self.plain, self.pid = None, 0, False, os.getpid()
             if not self.plain and len(line) <= self.size:
                 try:
-                    self._reserve()
+                    self.window = self._reserve()
                     self.window[: len(line)] = line
                     self.position = len(line)
                     return
@@ -289,14 +301,14 @@ class Sink:
             _emit = None
             sys.stderr.write("hpcml: no more events can be recorded: %s\n" % error)
 
-    def _append(self, line):
+    def _append(self, line: bytes) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, line)
         finally:
             os.close(descriptor)
 
-    def _reserve(self):
+    def _reserve(self) -> "mmap.mmap":
         """Allocate and map a page-aligned window behind everything in the file."""
         import fcntl
         import mmap
@@ -307,18 +319,20 @@ class Sink:
             size = os.fstat(descriptor).st_size
             start = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
             os.posix_fallocate(descriptor, start, self.size)
-            self.window = mmap.mmap(descriptor, self.size, offset=start)
-            self.position, self.end, self.size = 0, self.size, WINDOW[1]
+            window = mmap.mmap(descriptor, self.size, offset=start)
+            self.end, self.size = self.size, WINDOW[1]
+            return window
         finally:
             os.close(descriptor)  # and with it the lock
 
 
 _FORK_UNSEEN = not hasattr(os, "register_at_fork")
-_run = None
-_sink = None
-_emit = None
+# (An annotated name cannot be `global` in Python 3.6.)
+_run = None  # type: _Given | None
+_sink = None  # type: Sink | None
+_emit = None  # type: Callable[[bytes], None] | None
 if os.environ.get("HPCML_BATCH"):
     _sink = Sink(os.path.join(os.environ["HPCML_BATCH"], os.environ["HPCML_INDEX"], "events.jsonl"))
     _emit = _sink.write
     if not _FORK_UNSEEN:
-        os.register_at_fork(after_in_child=_sink.forget)
+        os.register_at_fork(after_in_child=_sink.forget)  # novm

@@ -1,5 +1,7 @@
 """One attempt of one run: take it, prepare its folder, run the command, say how it ended."""
 
+import errno
+import json
 import os
 import re
 import subprocess
@@ -8,6 +10,10 @@ import traceback
 
 from hpcml.agent import events, facts, memory, processes, snapshot, supervise, wire
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 TEMPLATE = re.compile(r"\{(params|inputs)\.([^{}]+)\}")
 
 
@@ -15,7 +21,15 @@ class AgentError(Exception):
     """The batch's files are not what they must be; nothing was started."""
 
 
-def load_plan(batch):
+class StartError(Exception):
+    """The command cannot be started; ``exit_code`` is what shells say then."""
+
+    def __init__(self, command: str, error: OSError) -> None:
+        super().__init__("%r cannot be run: %s" % (command, error.strerror))
+        self.exit_code = 127 if error.errno == errno.ENOENT else 126
+
+
+def load_plan(batch: str) -> "Any":
     """``plan.json``, verified: a half-written one never runs."""
     try:
         plan = wire.read_json(os.path.join(batch, "plan.json"))
@@ -24,22 +38,24 @@ def load_plan(batch):
     if plan is None:
         raise AgentError("there is no %s/plan.json" % batch)
     if plan["schema"] != wire.SCHEMA:
-        raise AgentError("plan.json has schema %s, this agent reads %d" % (plan["schema"], wire.SCHEMA))
+        raise AgentError(
+            "plan.json has schema %s, this agent reads %d" % (plan["schema"], wire.SCHEMA)
+        )
     if wire.sha256(wire.canonical(plan["what"])) != plan["digest"]:
         raise AgentError("%s/plan.json is not what its digest says" % batch)
     return plan
 
 
-def load_point(batch, index):
+def load_point(batch: str, index: int) -> "Any":
     """Line ``index`` of ``points.jsonl``: what this run has of its own."""
     with open(os.path.join(batch, "points.jsonl"), "rb") as file:
         for number, line in enumerate(file):
             if number == index:
-                return wire.json.loads(line.decode("utf-8"))
+                return json.loads(line.decode("utf-8"))
     raise AgentError("%s/points.jsonl has no line %d" % (batch, index))
 
 
-def run(batch, index):
+def run(batch: str, index: int) -> int:
     """Run one attempt. Returns the command's exit code, 128 + n if signal n killed it.
 
     Who finds the attempt taken returns 0 and judges nothing.
@@ -66,8 +82,10 @@ def run(batch, index):
             events_lost=attempt.events.lost,
         )
     except OSError as error:  # the exit code still tells the scheduler
-        sys.stderr.write("hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error))
-    return 128 + outcome.signal if outcome.signal is not None else outcome.exit_code
+        sys.stderr.write(
+            "hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error)
+        )
+    return 128 + outcome.signal if outcome.signal is not None else outcome.exit_code or 0
 
 
 class Attempt:
@@ -81,7 +99,14 @@ class Attempt:
         ``{path: {"sha256", "bytes"}}`` of the declared outputs that are there.
     """
 
-    def __init__(self, batch, index, plan, point, signals):
+    def __init__(
+        self,
+        batch: str,
+        index: int,
+        plan: "dict[str, Any]",
+        point: "dict[str, Any]",
+        signals: "supervise.Signals",
+    ) -> None:
         self.batch, self.index, self.signals = batch, index, signals
         self.what, self.where = plan["what"], plan["where"]
         self.params = dict(self.what["params"], **point.get("params", {}))
@@ -89,15 +114,16 @@ class Attempt:
         self.folder = os.path.join(batch, str(index))
         self.work = os.path.join(self.folder, "work")
         self.events = events.Events(os.path.join(self.folder, "events.jsonl"))
-        self.usage, self.outputs = {}, {}
+        self.usage: "dict[str, Any]" = {}
+        self.outputs: "dict[str, dict[str, Any]]" = {}
 
-    def perform(self):
+    def perform(self) -> "supervise.Outcome":
         """Prepare, run and account. Whatever goes wrong becomes an Outcome with its reason."""
         try:
             self._prepare()
             outcome = self._run()
-        except (OSError, snapshot.SnapshotError) as error:
-            code = getattr(error, "exit_code", 1)
+        except (OSError, snapshot.SnapshotError, StartError) as error:
+            code = error.exit_code if isinstance(error, StartError) else 1
             return _failure(code, "before its command started: %s" % error)
         except Exception:  # a fault of the agent's own: say so, and leave nothing running
             processes.kill_all(self.id, os.getpid())
@@ -107,7 +133,7 @@ class Attempt:
         self.events.tidy()
         return outcome
 
-    def _prepare(self):
+    def _prepare(self) -> None:
         for folder in (self.folder, self.work):
             if not os.path.isdir(folder):
                 os.mkdir(folder, 0o700)
@@ -118,7 +144,7 @@ class Attempt:
             if not os.listdir(self.work):  # a later attempt goes on in the folder of the first
                 snapshot.lay_out(os.path.join(code, self.what["folder"]), self.work, outputs)
 
-    def _run(self):
+    def _run(self) -> "supervise.Outcome":
         argv, limits = self._argv(), self.what["limits"]
         limit = memory.Limit(limits["memory"], self.id)
         before = events.input_output()
@@ -126,9 +152,7 @@ class Attempt:
             child = self._spawn(argv, limit)
         except OSError as error:
             limit.close()
-            failure = OSError("%r cannot be run: %s" % (argv[0], error.strerror))
-            failure.exit_code = 127 if error.errno == 2 else 126  # as shells say it
-            raise failure
+            raise StartError(argv[0], error)
         processes.adopt_orphans()
         self.events.write("command", argv=argv, pid=child.pid)
         outcome = supervise.Supervisor(
@@ -139,7 +163,7 @@ class Attempt:
         self.usage = dict(events.usage_since(before), peak_memory=limit.peak)
         return outcome
 
-    def _spawn(self, argv, limit):
+    def _spawn(self, argv: "list[str]", limit: "memory.Limit") -> "subprocess.Popen[bytes]":
         streams = [
             os.open(
                 os.path.join(self.folder, name),
@@ -163,7 +187,7 @@ class Attempt:
             for stream in streams:
                 os.close(stream)
 
-    def _argv(self):
+    def _argv(self) -> "list[str]":
         entry, python = self.what["entry"], self.where["python"]
         target = entry["target"]
         if entry["kind"] == "command":
@@ -171,7 +195,7 @@ class Attempt:
         if target.startswith("-"):
             target = "./" + target
         start = {"script": [python], "module": [python, "-m"], "shell": entry.get("interpreter")}
-        argv = start[entry["kind"]] + [target]
+        argv: "list[str]" = start[entry["kind"]] + [target]
         if self.what["args"] is not None:
             return argv + [self._fill(part) for part in self.what["args"]]
         return argv + [
@@ -180,14 +204,14 @@ class Attempt:
             if value is not None
         ]
 
-    def _fill(self, template):
+    def _fill(self, template: str) -> str:
         """Put parameters and input paths in the place of ``{params.x}`` and ``{inputs.x}``."""
         values = {"params": self.params, "inputs": self.where["inputs"]}
         return TEMPLATE.sub(
             lambda match: as_argument(values[match.group(1)][match.group(2)]), template
         )
 
-    def _environment(self):
+    def _environment(self) -> "dict[str, str]":
         environment = dict(self.where["environment"])
         environment.update(self.what["env"])
         library = os.path.abspath(sys.path[0])
@@ -201,7 +225,7 @@ class Attempt:
             environment["HPCML_INPUT_" + name.upper()] = path
         return environment
 
-    def _account_outputs(self, outcome):
+    def _account_outputs(self, outcome: "supervise.Outcome") -> None:
         """Digest the declared outputs; a missing one fails a run that says it succeeded."""
         missing = []
         for output in self.what["outputs"]:
@@ -215,21 +239,21 @@ class Attempt:
             names = ", ".join(repr(path) for path in missing)
             outcome.blame(wire.FAILED, "it ended well but left no output %s" % names)
 
-    def _workspace(self, name):
+    def _workspace(self, name: str) -> str:
         return os.path.join(os.path.dirname(os.path.dirname(self.batch)), name)
 
 
-def _failure(exit_code, reason):
+def _failure(exit_code: int, reason: str) -> "supervise.Outcome":
     outcome = supervise.Outcome()
     outcome.exit_code = exit_code
     outcome.blame(wire.FAILED, reason)
     return outcome
 
 
-def as_argument(value):
+def as_argument(value: "Any") -> str:
     """A parameter as one argument: text as it is, True and numbers as Python writes them."""
     if isinstance(value, str):
         return value
     if isinstance(value, (list, dict)):
-        return wire.json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False)
     return repr(value)

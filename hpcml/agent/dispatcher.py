@@ -22,11 +22,15 @@ import time
 
 from hpcml.agent import processes, wire
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 ADOPTED_INTERVAL = 1.0  # seconds between two looks at agents that are not our children
 IDLE, FULL, HELD = "idle", "full", "held"
 
 
-def main(workspace):
+def main(workspace: str) -> int:
     """Become the dispatcher of a workspace, or wake the one there is. Returns an exit code."""
     queue = wire.QueueFolder(workspace)
     lock = os.open(queue.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -51,7 +55,7 @@ def main(workspace):
         return 1
 
 
-def _take(lock):
+def _take(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -61,7 +65,7 @@ def _take(lock):
         raise
 
 
-def _detach(log):
+def _detach(log: str) -> None:
     """Let go of the caller's terminal and pipes."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
@@ -75,38 +79,46 @@ def _detach(log):
 class Job:
     """One job of the queue, and what its batch's files say of its runs."""
 
-    def __init__(self, identifier, entry):
+    def __init__(self, identifier: str, entry: "dict[str, Any]") -> None:
         self.id = identifier
         self.folder = entry["folder"]
         self.indices = range(entry["first"], entry["first"] + entry["count"])
-        self.cpus, self.memory = entry["cpus"], entry["memory"]
-        self.machine, self.after = entry["machine"], entry["after"]
+        self.cpus: int = entry["cpus"]
+        self.memory: "int | None" = entry["memory"]
+        self.machine: "dict[str, int]" = entry["machine"]
+        self.after: "list[str]" = entry["after"]
         self.group, self.max_running = entry["group"], entry["max_running"]
         self.host = entry["host"]
         self.attempts = wire.Attempts(self.folder)
         self.words_file = os.path.join(self.folder, "queue", "0.words")
 
-    def share_of_memory(self):
+    def share_of_memory(self) -> int:
         """Bytes to set aside: what was asked for, else the share that goes with the CPUs."""
         if self.memory is not None:
             return self.memory
         return self.machine["memory"] * self.cpus // self.machine["cpus"]
 
-    def words(self):
+    def words(self) -> bytes:
         try:
             with open(self.words_file, "rb") as file:
                 return file.read()
         except FileNotFoundError:
             return b""
 
-    def say(self, index, attempt, state, reason):
+    def say(self, index: int, attempt: int, state: str, reason: str) -> None:
         """The scheduler's final word on an attempt."""
         wire.append_line(
             self.words_file,
-            {"index": index, "attempt": attempt, "state": state, "reason": reason, "time": time.time()},
+            {
+                "index": index,
+                "attempt": attempt,
+                "state": state,
+                "reason": reason,
+                "time": time.time(),
+            },
         )
 
-    def cancel_requested(self, index):
+    def cancel_requested(self, index: int) -> bool:
         requests = wire.parse_lines(self.words())
         return any(r.get("request") == "cancel" and r["index"] == index for r in requests)
 
@@ -114,7 +126,14 @@ class Job:
 class Running:
     """An attempt under way: a child of ours, or an agent adopted from an earlier dispatcher."""
 
-    def __init__(self, job, index, attempt, child=None, owner=None):
+    def __init__(
+        self,
+        job: Job,
+        index: int,
+        attempt: int,
+        child: "subprocess.Popen[bytes] | None" = None,
+        owner: "dict[str, Any] | None" = None,
+    ) -> None:
         self.job, self.index, self.attempt = job, index, attempt
         self.child, self.owner = child, owner
 
@@ -122,11 +141,11 @@ class Running:
 class Dispatcher:
     """Starts what fits, first in first out, and says how ended what cannot say so itself."""
 
-    def __init__(self, queue):
+    def __init__(self, queue: "wire.QueueFolder") -> None:
         self.queue = queue
-        self.jobs = {}
-        self.waiting = {}
-        self.running = {}
+        self.jobs: "dict[str, Job]" = {}
+        self.waiting: "dict[str, list[int]]" = {}
+        self.running: "dict[tuple[str, int], Running]" = {}
         self.wakeup, writer = os.pipe()
         for descriptor in (self.wakeup, writer):
             os.set_blocking(descriptor, False)
@@ -140,7 +159,7 @@ class Dispatcher:
             pass
         self.fifo = os.open(queue.wake, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def serve(self):
+    def serve(self) -> None:
         """Work until the queue is empty."""
         try:
             while True:
@@ -155,7 +174,7 @@ class Dispatcher:
             signal.set_wakeup_fd(-1)
             os.close(self.fifo)  # from here on a waker finds nobody and starts another one
 
-    def _load(self):
+    def _load(self) -> None:
         """Learn of new jobs, and of what became of their runs before we came."""
         for identifier in self.queue.jobs():
             if identifier in self.jobs:
@@ -171,7 +190,7 @@ class Dispatcher:
                     self.waiting[identifier].remove(index)
                     self._take_stock(job, index, max(numbers))
 
-    def _take_stock(self, job, index, attempt, code=None):
+    def _take_stock(self, job: Job, index: int, attempt: int, code: "int | None" = None) -> None:
         """See what became of an attempt that somebody has taken.
 
         ``code`` is the exit code of its agent where that was our child and has ended.
@@ -188,25 +207,25 @@ class Dispatcher:
         else:
             self._settle(job, index, attempt, code)
 
-    def _track(self, running):
+    def _track(self, running: Running) -> None:
         self.running[(running.job.id, running.index)] = running
 
     # --- ends -----------------------------------------------------------------------------
 
-    def _collect(self):
+    def _collect(self) -> None:
         """See which agents have ended."""
         for running in list(self.running.values()):
             if running.child is not None:
                 code = running.child.poll()
                 if code is None:
                     continue
-            elif wire.alive(running.owner):
+            elif running.owner is not None and wire.alive(running.owner):
                 continue
             else:
                 code = None
             self._ended(running, code)
 
-    def _ended(self, running, code):
+    def _ended(self, running: Running, code: "int | None") -> None:
         job, index, attempt = running.job, running.index, running.attempt
         del self.running[(job.id, index)]
         if job.attempts.read(index, attempt, "start") is None:
@@ -214,12 +233,13 @@ class Dispatcher:
         else:
             self._take_stock(job, index, attempt, code)
 
-    def _never_began(self, job, index, attempt, code):
+    def _never_began(self, job: Job, index: int, attempt: int, code: "int | None") -> None:
         """The job's script ended before its agent took the attempt, so it never will."""
         with open(os.path.join(job.folder, "queue", "0.out"), errors="replace") as file:
             said = file.read()[-500:].strip()
+        how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
         reason = "its script ended with %s before the agent started: %s" % (
-            "exit code %d" % code if code >= 0 else "signal %d" % -code,
+            how,
             said or "no output",
         )
         if job.cancel_requested(index):
@@ -227,7 +247,7 @@ class Dispatcher:
         else:
             job.attempts.refuse(index, attempt, wire.FAILED, reason)
 
-    def _settle(self, job, index, attempt, code):
+    def _settle(self, job: Job, index: int, attempt: int, code: "int | None") -> None:
         """Give the scheduler's final word where the agent's own does not suffice."""
         if (index, attempt) in wire.first_words(job.words()):
             return
@@ -243,9 +263,9 @@ class Dispatcher:
         else:
             job.say(index, attempt, wire.FAILED, _silence(code))
 
-    def _retire(self):
+    def _retire(self) -> None:
         """Take jobs out of the queue whose runs have all ended."""
-        for identifier, job in list(self.jobs.items()):
+        for identifier in list(self.jobs):
             busy = self.waiting[identifier] or any(key[0] == identifier for key in self.running)
             if not busy:
                 del self.jobs[identifier], self.waiting[identifier]
@@ -253,7 +273,7 @@ class Dispatcher:
 
     # --- starts ---------------------------------------------------------------------------
 
-    def _start(self):
+    def _start(self) -> None:
         """Start waiting runs in order; one that does not fit yet holds back those behind it."""
         for identifier in sorted(self.jobs):
             job = self.jobs[identifier]
@@ -265,7 +285,7 @@ class Dispatcher:
                     break
                 self.waiting[identifier].pop(0)
 
-    def _consider(self, job, index):
+    def _consider(self, job: Job, index: int) -> str:
         """Start a run, or say why not. IDLE: it is started or over."""
         if job.attempts.read(index, 1, "start") is not None:
             # Cancelled meanwhile, or an agent that an earlier dispatcher had just started.
@@ -298,7 +318,7 @@ class Dispatcher:
         self._spawn(job, index)
         return IDLE
 
-    def _spawn(self, job, index):
+    def _spawn(self, job: Job, index: int) -> None:
         output = os.open(
             os.path.join(job.folder, "queue", "0.out"),
             os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
@@ -320,7 +340,7 @@ class Dispatcher:
             os.close(output)
         self._track(Running(job, index, 1, child=child))
 
-    def _state_of(self, run):
+    def _state_of(self, run: str) -> "str | None":
         """Final state of a run of this workspace, ``None`` while it has none."""
         batch, _, index = run.rpartition(".")
         folder = os.path.join(self.queue.runs, batch)
@@ -331,14 +351,15 @@ class Dispatcher:
         if not numbers or "end" not in numbers[max(numbers)]:
             words = wire.first_words(self._words_of(folder))
             word = words.get((int(index), max(numbers))) if numbers else None
-            return wire.how_it_ended(None, word, 0.0)[0] if word else None
+            judged = wire.how_it_ended(None, word, 0.0) if word else None
+            return judged[0] if judged else None
         attempt = max(numbers)
         end = wire.Attempts(folder).read(int(index), attempt, "end")
         word = wire.first_words(self._words_of(folder)).get((int(index), attempt))
         judged = wire.how_it_ended(end, word, time.time() - end["time"])
         return judged[0] if judged else None
 
-    def _words_of(self, folder):
+    def _words_of(self, folder: str) -> bytes:
         try:
             with open(os.path.join(folder, "queue", "0.words"), "rb") as file:
                 return file.read()
@@ -347,13 +368,11 @@ class Dispatcher:
 
     # --- waiting --------------------------------------------------------------------------
 
-    def _sleep(self):
+    def _sleep(self) -> None:
         """Until a child ends, somebody wakes us, or an adopted agent may have ended."""
         adopted = any(running.child is None for running in self.running.values())
         try:
-            select.select(
-                [self.wakeup, self.fifo], [], [], ADOPTED_INTERVAL if adopted else None
-            )
+            select.select([self.wakeup, self.fifo], [], [], ADOPTED_INTERVAL if adopted else None)
         except OSError as error:
             if error.errno != errno.EINTR:
                 raise
@@ -365,7 +384,7 @@ class Dispatcher:
                 pass
 
 
-def _silence(code):
+def _silence(code: "int | None") -> str:
     if code is None:
         return "its agent ended without a word"
     if code < 0:

@@ -5,6 +5,10 @@ import time
 
 from hpcml.agent import wire
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Events:
     """Appends events, each with wall clock ``t`` (s) and monotonic clock ``m`` (ns).
@@ -12,18 +16,18 @@ class Events:
     A full disk costs events, never the run: what could not be written is counted in ``lost``.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
         self.lost = 0
 
-    def write(self, event, **fields):
+    def write(self, event: str, **fields: "Any") -> None:
         record = dict(fields, e=event, t=time.time(), m=wire.monotonic_ns())
         try:
             wire.append_line(self.path, record)
         except OSError:
             self.lost += 1
 
-    def tidy(self):
+    def tidy(self) -> None:
         """Rewrite the file without the unused space that the job's processes had reserved."""
         try:
             with open(self.path, "rb") as file:
@@ -35,7 +39,7 @@ class Events:
             self.lost += 1  # readers pass over zero bytes
 
 
-def usage_since(before):
+def usage_since(before: "dict[str, int] | None") -> "dict[str, Any]":
     """CPU time, memory and input/output of all children that have ended since ``before``.
 
     Returns
@@ -48,19 +52,20 @@ def usage_since(before):
     import resource
 
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    usage = {
+    usage: "dict[str, Any]" = {
         "cpu_user": now.ru_utime,
         "cpu_system": now.ru_stime,
         "max_rss": now.ru_maxrss * 1024,
     }
     after = input_output()
     for key in ("rchar", "wchar", "read_bytes", "write_bytes"):
-        known = before is not None and after is not None
-        usage[key] = max(0, after[key] - before[key]) if known else None
+        usage[key] = None
+        if before is not None and after is not None:
+            usage[key] = max(0, after[key] - before[key])
     return usage
 
 
-def input_output():
+def input_output() -> "dict[str, int] | None":
     """This process's I/O counters, its ended children's included; ``None`` if not counted."""
     try:
         with open("/proc/self/io") as file:

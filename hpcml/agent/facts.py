@@ -5,8 +5,12 @@ import os
 
 from hpcml.agent import wire
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def host_facts():
+
+def host_facts() -> "dict[str, Any]":
     """CPU model, cores, memory, system and accelerators of this machine.
 
     Returns
@@ -29,24 +33,24 @@ def host_facts():
     }
 
 
-def cores():
+def cores() -> int:
     """Number of CPUs that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
-def memory():
+def memory() -> "int | None":
     """Bytes of memory of this machine."""
     text = _after("/proc/meminfo", "MemTotal:")
     return int(text.split()[0]) * 1024 if text else None
 
 
-def cpu_model():
+def cpu_model() -> "str | None":
     """The CPU's name as the kernel tells it; Arm kernels tell numbers only."""
-    name = _after("/proc/cpuinfo", "model name", ": \t") or _after("/proc/cpuinfo", "CPU part", ": \t")
-    return name or None
+    name = _after("/proc/cpuinfo", "model name", ": \t")
+    return name or _after("/proc/cpuinfo", "CPU part", ": \t")
 
 
-def accelerators():
+def accelerators() -> "list[dict[str, str | None]]":
     """Accelerators whose device files are visible, with the driver's name for them if it has one.
 
     Returns
@@ -54,7 +58,7 @@ def accelerators():
     list of dict
         ``kind`` (``nvidia``, ``amd``, ``graphcore``) and ``device``; ``model`` where known.
     """
-    found = []
+    found: "list[dict[str, str | None]]" = []
     models = {}
     for path in glob.glob("/proc/driver/nvidia/gpus/*/information"):
         minor = _after(path, "Device Minor:")
@@ -69,7 +73,7 @@ def accelerators():
     return found
 
 
-def _after(path, key, strip=" \t"):
+def _after(path: str, key: str, strip: str = " \t") -> "str | None":
     """The rest of the first line that starts with ``key``; ``None`` if there is none."""
     try:
         with open(path, errors="replace") as file:

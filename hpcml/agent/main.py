@@ -4,7 +4,7 @@ import os
 import sys
 
 
-def main(argv):
+def main(argv: "list[str]") -> int:
     """Entry point of ``hpcml-<digest>.pyz``. Returns the exit code."""
     os.umask(0o077)
     command, rest = argv[0], argv[1:]

@@ -13,16 +13,16 @@ from hpcml.agent import processes
 class Evidence:
     """The kernel's count of out-of-memory kills in the cgroup that this process lives in."""
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: "str | None" = None) -> None:
         self.folder = folder if folder is not None else own_cgroup()
         self.before = self._kills()
 
-    def killed(self):
+    def killed(self) -> bool:
         """Whether the kernel has killed something here since this object was made."""
         now = self._kills()
         return now is not None and self.before is not None and now > self.before
 
-    def _kills(self):
+    def _kills(self) -> "int | None":
         if self.folder is None:
             return None
         for name in ("memory.events", "memory.oom_control"):
@@ -36,7 +36,7 @@ class Evidence:
         return None
 
 
-def own_cgroup():
+def own_cgroup() -> "str | None":
     """Folder of the memory cgroup (version 2 or 1) of this process, ``None`` if there is none."""
     try:
         with open("/proc/self/cgroup") as file:
@@ -68,31 +68,32 @@ class Limit:
         Name of the cgroup to make: the run's id.
     """
 
-    def __init__(self, limit, name):
+    def __init__(self, limit: "int | None", name: str) -> None:
         self.limit = limit
-        self.peak = None
+        self.peak: "int | None" = None
         self.folder = self._make(name) if limit else None
         self.evidence = Evidence(self.folder)
 
     @property
-    def watched(self):
+    def watched(self) -> bool:
         """Whether somebody must call :meth:`exceeded` from time to time."""
         return self.limit is not None and self.folder is None
 
-    def enter(self):
+    def enter(self) -> None:
         """Move this process (a child before exec) into the run's cgroup."""
         if self.folder is not None:
             _write(os.path.join(self.folder, "cgroup.procs"), str(os.getpid()))
 
-    def exceeded(self):
+    def exceeded(self) -> bool:
         """Measure; ``True`` if the run's processes hold more than the limit right now."""
+        limit = self.limit or 0
         used = processes.resident(os.getpid())
-        if used > self.limit:  # counts shared pages again and again: look closer before judging
+        if used > limit:  # counts shared pages again and again: look closer before judging
             used = processes.descendants_memory(os.getpid())
         self.peak = max(self.peak or 0, used)
-        return used > self.limit
+        return used > limit
 
-    def close(self):
+    def close(self) -> None:
         """Note the kernel's peak and remove the cgroup."""
         if self.folder is None:
             return
@@ -107,7 +108,7 @@ class Limit:
         except OSError:
             pass  # a process that would not die still lives there
 
-    def _make(self, name):
+    def _make(self, name: str) -> "str | None":
         own = own_cgroup()
         if own is None:
             return None
@@ -132,6 +133,6 @@ class Limit:
             return None
 
 
-def _write(path, text):
+def _write(path: str, text: str) -> None:
     with open(path, "w") as file:
         file.write(text)

@@ -10,10 +10,14 @@ import os
 import signal
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable
+
 RUN_VARIABLE = "HPCML_RUN_ID"
 
 
-def adopt_orphans():
+def adopt_orphans() -> None:
     """Have orphaned descendants become children of this process instead of init's."""
     try:
         import ctypes
@@ -24,7 +28,7 @@ def adopt_orphans():
         pass  # the environment still tells whose a process is
 
 
-def parents():
+def parents() -> "dict[int, int]":
     """``{pid: parent pid}`` of every live process that can be seen."""
     found = {}
     for name in os.listdir("/proc"):
@@ -39,7 +43,7 @@ def parents():
     return found
 
 
-def of_run(run_id, agent=None):
+def of_run(run_id: str, agent: "int | None" = None) -> "set[int]":
     """Process ids of a run, the agent's own left out.
 
     Parameters
@@ -49,7 +53,7 @@ def of_run(run_id, agent=None):
         The agent's process id where it is alive: its descendants are the run's.
     """
     tree = parents()
-    found = set()
+    found: "set[int]" = set()
     if agent is not None:
         found = {agent}
         while True:
@@ -68,7 +72,7 @@ def of_run(run_id, agent=None):
     return found - {agent, os.getpid()}
 
 
-def descendants_memory(agent):
+def descendants_memory(agent: int) -> int:
     """Bytes of memory that the agent's descendants hold, shared pages counted once.
 
     The sum of ``Pss`` of ``/proc/<pid>/smaps_rollup`` (Linux >= 4.14), of resident sizes before.
@@ -76,8 +80,9 @@ def descendants_memory(agent):
     return sum(_memory(pid) for pid in _children(agent))
 
 
-def _children(pid):
-    found, stack = [], [pid]
+def _children(pid: int) -> "list[int]":
+    found: "list[int]" = []
+    stack = [pid]
     while stack:
         parent = stack.pop()
         try:
@@ -91,7 +96,7 @@ def _children(pid):
     return found
 
 
-def resident(agent):
+def resident(agent: int) -> int:
     """An upper bound of :func:`descendants_memory` that costs less: the sum of resident sizes."""
     total = 0
     for pid in _children(agent):
@@ -103,7 +108,7 @@ def resident(agent):
     return total * os.sysconf("SC_PAGE_SIZE")
 
 
-def _memory(pid):
+def _memory(pid: int) -> int:
     try:
         with open("/proc/%d/smaps_rollup" % pid, "rb") as file:
             for line in file:
@@ -118,7 +123,7 @@ def _memory(pid):
         return 0
 
 
-def send(pids, number):
+def send(pids: "Iterable[int]", number: int) -> None:
     """Send a signal to processes of which some may be gone."""
     for pid in pids:
         try:
@@ -128,7 +133,7 @@ def send(pids, number):
                 raise
 
 
-def kill_all(run_id, agent=None, patience=10.0):
+def kill_all(run_id: str, agent: "int | None" = None, patience: float = 10.0) -> "set[int]":
     """Kill a run's processes until none is left. Returns those that would not die.
 
     A process in uninterruptible sleep (a hung file system) outlives even SIGKILL; after
@@ -145,7 +150,7 @@ def kill_all(run_id, agent=None, patience=10.0):
         time.sleep(0.005)
 
 
-def _reap():
+def _reap() -> None:
     """Collect adopted orphans, so that they do not stay zombies."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:

@@ -5,6 +5,10 @@ import shutil
 
 from hpcml.agent import wire
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import tarfile
+
 PLACEHOLDERS = (".gitkeep", ".keep", ".gitignore", ".placeholder")
 
 
@@ -12,7 +16,7 @@ class SnapshotError(Exception):
     """The archive of the code is missing or is not what its name says."""
 
 
-def unpack(folder, digest):
+def unpack(folder: str, digest: str) -> str:
     """Make ``code/<digest>/`` from ``code/<digest>.tar`` unless it is there. Returns its path.
 
     Several agents may do so at once: each unpacks aside, verifies, and tries to rename.
@@ -49,14 +53,16 @@ def unpack(folder, digest):
             remove(temporary)
 
 
-def remove(folder):
+def remove(folder: str) -> None:
     """Remove a folder whose parts may be read-only."""
     for path, _, _ in os.walk(folder):
         os.chmod(path, 0o700)
     shutil.rmtree(folder)
 
 
-def _extract(archive, member, folder):
+def _extract(
+    archive: "tarfile.TarFile", member: "tarfile.TarInfo", folder: str
+) -> "tuple[str, str, str]":
     parts = member.name.split("/")
     if member.name.startswith("/") or ".." in parts or not (member.isreg() or member.issym()):
         raise SnapshotError("the code archive holds %r, which it must not" % member.name)
@@ -65,14 +71,15 @@ def _extract(archive, member, folder):
     if member.issym():
         os.symlink(member.linkname, target)
         return member.name, "link", member.linkname
-    data = archive.extractfile(member).read()
+    content = archive.extractfile(member)
+    data = content.read() if content is not None else b""
     wire.write_private(target, data)
     executable = bool(member.mode & 0o100)
     os.chmod(target, 0o500 if executable else 0o400)
     return member.name, "exec" if executable else "file", wire.sha256(data)
 
 
-def lay_out(source, work, outputs):
+def lay_out(source: str, work: str, outputs: "list[str]") -> None:
     """Fill a run's ``work/`` so that it looks like the snapshot and can be written to.
 
     Top-level entries are links into the shared, read-only snapshot. Real folders are made where
@@ -88,7 +95,7 @@ def lay_out(source, work, outputs):
     _link(source, work, [output.split("/") for output in outputs])
 
 
-def _link(source, work, outputs):
+def _link(source: str, work: str, outputs: "list[list[str]]") -> None:
     with os.scandir(source) as listing:
         entries = list(listing)
     for entry in entries:
@@ -103,11 +110,11 @@ def _link(source, work, outputs):
         os.makedirs(os.path.join(work, *parts[:-1]), mode=0o700, exist_ok=True)
 
 
-def _is_placeholder(folder):
+def _is_placeholder(folder: str) -> bool:
     return all(name in PLACEHOLDERS for name in os.listdir(folder))
 
 
-def _copy(source, work):
+def _copy(source: str, work: str) -> None:
     for relative, full in wire.walk(source):
         target = os.path.join(work, relative)
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)

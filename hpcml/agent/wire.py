@@ -14,6 +14,10 @@ import os
 import re
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Iterable, Iterator, Mapping, Sequence
+
 SCHEMA = 1
 
 CREATED = "CREATED"
@@ -39,7 +43,7 @@ ENDING_SIGNALS = (1, 2, 3, 15, 24)
 # --- encoding ---------------------------------------------------------------------------
 
 
-def canonical(value):
+def canonical(value: "Any") -> bytes:
     """JSON of which there is one spelling only: sorted keys, UTF-8, no NaN, no spaces."""
     text = json.dumps(
         value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
@@ -47,12 +51,12 @@ def canonical(value):
     return text.encode("utf-8")
 
 
-def sha256(data):
+def sha256(data: bytes) -> str:
     """Hexadecimal SHA-256 of some bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path):
+def sha256_file(path: str) -> str:
     """Hexadecimal SHA-256 of a file's content, read in pieces."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
@@ -61,7 +65,7 @@ def sha256_file(path):
     return digest.hexdigest()
 
 
-def tree_digest(entries):
+def tree_digest(entries: "Iterable[Sequence[str]]") -> str:
     """Digest of a folder: of its sorted ``[path, kind, content]`` rows.
 
     Parameters
@@ -73,7 +77,7 @@ def tree_digest(entries):
     return sha256(canonical(sorted(list(entry) for entry in entries)))
 
 
-def digest_path(path):
+def digest_path(path: str) -> "tuple[str, int]":
     """``(digest, bytes)`` of a file or of a whole folder.
 
     Raises
@@ -95,7 +99,7 @@ def digest_path(path):
     return tree_digest(entries), size
 
 
-def walk(folder):
+def walk(folder: str) -> "Iterator[tuple[str, str]]":
     """Every file and link below a folder as ``(relative path, path)``, in a stable order."""
     stack = [""]
     while stack:
@@ -112,18 +116,18 @@ def walk(folder):
 # --- files that appear whole ------------------------------------------------------------
 
 
-def unique():
+def unique() -> str:
     """A name no other process picks: host, process and randomness."""
     return "%s-%d-%s" % (os.uname()[1], os.getpid(), random_letters(8))
 
 
-def random_letters(count):
+def random_letters(count: int) -> str:
     """Random letters and digits from the kernel's generator."""
     alphabet = b"abcdefghijklmnopqrstuvwxyz234567"
     return "".join(chr(alphabet[byte & 31]) for byte in os.urandom(count))
 
 
-def write_private(path, data, sync=False):
+def write_private(path: str, data: bytes, sync: bool = False) -> None:
     """Write a new file of mode 0600, or leave none behind."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -140,7 +144,7 @@ def write_private(path, data, sync=False):
         raise
 
 
-def publish(path, data, sync=False):
+def publish(path: str, data: bytes, sync: bool = False) -> None:
     """Make a file appear whole, replacing what was there."""
     temporary = os.path.join(os.path.dirname(path), ".tmp-" + unique())
     write_private(temporary, data, sync)
@@ -151,7 +155,7 @@ def publish(path, data, sync=False):
         raise
 
 
-def write_once(path, data):
+def write_once(path: str, data: bytes) -> bool:
     """Make a one-time fact appear; ``False`` where it stands already, and stays as it was."""
     temporary = os.path.join(os.path.dirname(path), ".tmp-" + unique())
     write_private(temporary, data)
@@ -166,7 +170,7 @@ def write_once(path, data):
     return True
 
 
-def append_line(path, record):
+def append_line(path: str, record: "Mapping[str, Any]") -> None:
     """Append one JSON line in one write; lines of several writers do not mix."""
     line = json.dumps(record, sort_keys=True).encode("ascii") + b"\n"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -180,7 +184,7 @@ def append_line(path, record):
         os.close(descriptor)
 
 
-def parse_lines(data):
+def parse_lines(data: bytes) -> "Iterator[Any]":
     """The records of a file of JSON lines; torn lines and zero bytes are passed over."""
     for line in data.replace(b"\0", b"").split(b"\n"):
         if line.strip():
@@ -190,7 +194,7 @@ def parse_lines(data):
                 continue
 
 
-def read_json(path):
+def read_json(path: str) -> "Any":
     """A JSON file's content, ``None`` where there is none."""
     try:
         with open(path, "rb") as file:
@@ -202,7 +206,7 @@ def read_json(path):
 # --- processes --------------------------------------------------------------------------
 
 
-def boot_id():
+def boot_id() -> str:
     """What tells one boot of a machine from the next (empty where the kernel has none)."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
@@ -211,7 +215,7 @@ def boot_id():
         return ""
 
 
-def started_at(pid):
+def started_at(pid: int) -> "int | None":
     """A process's start in clock ticks since boot, ``None`` if it is gone or a zombie."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
@@ -221,13 +225,13 @@ def started_at(pid):
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def identity(pid=None):
+def identity(pid: "int | None" = None) -> "dict[str, Any]":
     """What names a process beyond its number: host, boot, pid and start time."""
     pid = os.getpid() if pid is None else pid
     return {"host": os.uname()[1], "boot": boot_id(), "pid": pid, "started": started_at(pid)}
 
 
-def alive(owner):
+def alive(owner: "Mapping[str, Any]") -> bool:
     """Whether the very process that ``identity`` described still runs on this machine."""
     return (
         owner["host"] == os.uname()[1]
@@ -248,25 +252,25 @@ class Attempts:
     Only the owner of ``<index>.<attempt>.start`` writes the ``.end`` beside it.
     """
 
-    def __init__(self, batch):
+    def __init__(self, batch: str) -> None:
         self.folder = os.path.join(batch, "attempts")
 
-    def path(self, index, attempt, kind):
+    def path(self, index: int, attempt: int, kind: str) -> str:
         return os.path.join(self.folder, "%d.%d.%s" % (index, attempt, kind))
 
-    def listing(self):
+    def listing(self) -> "dict[int, dict[int, set[str]]]":
         """``{index: {attempt: {"start", "end"}}}`` from one listing of the folder."""
         return attempts_of(os.listdir(self.folder))
 
-    def start(self, index, attempt, **facts):
+    def start(self, index: int, attempt: int, **facts: "Any") -> bool:
         """Take the right to this attempt. ``False``: somebody has it already."""
         return self._write(index, attempt, "start", dict(facts, owner=identity()))
 
-    def end(self, index, attempt, **facts):
+    def end(self, index: int, attempt: int, **facts: "Any") -> bool:
         """Say how the attempt ended; for the owner of ``.start`` only."""
         return self._write(index, attempt, "end", facts)
 
-    def refuse(self, index, attempt, state, reason):
+    def refuse(self, index: int, attempt: int, state: str, reason: str) -> bool:
         """End an attempt that never began (``False``: it has begun).
 
         The two files cannot appear at once, so the first one says what the second will: whoever
@@ -278,7 +282,7 @@ class Attempts:
         self.end_refused(index, attempt, refusal)
         return True
 
-    def end_refused(self, index, attempt, refusal):
+    def end_refused(self, index: int, attempt: int, refusal: "Mapping[str, str]") -> None:
         self.end(
             index,
             attempt,
@@ -289,18 +293,18 @@ class Attempts:
             reason=refusal["reason"],
         )
 
-    def read(self, index, attempt, kind):
+    def read(self, index: int, attempt: int, kind: str) -> "Any":
         return read_json(self.path(index, attempt, kind))
 
-    def _write(self, index, attempt, kind, facts):
+    def _write(self, index: int, attempt: int, kind: str, facts: "dict[str, Any]") -> bool:
         record = dict(facts, schema=SCHEMA, index=index, attempt=attempt)
         record["time"], record["clock"] = time.time(), monotonic_ns()
         return write_once(self.path(index, attempt, kind), canonical(record))
 
 
-def attempts_of(names):
+def attempts_of(names: "Iterable[str]") -> "dict[int, dict[int, set[str]]]":
     """Sort the file names of ``attempts/`` into ``{index: {attempt: {"start", "end"}}}``."""
-    found = {}
+    found: "dict[int, dict[int, set[str]]]" = {}
     for name in names:
         match = ATTEMPT_FILE.match(name)
         if match:
@@ -309,19 +313,19 @@ def attempts_of(names):
     return found
 
 
-def monotonic_ns():
+def monotonic_ns() -> int:
     """The monotonic clock in ns (``time.monotonic_ns`` came with Python 3.7)."""
     return int(time.monotonic() * 1e9)
 
 
-def run_id(batch, index):
+def run_id(batch: str, index: int) -> str:
     """``<batch>.<index>``, the index with five digits at least."""
     return "%s.%05d" % (os.path.basename(batch), index)
 
 
-def first_words(data):
+def first_words(data: bytes) -> "dict[tuple[int, int], dict[str, Any]]":
     """The scheduler's first final word on each ``(index, attempt)``, from ``queue/*.words``."""
-    words = {}
+    words: "dict[tuple[int, int], dict[str, Any]]" = {}
     for record in parse_lines(data):
         if "state" in record:
             words.setdefault((record["index"], record["attempt"]), record)
@@ -334,7 +338,7 @@ def first_words(data):
 class QueueFolder:
     """Paths and files of ``<workspace>/queue``."""
 
-    def __init__(self, workspace):
+    def __init__(self, workspace: str) -> None:
         self.folder = os.path.join(workspace, "queue")
         self.runs = os.path.join(workspace, "runs")
         host = os.uname()[1]
@@ -342,14 +346,14 @@ class QueueFolder:
         self.wake = os.path.join(self.folder, "dispatcher.%s.wake" % host)
         self.log = os.path.join(self.folder, "dispatcher.%s.log" % host)
 
-    def jobs(self):
+    def jobs(self) -> "list[str]":
         """Ids of the jobs in the queue, first in first."""
         return sorted(name[:-4] for name in os.listdir(self.folder) if name.endswith(".job"))
 
-    def path(self, job):
+    def path(self, job: str) -> str:
         return os.path.join(self.folder, job + ".job")
 
-    def entry(self, job):
+    def entry(self, job: str) -> "Any":
         """A job's content if it is this host's to run, else ``None``."""
         try:
             entry = read_json(self.path(job))
@@ -358,7 +362,7 @@ class QueueFolder:
         return entry if entry is not None and entry["host"] == os.uname()[1] else None
 
 
-def wake(fifo):
+def wake(fifo: str) -> bool:
     """Tell the running dispatcher to look at the queue. ``False`` if none listens."""
     try:
         descriptor = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -376,7 +380,7 @@ def wake(fifo):
     return True
 
 
-def enqueue(workspace, entry):
+def enqueue(workspace: str, entry: "Mapping[str, Any]") -> str:
     """Put a job into the queue. Returns its id; ids sort in the order of the calls."""
     queue = QueueFolder(workspace)
     while True:
@@ -388,7 +392,7 @@ def enqueue(workspace, entry):
             return identifier
 
 
-def terminate(owner):
+def terminate(owner: "Mapping[str, Any]") -> bool:
     """Send TERM to the very process that ``owner`` names. ``False`` if it is gone."""
     if not alive(owner):
         return False
@@ -402,7 +406,9 @@ def terminate(owner):
 # --- how it ended -----------------------------------------------------------------------
 
 
-def how_it_ended(end, word, waited):
+def how_it_ended(
+    end: "Mapping[str, Any] | None", word: "Mapping[str, Any] | None", waited: float
+) -> "tuple[str, str] | None":
     """Judge an attempt that no longer runs. The first rule that applies decides.
 
     1. ``.end`` without a signal, sent or received, and without a cause: COMPLETED if the exit
@@ -448,14 +454,14 @@ def how_it_ended(end, word, waited):
     return UNKNOWN, "neither the agent nor the scheduler says how it ended"
 
 
-def _signals(end):
+def _signals(end: "Mapping[str, Any]") -> str:
     if end["signal"] is not None:
         return "killed by signal %d (%s)" % (end["signal"], signal_name(end["signal"]))
     names = ", ".join("%d (%s)" % (number, signal_name(number)) for number in end["received"])
     return "ended on signal %s, exit code %s" % (names, end["exit_code"])
 
 
-def signal_name(number):
+def signal_name(number: int) -> str:
     """``SIGTERM`` for 15."""
     import signal
 
