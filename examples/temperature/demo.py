@@ -72,7 +72,7 @@ def table(runs: hpcml.Runs) -> Table:
 
 def number(value: float | None, digits: int = 2) -> str:
     """Format a figure that may be unknown."""
-    return "–" if value is None else f"{value:.{digits}f}"  # noqa: RUF001
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def outcome(run: hpcml.Run) -> list[str]:
