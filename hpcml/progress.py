@@ -32,10 +32,11 @@ class Lines(Silent):
 
     def update(self) -> None:
         for run in self.runs:
-            state = str(run.state)
-            if self.shown.get(run.id) != state:
-                self.shown[run.id] = state
-                print(f"{run.id}  {run.name}  {state}  {run.reason}".rstrip(), file=sys.stderr)
+            seen = run.last_seen
+            if seen is not None and self.shown.get(run.id) != seen.state:
+                self.shown[run.id] = seen.state
+                line = f"{run.id}  {run.name}  {seen.state}  {seen.reason}"
+                print(line.rstrip(), file=sys.stderr)
 
 
 class Live(Silent):
@@ -61,9 +62,11 @@ class Live(Silent):
 
         table = Table.grid(padding=(0, 2))
         for run in self.runs:
-            metrics = run.metrics
-            told = "  ".join(f"{name} {_short(value)}" for name, value in metrics.items())
-            cells = (run.id, run.name, str(run.state), told or run.reason)
+            seen = run.last_seen
+            if seen is None:
+                continue
+            told = "  ".join(f"{name} {_short(value)}" for name, value in run.metrics.items())
+            cells = (run.id, run.name, str(seen.state), told or seen.reason)
             table.add_row(*(Text(cell) for cell in cells))
         return table
 

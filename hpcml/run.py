@@ -38,7 +38,7 @@ class Run:
         self.id, self.site = id, site
         self.index = int(index)
         self._batch = batch
-        self._story: tuple[int, Story] | None = None
+        self._told: Story | None = None
 
     # --- what it is -----------------------------------------------------------------------
 
@@ -51,6 +51,11 @@ class Run:
     def reason(self) -> str:
         """Why it is in that state; empty if there is nothing to say."""
         return self._seen().reason
+
+    @property
+    def last_seen(self) -> Seen | None:
+        """What the last look showed, without looking again; ``None`` before the first."""
+        return self._view().seen.get(self.index)
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -276,13 +281,15 @@ class Run:
 
     def _tell(self) -> Story:
         view = self._view()
-        final = self._seen().state.final
-        if self._story is not None and self._story[0] == int(final) == 1:
-            return self._story[1]
+        seen = self.last_seen or self._seen()
+        final = seen.state.final
+        if final and self._told is not None:
+            return self._told
         found = self._connection().files.get({self._path("events.jsonl"): 0})
         events = wire.parse_lines(next(iter(found.values()), b""))
-        self._story = (int(final), tell(events, view.asked))
-        return self._story[1]
+        story = tell(events, view.asked)
+        self._told = story if final else None
+        return story
 
     def _list(self, folder: str, found: list[str]) -> None:
         """Files below a folder of ``work/`` that are not the code's, links or copies."""

@@ -103,9 +103,9 @@ def submit(
         raise JobError("max_running", f"{max_running!r} is no number from 1 up")
     connection = connect(site)
     waits_for = _runs_before(after, connection)
-    single = isinstance(job, Job | str) or not isinstance(job, Sequence)
-    jobs = [_job(one) for one in ([job] if single else job)]
-    planned = [_plan_online(one, connection) for one in jobs]
+    several = isinstance(job, Sequence) and not isinstance(job, str)
+    jobs: list[object] = [*job] if isinstance(job, Sequence) and several else [job]
+    planned = [_plan_online(_job(one), connection) for one in jobs]
     group = None
     runs = []
     for ready in planned:
@@ -114,7 +114,7 @@ def submit(
         batch.save()
         carry_on(batch, connection)
         runs.append(Run(wire.run_id(batch.id, 0), site))
-    return runs[0] if single else Runs(runs)
+    return Runs(runs) if several else runs[0]
 
 
 def resume(identifier: str) -> None:
