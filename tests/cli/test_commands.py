@@ -1,0 +1,212 @@
+"""The command line, as a person or a script calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import hpcml
+
+RUN_KEYS = {
+    "id",
+    "site",
+    "name",
+    "state",
+    "reason",
+    "attempts",
+    "exit_code",
+    "signal",
+    "digest",
+}
+
+
+def call(*args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run ``hpcml`` with pipes for stdout and stderr."""
+    return subprocess.run(
+        [sys.executable, "-c", "from hpcml.cli import main; main()", *args],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def test_help_names_every_command_and_costs_no_heavy_import() -> None:
+    code = (
+        "import sys; from hpcml.cli import cli\n"
+        "try: cli(['--help'])\n"
+        "finally: print(sorted({'pydantic', 'yaml', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    for command in ("plan", "submit", "runs", "status", "logs", "wait", "cancel", "resume"):
+        assert f"\n  {command} " in done.stdout
+        assert call(command, "--help").returncode == 0
+    assert done.stdout.endswith("[]\n")
+
+
+def test_an_unknown_command_is_answered_with_the_nearest_one() -> None:
+    done = call("sumbit")
+    assert done.returncode == 2
+    assert "did you mean 'submit'?" in done.stderr
+
+
+def test_submit_prints_the_id_alone_and_the_others_find_the_run(
+    script: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script("import sys; print('out'); print('err', file=sys.stderr)")
+    submitted = call("submit", "train.py", "--name", "first")
+    run_id = submitted.stdout.strip()
+    assert submitted.returncode == 0 and submitted.stdout.count("\n") == 1
+
+    monkeypatch.chdir(tmp_path)  # another folder
+    assert call("wait", run_id).returncode == 0
+    logs = call("logs", run_id)
+    assert (logs.stdout, logs.stderr) == ("out\n", "err\n")
+    assert call("status", run_id).stdout == f"{run_id}\tfirst\tlocal\tCOMPLETED\t\n"
+    assert call("runs").stdout.startswith(f"{run_id}\tfirst\t")
+    assert call("runs", "--state", "failed").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 3"], 3),
+        (["sh", "-c", "exit 255"], 255),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["no-such-program-anywhere"], 127),
+    ],
+)
+def test_submit_wait_exits_as_the_job_did(command: list[str], code: int) -> None:
+    assert call("submit", "--code", "none", "--wait", "--", *command).returncode == code
+
+
+def test_wait_exits_as_documented_where_the_job_has_no_exit_code() -> None:
+    too_long = call("submit", "--code", "none", "--time", "1s", "--wait", "--", "sleep", "60")
+    assert too_long.returncode == 124
+    missing = call("submit", "--code", "none", "-o", "model.pt", "--wait", "--", "true")
+    assert missing.returncode == 125
+
+    run_id = call("submit", "--code", "none", "--", "sleep", "60").stdout.strip()
+    assert call("wait", run_id, "--timeout", "0.2").returncode == 75
+    assert call("cancel", run_id).returncode == 0
+    assert call("wait", run_id).returncode == 130
+
+
+def test_json_has_its_documented_shape(script: Callable[..., str]) -> None:
+    script("print('hello')")
+    submitted = json.loads(call("submit", "--json", "--wait", "train.py").stdout)
+    assert set(submitted) == RUN_KEYS
+    assert (submitted["state"], submitted["exit_code"], submitted["signal"]) == ("COMPLETED", 0, None)
+    run_id = submitted["id"]
+    for command in (["runs"], ["status", run_id], ["wait", run_id], ["cancel", run_id]):
+        assert json.loads(call(*command, "--json").stdout) == [submitted]
+    logs = json.loads(call("logs", run_id, "--json").stdout)
+    assert logs == {"stdout": "hello\n", "stderr": ""}
+    plan = hpcml.Plan.from_json(call("plan", "--json", "train.py").stdout)
+    assert plan.digest == submitted["digest"]
+
+
+def test_everything_a_job_can_be_given_arrives(script: Callable[..., str], project: Path) -> None:
+    script(
+        "import hpcml, json, os, sys\n"
+        "p = hpcml.params(width=1, lr=1.0, tag='')\n"
+        "json.dump([sys.argv[1:], p, hpcml.input_path('t'), os.environ['KEY']],\n"
+        "          open('got.json', 'w'))"
+    )
+    (project / "in.txt").write_text("1")
+    done = call(
+        *("submit", "--wait", "-p", "width=64", "-p", "tag=a b", "-i", "t=in.txt", "-o", "got.json"),
+        *("-e", "KEY=x=y", "--memory", "1 GiB", "--cpus", "1", "--tag", "who=me", "train.py"),
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = hpcml.runs(tags={"who": "me"})
+    got = json.loads(run.output("got.json").read_text())
+    assert got == [
+        ["--tag=a b", "--width=64"],
+        {"width": 64, "lr": 1.0, "tag": "a b"},
+        str(project / "in.txt"),
+        "x=y",
+    ]
+
+
+def test_arguments_behind_a_script_replace_its_parameters(script: Callable[..., str]) -> None:
+    script("import sys; print(sys.argv[1:])")
+    done = call("submit", "--wait", "-p", "a=1", "train.py", "--", "--fast", "{params.a}")
+    assert done.stdout.splitlines()[-1] == "['--fast', '1']"
+
+
+def test_a_module_is_run_as_python_runs_it(script: Callable[..., str]) -> None:
+    script("print(__name__, __package__)", "pkg/mod.py")
+    assert call("submit", "--wait", "-m", "pkg.mod").stdout.splitlines()[-1] == "__main__ pkg"
+
+
+def test_a_refusal_is_one_message_and_exit_code_70(script: Callable[..., str]) -> None:
+    script("import hpcml; hpcml.params(width=1)")
+    for args, words in (
+        (["submit", "train.py", "-p", "widht=5"], "did you mean 'width'?"),
+        (["plan", "train.py", "--time", "10 parsecs"], "unknown unit"),
+        (["status", "20200101-000000-aaaaaa.00000"], "there is no run"),
+        (["submit", "--site", "lokal", "train.py"], "did you mean 'local'?"),
+    ):
+        done = call(*args)
+        assert done.returncode == 70
+        assert words in done.stderr and "Traceback" not in done.stderr
+        assert done.stdout == ""
+
+
+def test_on_a_terminal_progress_is_live_and_in_a_pipe_it_is_lines() -> None:
+    command = ["submit", "--code", "none", "--wait", "--", "true"]
+    piped = call(*command)
+    assert "COMPLETED" in piped.stderr and "\x1b" not in piped.stderr + piped.stdout
+
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", "from hpcml.cli import main; main()", *command],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm"},
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(leader, 4096)
+            except OSError:  # the terminal's other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+    os.close(leader)
+    assert process.returncode == 0
+    assert b"COMPLETED" in shown and b"\x1b[" in shown
+
+
+def test_follow_prints_what_comes_until_the_end() -> None:
+    run_id = call(
+        *("submit", "--code", "none", "--", "sh", "-c", "echo one; sleep 0.5; echo two; echo e >&2")
+    ).stdout.strip()
+    followed = call("logs", "-f", run_id)
+    assert (followed.stdout, followed.stderr) == ("one\ntwo\n", "e\n")
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
+    run = hpcml.submit(hpcml.Job(["seq", "200000"], code=None)).wait(30)
+    done = subprocess.run(
+        f"{sys.executable} -c 'from hpcml.cli import main; main()' logs {run.id} | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "1\n" and "Traceback" not in done.stderr
