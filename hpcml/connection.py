@@ -11,7 +11,7 @@ from pathlib import Path
 from hpcml.errors import ProfileError
 from hpcml.library import library
 from hpcml.schedulers import Scheduler, load_scheduler
-from hpcml.settings import Binding, load_settings
+from hpcml.settings import Binding, config_folder, data_folder, load_settings
 from hpcml.sites import Site, load_site
 from hpcml.transports import Transport, load_transport
 
@@ -50,21 +50,34 @@ class Connection:
     queue: Scheduler
 
 
-_open: dict[tuple[int, str, str], Connection] = {}
+_open: dict[tuple[int, str, str, str], Connection] = {}
 _lock = threading.Lock()
 
 
-def connect(name: str) -> Connection:
-    """The connection to a site: the one there is, or a new one (after a fork, too)."""
+def connect(name: str, *, reload: bool = False) -> Connection:
+    """The connection to a site: the one there is, or a new one (after a fork, too).
+
+    Parameters
+    ----------
+    name : str
+    reload : bool
+        Read the profile and the settings again, and go on with the same connection if they have
+        not changed.
+    """
+    key = (os.getpid(), name, str(config_folder()), str(data_folder()))
+    with _lock:
+        known = _open.get(key)
+    if known is not None and not reload:
+        return known
     site = load_site(name)
     binding = bind(site)
+    if known is not None and (known.site, known.binding) == (site, binding):
+        return known
+    files = load_transport(site.transport)(site, binding)
+    made = Connection(site, binding, files, load_scheduler(site.scheduler)(site, binding, files))
     with _lock:
-        key = (os.getpid(), name, binding.workspace)
-        if key not in _open:
-            files = load_transport(site.transport)(site, binding)
-            queue = load_scheduler(site.scheduler)(site, binding, files)
-            _open[key] = Connection(site, binding, files, queue)
-        return _open[key]
+        _open[key] = made
+    return made
 
 
 def bind(site: Site) -> Binding:

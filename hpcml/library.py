@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+import zipimport
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +27,13 @@ sys.exit(main(sys.argv[1:]))
 
 @cache
 def library() -> Path:
-    """The archive in the cache, made if it is not there; its name holds its digest."""
+    """The archive in the cache, made if it is not there; its name holds its digest.
+
+    Inside a job hpcml itself was imported from such an archive: then it is that one.
+    """
+    loader = wire.__spec__.loader
+    if isinstance(loader, zipimport.zipimporter):
+        return Path(loader.archive)
     files = {"__main__.py": MAIN}
     package = Path(__file__).parent
     for folder, folders, names in os.walk(package):

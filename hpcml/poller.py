@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, load_outbox, outbox_owner_alive
 from hpcml.connection import Connection, connect
-from hpcml.errors import QueueError, RunNotFoundError, TransportError
+from hpcml.errors import HpcmlError, QueueError, RunNotFoundError, TransportError
 from hpcml.planning import Plan
 from hpcml.schedulers import Chunk, JobStatus, Word
 from hpcml.states import State
@@ -99,6 +100,21 @@ class BatchView:
                 "`hpcml runs` lists those that are there.",
             )
         return cls(identifier, connection, batch.plan, batch.chunk)
+
+    @property
+    def batch(self) -> Batch:
+        """The batch itself, as this process would submit it."""
+        chunk = self.chunk
+        return Batch(
+            self.id,
+            self.plan,
+            ({},) * chunk.count,
+            chunk.after,
+            chunk.group,
+            chunk.max_running,
+            wire.identity(),
+            self.connection.files.now(),
+        )
 
     @property
     def folder(self) -> str:
@@ -260,6 +276,14 @@ class Poller:
             with self.news:
                 known = self.views.setdefault(batch, loaded)
         return known
+
+    def readable(self, batch: str) -> BatchView | None:
+        """The view of a batch; with a warning ``None`` if its files cannot be believed."""
+        try:
+            return self.view(batch)
+        except HpcmlError as error:
+            warnings.warn(f"batch {batch} is passed over: {error}", stacklevel=3)
+            return None
 
     def wait(
         self, views: Sequence[BatchView], done: Callable[[], bool], timeout: float | None

@@ -244,7 +244,7 @@ class Run:
         """
         from hpcml.submission import resume
 
-        resume(self._batch)
+        resume(self._batch, self.site)
         return self
 
     def __repr__(self) -> str:
@@ -450,7 +450,7 @@ def runs(
     for place in [site] if site is not None else known_sites():
         there = {e.name for e in connect(place).files.list("runs") or () if e.name[0] != "."}
         there |= {key for key, batch in waiting.items() if batch and batch.site == place}
-        views = [poller(place).view(batch) for batch in sorted(there)]
+        views = [view for view in map(poller(place).readable, sorted(there)) if view is not None]
         look(views)
         for view in views:
             if name not in (None, view.plan.name):

@@ -19,7 +19,7 @@ from hpcml.errors import CodeError, JobError, RunStateError, UnresolvedError
 from hpcml.job import Job
 from hpcml.library import put_library
 from hpcml.planning import Plan, make_plan
-from hpcml.poller import INTENT_PATIENCE, note_queued
+from hpcml.poller import INTENT_PATIENCE, BatchView, note_queued
 from hpcml.resolving import Snapshot, resolve, resolve_with_code
 from hpcml.run import Run, Runs, attach
 from hpcml.settings import cache_folder, private_folder
@@ -101,7 +101,7 @@ def submit(
     """
     if max_running is not None and (isinstance(max_running, bool) or max_running < 1):
         raise JobError("max_running", f"{max_running!r} is no number from 1 up")
-    connection = connect(site)
+    connection = connect(site, reload=True)
     waits_for = _runs_before(after, connection)
     several = isinstance(job, Sequence) and not isinstance(job, str)
     jobs: list[object] = [*job] if isinstance(job, Sequence) and several else [job]
@@ -117,8 +117,8 @@ def submit(
     return Runs(runs) if several else runs[0]
 
 
-def resume(identifier: str) -> None:
-    """Go on with a submission that was broken off.
+def resume(identifier: str, site: str) -> None:
+    """Go on with a submission that was broken off, here or on another machine.
 
     Raises
     ------
@@ -127,7 +127,11 @@ def resume(identifier: str) -> None:
     """
     batch = load_outbox(identifier)
     if batch is None:
-        raise RunStateError(f"{identifier} waits for nothing", "It has reached its site's queue.")
+        connection = connect(site)
+        entries = {e.name for e in connection.files.list(f"runs/{identifier}/queue") or ()}
+        if "0.json" in entries:
+            raise RunStateError(f"{identifier} waits for nothing", f"The queue of {site} has it.")
+        return queue(BatchView.load(identifier, connection).batch, connection)
     if any(step["step"] == "cancelled" for step in batch.steps):
         raise RunStateError(f"{identifier} was cancelled", "Submit the job again.")
     if outbox_owner_alive(batch) and batch.owner["pid"] != os.getpid():
@@ -135,7 +139,7 @@ def resume(identifier: str) -> None:
             f"process {batch.owner['pid']} on {batch.owner['host']} is submitting {identifier}",
             "Wait for it, or end it first.",
         )
-    carry_on(batch.taken_over(), connect(batch.site))
+    return carry_on(batch.taken_over(), connect(batch.site))
 
 
 def carry_on(batch: Batch, connection: Connection) -> None:
