@@ -39,6 +39,7 @@ TIME = {
     "day": 86400,
     "days": 86400,
 }
+LARGEST = 1 << 60  # bytes or seconds; what is larger is a slip of the finger
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d)(?::([0-5]\d))?$")
 
@@ -59,7 +60,10 @@ def memory(value: str, field: str = "memory") -> int:
         raise JobError(field, f"{value!r} has no unit", f'Write it like "{number} GiB".')
     if unit not in MEMORY:
         raise JobError(field, f"unknown unit {unit!r} in {value!r}", nearest(unit, MEMORY))
-    return round(float(number) * MEMORY[unit])
+    amount = float(number) * MEMORY[unit]
+    if amount >= LARGEST:
+        raise JobError(field, f"{value[:50]!r} is too much", 'Write it like "2 GiB".')
+    return round(amount)
 
 
 def seconds(value: str | timedelta, field: str = "time") -> int:
@@ -71,6 +75,8 @@ def seconds(value: str | timedelta, field: str = "time") -> int:
         No number, no unit, an unknown one, or no time at all.
     """
     total = value.total_seconds() if isinstance(value, timedelta) else _seconds(value, field)
+    if total >= LARGEST:
+        raise JobError(field, f"{str(value)[:50]!r} is too long", 'Write it like "10m".')
     if total <= 0:
         raise JobError(field, f"{value!r} is no time to run", 'Write it like "10m".')
     return max(1, round(total))
@@ -78,13 +84,14 @@ def seconds(value: str | timedelta, field: str = "time") -> int:
 
 def _seconds(value: str, field: str) -> float:
     if not isinstance(value, str) or not value.strip():
-        unit = f'"{value}s", "{value}m"' if isinstance(value, int) else '"90s", "10m"'
+        number = isinstance(value, int) and not isinstance(value, bool)
+        unit = f'"{value}s", "{value}m"' if number else '"90s", "10m"'
         raise JobError(
             field, f"{value!r} is no time with a unit", f'Write it like {unit} or "1h30m".'
         )
     clock = _CLOCK.fullmatch(value.strip())
     if clock:
-        days, hours, minutes, rest = (int(part or 0) for part in clock.groups())
+        days, hours, minutes, rest = (float(part or 0) for part in clock.groups())
         if clock.group(4) is None and clock.group(1) is None:
             raise JobError(
                 field, f"{value!r} may be minutes or hours", 'Write "HH:MM:SS", or like "10m".'

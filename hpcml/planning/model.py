@@ -94,10 +94,10 @@ class Plan:
                 tuple(data["decisions"]),
                 tuple(data["unresolved"]),
             )
-            digest = data["digest"]
-        except (ValueError, KeyError, TypeError) as error:
+            intact = read.digest == data["digest"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise HpcmlError(f"this is no plan: {error!r}", "Plan the job again.") from error
-        if read.digest != digest:
+        if not intact:
             raise HpcmlError("the plan is not what its digest says", "Plan the job again.")
         return read
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 from hpcml import units
 from hpcml.errors import PlanError, nearest
 from hpcml.planning.model import Plan
+from hpcml.planning.render import DIRECTIVE
 from hpcml.resolving import Resolved
 from hpcml.settings import Binding
 from hpcml.sites import Partition, Site
@@ -30,6 +32,12 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         The site cannot run it so; the message names the field and the nearest valid choice.
     """
     decisions: list[str] = []
+    if site.scheduler not in DIRECTIVE:
+        raise PlanError(
+            "site.scheduler",
+            f"{site.name} has {site.scheduler!r}, and nobody knows its directives",
+            nearest(site.scheduler, DIRECTIVE),
+        )
     _check_arguments(resolved)
     partition_name, partition = _place(resolved, site, decisions)
     limits = _limits(resolved, site, partition_name, partition, decisions)
@@ -75,18 +83,16 @@ def _check_arguments(resolved: Resolved) -> None:
     """Names in templates and parameters must be known; what is too long is refused."""
     known = {"params": resolved.params, "inputs": resolved.inputs}
     entry = resolved.entry
-    templates = list(resolved.args or [])
+    field, templates = "args", list(resolved.args or [])
     if entry["kind"] == "command":
         if resolved.args is not None:
             raise PlanError("args", "a command list holds its own arguments", "Add them to entry.")
-        templates += entry["target"]
+        field, templates = "entry", entry["target"]
     for template in templates:
         for kind, name in TEMPLATE.findall(template):
             if name not in known[kind]:
                 raise PlanError(
-                    f"args: {template!r}",
-                    f"the job has no {kind.removesuffix('s')} {name!r}",
-                    nearest(name, known[kind]),
+                    field, f"the job has no {{{kind}.{name}}}", nearest(name, known[kind])
                 )
     if resolved.known_params is not None:
         for name in resolved.params:
@@ -96,17 +102,31 @@ def _check_arguments(resolved: Resolved) -> None:
                     f"{entry['target']} does not know it",
                     nearest(name, resolved.known_params),
                 )
-    lengths = [len(template.encode()) for template in templates]
+    lengths = [_filled_length(template, resolved) for template in templates]
     if resolved.args is None and entry["kind"] != "command":
         pairs = resolved.params.items()
-        lengths = [len(f"--{name}={value}".encode()) for name, value in pairs]
+        field = "params"
+        lengths = [len(f"--{name}={_argument(value)}".encode()) for name, value in pairs]
     lengths += [len(f"{name}={value}".encode()) for name, value in resolved.env.items()]
     if max(lengths, default=0) >= LONGEST_ARGUMENT or sum(lengths) > ALL_ARGUMENTS:
         raise PlanError(
-            "params" if resolved.args is None else "args",
+            field,
             "an argument or variable may have 128 KiB, all together 1 MiB",
             "Write long values into a file, and give that as an input.",
         )
+
+
+def _filled_length(template: str, resolved: Resolved) -> int:
+    """Bytes of an argument once the agent has put values in the place of their names."""
+    values = {"params": resolved.params, "inputs": resolved.input_paths}
+    filled = TEMPLATE.sub(lambda match: _argument(values[match[1]][match[2]]), template)
+    return len(filled.encode())
+
+
+def _argument(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
 def _place(resolved: Resolved, site: Site, decisions: list[str]) -> tuple[str, Partition]:
@@ -130,7 +150,11 @@ def _place(resolved: Resolved, site: Site, decisions: list[str]) -> tuple[str, P
             return name, partition
     if wanted is not None and resources.device in kinds:
         has = site.partitions[wanted].node.device
-        raise PlanError("resources.device", f"partition {wanted!r} has {has!r} devices")
+        raise PlanError(
+            "resources.device",
+            f"partition {wanted!r} has no device {resources.device!r}",
+            nearest(resources.device, [has]),
+        )
     raise PlanError(
         "resources.device",
         f"{site.name} has no device {resources.device!r}",
@@ -145,7 +169,9 @@ def _limits(
     nodes = _count("nodes", resources.nodes)
     if nodes is None or nodes > partition.nodes:
         raise PlanError(
-            "resources.nodes", f"{name} gives at most {partition.nodes}, the job asks for {nodes}"
+            "resources.nodes",
+            f"{name} gives at most {partition.nodes}, the job asks for {nodes}",
+            f"The nearest that fits: nodes={partition.nodes}.",
         )
     time = units.seconds(resources.time, "resources.time")
     longest = units.seconds(partition.time)
@@ -184,6 +210,7 @@ def _cpus(resolved: Resolved, name: str, partition: Partition) -> int:
         raise PlanError(
             "resources.devices",
             f"a node of {name} has {node.devices}, the job asks for {resources.devices}",
+            f"The nearest that fits: devices={node.devices or None}.",
         )
     tasks = _count("tasks", resources.tasks) or 1
     if tasks > 1:
@@ -206,7 +233,11 @@ def _count(field: str, value: object, least: int = 1) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PlanError(f"resources.{field}", f"{value!r} is no number from {least} up")
+        raise PlanError(
+            f"resources.{field}",
+            f"{value!r} is no number from {least} up",
+            f"Write it like {field}={least or 1}.",
+        )
     return value
 
 

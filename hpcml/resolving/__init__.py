@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpcml.errors import JobError
 from hpcml.job import Job, Resources
 from hpcml.resolving import checks
 from hpcml.resolving.code import Snapshot, take_snapshot
@@ -77,12 +78,13 @@ def resolve_with_code(job: Job, *, online: bool = True) -> tuple[Resolved, Snaps
     """As :func:`resolve`, and the snapshot of the code that the digest stands for."""
     inputs = {
         checks.input_name(name): checks.input_source(name, source)
-        for name, source in job.inputs.items()
+        for name, source in checks.mapping("inputs", job.inputs).items()
     }
     outputs = tuple(checks.output(path) for path in checks.texts("outputs", job.outputs))
     entry = find_entry(job)
     left_out = [*inputs.values(), *(os.path.join(entry.base, path) for path in outputs)]
     snapshot = take_snapshot(entry.root, left_out) if entry.root else None
+    _check_it_goes_along(entry, snapshot)
     digests: dict[str, str | None] = {}
     unresolved = []
     for name, path in inputs.items():
@@ -96,11 +98,11 @@ def resolve_with_code(job: Job, *, online: bool = True) -> tuple[Resolved, Snaps
         params=checks.params(job.params),
         env=checks.environment(job.env),
         code=snapshot.digest if snapshot else None,
-        folder=entry.folder,
+        folder=checks.text("code", entry.folder),
         inputs=digests,
         input_paths=inputs,
         outputs=outputs,
-        resources=job.resources,
+        resources=checks.resources(job.resources),
         tags=_tags(job.tags),
         git=snapshot.git if snapshot else None,
         known_params=entry.known_params,
@@ -109,8 +111,30 @@ def resolve_with_code(job: Job, *, online: bool = True) -> tuple[Resolved, Snaps
     return resolved, snapshot
 
 
+def _check_it_goes_along(entry: Entry, snapshot: Snapshot | None) -> None:
+    """A script that is not in the snapshot would be missed only on the site."""
+    if entry.kind not in ("script", "shell"):
+        return
+    if snapshot is None:
+        raise JobError(
+            "code",
+            f"None takes no code along, and {entry.target} is code",
+            'Write code="auto", or give a command as a list.',
+        )
+    path = "/".join(filter(None, (entry.folder, str(entry.target))))
+    if path not in {name for name, _, _ in snapshot.entries}:
+        raise JobError(
+            "entry",
+            f"{path} is left out of the code that goes along",
+            "Git or .hpcmlignore ignores it, or it is among the job's inputs and outputs.",
+        )
+
+
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {checks.name("tags", key): checks.text(f"tags.{key}", tags[key]) for key in tags}
+    return {
+        checks.name("tags", key): checks.text(f"tags.{key}", value)
+        for key, value in checks.mapping("tags", tags).items()
+    }
 
 
 __all__ = ["Entry", "Resolved", "Snapshot", "resolve", "resolve_with_code"]

@@ -6,16 +6,23 @@ import math
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hpcml.errors import JobError
-from hpcml.job import Dataset
+from hpcml.job import Dataset, Resources
 
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_SECRET = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY|PRIVATE_?KEY|CREDENTIAL)", re.I)
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# "TOKENIZERS_PARALLELISM" and "MAX_TOKENS" are no secrets.
+_SECRET = re.compile(
+    r"(TOKEN(?![A-Z])|PASSWORD|PASSWD|SECRET|API_?KEY|PRIVATE_?KEY|CREDENTIAL)", re.I
+)
+
+
+DEEPEST = 50  # lists and dicts within each other
+LONGEST_INTEGER = 4096  # bits; Python itself refuses to write more than 4300 digits
 
 
 def text(field: str, value: object) -> str:
@@ -39,21 +46,43 @@ def texts(field: str, values: Iterable[object]) -> list[str]:
     """A list of texts; a single text is a mistake."""
     if isinstance(values, str | bytes):
         raise JobError(field, f"{values!r} is one text, not a list", f"Write [{values!r}].")
+    if not isinstance(values, Sequence):  # a set has no order, a dict's keys are not meant
+        raise JobError(field, f"{values!r} is no list", 'Write it like ["a", "b"].')
     return [text(f"{field}[{number}]", value) for number, value in enumerate(values)]
 
 
 def name(field: str, value: object) -> str:
     """A name for people: one line of at most 200 characters."""
     checked = text(field, value)
-    if not checked or len(checked) > 200 or _CONTROL.search(checked):
+    if not checked or len(checked) > 200 or CONTROL.search(checked):
         raise JobError(field, f"{checked[:50]!r} is no name", "One line, 1 to 200 characters.")
     return checked
+
+
+def mapping(field: str, values: object) -> Mapping[Any, Any]:
+    """Something by name."""
+    if not isinstance(values, Mapping):
+        raise JobError(field, f"{values!r} is no dict", 'Write it like {"name": ...}.')
+    return values
+
+
+def resources(value: object) -> Resources:
+    """Resources whose words are words; numbers, times and amounts are for the planner."""
+    if not isinstance(value, Resources):
+        raise JobError(
+            "resources", f"{value!r} is no Resources", "Write hpcml.Resources(cpus=1, ...)."
+        )
+    text("resources.device", value.device)
+    for key, option in mapping("resources.options", value.options).items():
+        text("resources.options", key)
+        text(f"resources.options.{key}", option)
+    return value
 
 
 def params(values: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters: JSON values by names that an option can have."""
     checked = {}
-    for key, value in values.items():
+    for key, value in mapping("params", values).items():
         if not isinstance(key, str) or not _PARAMETER.fullmatch(key):
             raise JobError(
                 "params", f"{key!r} cannot be the name of a parameter", "Letters, digits, _ . -"
@@ -62,8 +91,14 @@ def params(values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def json_value(field: str, value: Any) -> Any:
+def json_value(field: str, value: Any, depth: int = 0) -> Any:
     """A value that JSON can say; NumPy's scalars become Python's."""
+    if depth > DEEPEST:
+        raise JobError(
+            field.partition("[")[0][:50], "it is nested too deeply, or holds itself", "Flatten it."
+        )
+    if isinstance(value, int) and value.bit_length() > LONGEST_INTEGER:
+        raise JobError(field, "a number of that many digits", "Write it as text.")
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str | os.PathLike):
@@ -73,11 +108,13 @@ def json_value(field: str, value: Any) -> Any:
             raise JobError(field, f"{value!r} is no JSON number", "Write it as text.")
         return float(value)
     if isinstance(value, list | tuple):
-        return [json_value(f"{field}[{number}]", item) for number, item in enumerate(value)]
+        return [json_value(f"{field}[{n}]", item, depth + 1) for n, item in enumerate(value)]
     if isinstance(value, Mapping):
-        return {text(field, key): json_value(f"{field}.{key}", value[key]) for key in value}
+        return {
+            text(field, key): json_value(f"{field}.{key}", value[key], depth + 1) for key in value
+        }
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        return json_value(field, value.item())
+        return json_value(field, value.item(), depth + 1)
     raise JobError(
         field,
         f"{type(value).__name__} is no JSON value",
@@ -89,7 +126,7 @@ def json_value(field: str, value: Any) -> Any:
 def environment(values: Mapping[str, str]) -> dict[str, str]:
     """Environment variables; names that look like secrets are refused."""
     checked = {}
-    for key, value in values.items():
+    for key, value in mapping("env", values).items():
         field = f"env.{key}"
         if not isinstance(key, str) or not _VARIABLE.fullmatch(key):
             raise JobError("env", f"{key!r} cannot be the name of a variable", "Letters, digits, _")
@@ -120,7 +157,7 @@ def input_source(name: str, source: object) -> str:
         raise JobError(
             field, f"{path!r} is a URL, and hpcml cannot stage those yet", "Give a path."
         )
-    return os.path.abspath(os.path.expanduser(path))
+    return text(field, os.path.abspath(os.path.expanduser(path)))
 
 
 def output(path: str) -> str:

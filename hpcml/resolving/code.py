@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import io
 import os
+import shlex
 import stat
 import tarfile
 from collections.abc import Iterable
@@ -96,7 +97,8 @@ def take_snapshot(root: str, left_out: Iterable[str] = ()) -> Snapshot:
     _refuse_too_much(root, chosen, in_git)
     entries = tuple(_read(root, name, in_git) for name in chosen)
     rows = [(p, k, c.decode() if k == "link" else wire.sha256(c)) for p, k, c in entries]
-    return Snapshot(wire.tree_digest(rows), entries, git.state(root) if in_git else None)
+    state = git.state(root, set(chosen), _is_named_like_a_key) if in_git else None
+    return Snapshot(wire.tree_digest(rows), entries, state)
 
 
 def _walk(root: str, patterns: tuple[str, ...], below: str = "") -> Iterable[tuple[str, str]]:
@@ -114,10 +116,13 @@ def _walk(root: str, patterns: tuple[str, ...], below: str = "") -> Iterable[tup
 
 
 def _ignored(root: str) -> list[str]:
+    path = Path(root, IGNORE_FILE)
     try:
-        lines = Path(root, IGNORE_FILE).read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise CodeError(f"{path} cannot be read: {error}", "It is UTF-8 text.") from error
     stripped = (line.strip().rstrip("/") for line in lines)
     return [line for line in stripped if line and not line.startswith("#")]
 
@@ -146,13 +151,30 @@ def _refuse_too_much(root: str, names: list[str], in_git: bool) -> None:
     for name, size in sizes.items():
         by_folder.setdefault(name.split("/")[0], []).append(size)
     worst = sorted(by_folder.items(), key=lambda item: (-sum(item[1]), -len(item[1])))[:3]
+    weights = sizes if total > LARGEST else dict.fromkeys(names, 1)
     listed = ", ".join(f"{n} ({units.memory_text(sum(s))} in {len(s)})" for n, s in worst)
     raise CodeError(
         f"the code in {root} is {units.memory_text(total)} in {len(names)} files; a snapshot may "
         f"have 50 MB and 5,000 files. The largest: {listed}",
-        f"Leave out what is no code: {_how_to_ignore(worst[0][0], in_git)} Data that the job reads "
-        "belongs into Job(inputs=...).",
+        f"Leave out what is no code: {_how_to_ignore(_heaviest(weights), in_git)} Data that the "
+        "job reads belongs into Job(inputs=...).",
     )
+
+
+def _heaviest(weights: dict[str, int]) -> str:
+    """The deepest file or folder that holds more than half of it all."""
+    place, whole = "", sum(weights.values())
+    while place not in weights:
+        below: dict[str, int] = {}
+        for name, weight in weights.items():
+            if name.startswith(place):
+                head = place + name[len(place) :].split("/")[0]
+                below[head] = below.get(head, 0) + weight
+        best = max(below, key=lambda head: below[head])
+        if place and below[best] * 2 <= whole:
+            return place.rstrip("/")
+        place = best if best in weights else f"{best}/"
+    return place
 
 
 def _read(root: str, name: str, in_git: bool) -> tuple[str, str, bytes]:
@@ -161,9 +183,7 @@ def _read(root: str, name: str, in_git: bool) -> tuple[str, str, bytes]:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise CodeError(f"the name of {path!r} is not UTF-8", "Rename or ignore it.") from None
-    base = os.path.basename(name)
-    looks = any(fnmatch.fnmatchcase(base, pattern) for pattern in KEYS)
-    if looks or (base.startswith("id_") and not base.endswith(NO_KEY_SUFFIXES)):
+    if _is_named_like_a_key(name):
         raise _looks_like_a_key(root, name, in_git)
     try:
         status = os.lstat(path)
@@ -179,6 +199,12 @@ def _read(root: str, name: str, in_git: bool) -> tuple[str, str, bytes]:
     return name, "exec" if status.st_mode & stat.S_IXUSR else "file", content
 
 
+def _is_named_like_a_key(name: str) -> bool:
+    base = os.path.basename(name)
+    looks = any(fnmatch.fnmatchcase(base, pattern) for pattern in KEYS)
+    return looks or (base.startswith("id_") and not base.endswith(NO_KEY_SUFFIXES))
+
+
 def _looks_like_a_key(root: str, name: str, in_git: bool) -> CodeError:
     return CodeError(
         f"{os.path.join(root, name)} looks like a key or password, and would be copied to the site",
@@ -187,9 +213,13 @@ def _looks_like_a_key(root: str, name: str, in_git: bool) -> CodeError:
 
 
 def _how_to_ignore(name: str, in_git: bool) -> str:
+    if name.splitlines() != [name]:
+        return "rename it."  # no line can name it
+    line = "/" + "".join(f"[{char}]" if char in "*?[ " else char for char in name)
+    line = line.replace("\\", "[\\\\]")
     if not in_git:
-        return f'add the line "/{name}" to {IGNORE_FILE}.'
+        return f'add the line "{line}" to {IGNORE_FILE}.'
     return (
-        f'add the line "/{name}" to .gitignore (and `git rm --cached {name}` if it is tracked), '
-        f"or to {IGNORE_FILE}."
+        f'add the line "{line}" to .gitignore (and `git rm -r --cached {shlex.quote(name)}` if it '
+        f"is tracked), or to {IGNORE_FILE}."
     )

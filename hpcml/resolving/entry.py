@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class Entry:
     def name(self) -> str:
         """What people call it."""
         first = self.target if isinstance(self.target, str) else self.target[0]
-        return os.path.basename(first).removesuffix(".py").removesuffix(".sh")[:200] or "job"
+        base = os.path.basename(first).removesuffix(".py").removesuffix(".sh")
+        return checks.CONTROL.sub(" ", base)[:200] or "job"
 
     @property
     def folder(self) -> str:
@@ -66,9 +68,9 @@ def find_entry(job: Job) -> Entry:
         It is none that hpcml knows, or its file is missing.
     """
     explicit = None if job.code in ("auto", None) else str(job.code)
-    base = Path(checks.text("code", explicit) if explicit else os.getcwd()).expanduser().resolve()
-    if not base.is_dir():
-        raise JobError("code", f"{base} is not a folder", "Give the folder with the job's code.")
+    base = _base(explicit)
+    if callable(job.entry):
+        raise JobError("entry", "functions cannot be submitted yet", 'Give a script: "train.py".')
     if not isinstance(job.entry, str | os.PathLike):
         command = tuple(checks.texts("entry", job.entry))
         if not command or not command[0]:
@@ -88,13 +90,29 @@ def find_entry(job: Job) -> Entry:
     )
 
 
+def _base(explicit: str | None) -> Path:
+    try:
+        path = os.path.expanduser(checks.text("code", explicit)) if explicit else os.getcwd()
+        base = Path(path).resolve()
+        there = base.is_dir()
+    except OSError as error:
+        where = explicit or "the current folder"
+        raise JobError("code", f"{where} cannot be used: {error.strerror}") from error
+    if not there:
+        raise JobError("code", f"{base} is not a folder", "Give the folder with the job's code.")
+    checks.text("code", str(base))
+    return base
+
+
 def _finish(job: Job, entry: Entry) -> Entry:
     return Entry(**{**entry.__dict__, "root": None}) if job.code is None else entry
 
 
 def _script(text: str, base: Path, explicit: str | None) -> Entry:
-    path = Path(os.path.normpath(base / text))
-    if not path.is_file():
+    # Links to folders are followed, as git does; a link to a script is a file of its own.
+    path = base / text
+    path = path.parent.resolve() / path.name
+    if not _is_file(path):
         there = [entry.name for entry in path.parent.glob(f"*{path.suffix}")]
         raise JobError("entry", f"there is no file {path}", nearest(path.name, there))
     root = top_level(path.parent)
@@ -111,6 +129,13 @@ def _script(text: str, base: Path, explicit: str | None) -> Entry:
     if path.suffix == ".py":
         return Entry("script", target, str(base), root, known_params=known_params(path))
     return Entry("shell", target, str(base), root, interpreter=_interpreter(path))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, say
+        return False
 
 
 def _module(name: str, base: Path, explicit: str | None) -> Entry:
@@ -144,8 +169,10 @@ def known_params(path: Path) -> tuple[str, ...] | None:
     The file is read, never run.
     """
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
+        with warnings.catch_warnings():  # what is wrong with its escapes, the run will tell
+            warnings.simplefilter("ignore")
+            tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # another Python's, or broken: the run will tell
     direct = any(
         isinstance(node, ast.ImportFrom)

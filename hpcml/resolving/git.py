@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,35 @@ def top_level(folder: Path) -> str | None:
     if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
         return None
     output = _git(folder, "rev-parse", "--show-toplevel")
-    return None if output is None else os.path.realpath(os.fsdecode(output.rstrip(b"\n")))
+    return None if output is None else os.path.realpath(os.fsdecode(output.removesuffix(b"\n")))
 
 
 def files(folder: str) -> list[str]:
     """Tracked, and untracked but not ignored files, submodules' included, relative to a folder."""
-    output = _git(
-        Path(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "."
-    )
     found = set()
-    for raw in (output or b"").split(b"\0"):
-        name = os.fsdecode(raw)
+    for name in _names(folder, "ls-files", "--cached", "--others", "--exclude-standard"):
         path = os.path.join(folder, name)
-        if raw and os.path.isdir(path) and not os.path.islink(path):
+        if os.path.isdir(path) and not os.path.islink(path):
             name = name.rstrip("/")
-            found |= {f"{name}/{inner}" for inner in files(path) if inner}  # a submodule
-        elif raw and os.path.lexists(path):
+            if os.path.lexists(os.path.join(path, ".git")):  # else a submodule that is not there
+                found |= {f"{name}/{inner}" for inner in files(path)}
+        elif os.path.lexists(path):
             found.add(name)
     return sorted(found)
 
 
-def state(folder: str) -> dict[str, Any] | None:
-    """Commit and uncommitted changes, for the record; ``None`` outside git.
+def state(folder: str, taken: Collection[str], is_key: Callable[[str], bool]) -> dict[str, Any]:
+    """Commit and uncommitted changes, for the record.
+
+    Parameters
+    ----------
+    folder : str
+        Absolute folder within git.
+    taken : collection of str
+        Files of the snapshot. Others have their reason to be left out (a password, say), so they
+        are left out of the diff, too.
+    is_key : callable
+        Whether a file's name looks like a key's: such a file, deleted, is not shown either.
 
     Returns
     -------
@@ -47,27 +55,51 @@ def state(folder: str) -> dict[str, Any] | None:
         ``commit`` (``None`` before the first), ``dirty``, ``diff_sha256`` and ``diff`` (``None``
         where it is larger than 256 KiB or not text; the snapshot holds the files all the same).
     """
-    if top_level(Path(folder)) is None:
-        return None
     commit = _git(Path(folder), "rev-parse", "--verify", "--quiet", "HEAD", may_fail=True)
     if not commit:
         return {"commit": None, "dirty": True, "diff_sha256": None, "diff": None}
-    diff = _git(Path(folder), "diff", "--no-ext-diff", "--no-color", "HEAD", "--", ".") or b""
+    changed = _names(folder, "diff", "--name-only", "--no-renames", "--relative", "HEAD")
+    hidden = [name for name in changed if _is_hidden(folder, name, taken, is_key)]
+    diff = _diff(folder, hidden) if len(hidden) < len(changed) else b""
+    untracked = set(_names(folder, "ls-files", "--others", "--exclude-standard"))
     try:
         text = diff.decode("utf-8") if len(diff) <= LARGEST_DIFF else None
     except UnicodeDecodeError:
         text = None
+    if text is not None and "PRIVATE KEY-----" in text:
+        text = None  # in a file that was deleted for that very reason
     return {
         "commit": commit.decode().strip(),
-        "dirty": bool(diff),
+        "dirty": bool(diff) or not untracked.isdisjoint(taken),
         "diff_sha256": wire.sha256(diff) if diff else None,
         "diff": text or None,
     }
 
 
+def _is_hidden(
+    folder: str, name: str, taken: Collection[str], is_key: Callable[[str], bool]
+) -> bool:
+    path = os.path.join(folder, name)
+    if name in taken or os.path.isdir(path):  # a folder: a submodule's commit
+        return False
+    return is_key(name) or os.path.lexists(path)
+
+
+def _diff(folder: str, hidden: list[str]) -> bytes:
+    options = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--relative")
+    without = [f":(exclude,literal){name}" for name in hidden]
+    return _git(Path(folder), "diff", *options, "HEAD", "--", ".", *without) or b""
+
+
+def _names(folder: str, *args: str) -> list[str]:
+    output = _git(Path(folder), *args, "-z", "--", ".") or b""
+    return [os.fsdecode(raw) for raw in output.split(b"\0") if raw]
+
+
 def _git(folder: Path, *args: str, may_fail: bool = False) -> bytes | None:
     # Inside a hook git's own variables would point at another repository.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"  # looking at a repository leaves it as it is
     try:
         done = subprocess.run(
             ["git", *args], cwd=folder, env=environment, capture_output=True, check=False

@@ -1,6 +1,6 @@
 """Digests of a job's inputs; an unchanged file costs a stat, not a read.
 
-A manifest in the cache remembers size, mtime and inode of each file with its digest. It is only a
+A manifest in the cache remembers size, times and inode of each file with its digest. It is only a
 memory: lost, everything is read again.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -43,9 +44,18 @@ def digest_input(name: str, path: Path, *, long_reads: bool) -> tuple[str | None
             there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
             raise JobError(field, f"there is no {path}", nearest(path.name, there))
         files = list(wire.walk(str(path))) if path.is_dir() else [("", str(path))]
+        _refuse_special(field, files)
         return _digest(path, files, long_reads)
     except (OSError, UnicodeEncodeError) as error:
         raise JobError(field, f"{path} cannot be read: {error}") from error
+
+
+def _refuse_special(field: str, files: list[tuple[str, str]]) -> None:
+    """A pipe would be waited for, for ever."""
+    for relative, full in files:
+        mode = (os.lstat if relative else os.stat)(full).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+            raise JobError(field, f"{full} is neither a file nor a folder", "Give files.")
 
 
 def _digest(path: Path, files: list[tuple[str, str]], long_reads: bool) -> tuple[str | None, str]:
@@ -60,10 +70,12 @@ def _digest(path: Path, files: list[tuple[str, str]], long_reads: bool) -> tuple
             continue
         status = os.stat(full)
         seen = known.get(relative)
-        stamp: list[int | str] = [status.st_size, status.st_mtime_ns, status.st_ino]
+        # The change time betrays who writes and then sets the mtime back (rsync -t --inplace).
+        times = status.st_mtime_ns, status.st_ctime_ns
+        stamp: list[int | str] = [status.st_size, *times, status.st_ino]
         kind = "exec" if status.st_mode & 0o100 else "file"
-        if seen is not None and seen[:3] == stamp:
-            digest = str(seen[3])
+        if seen is not None and seen[:-1] == stamp:
+            digest = str(seen[-1])
         elif not long_reads and unread + status.st_size > LONG_READ:
             unread += status.st_size
             continue
@@ -71,13 +83,13 @@ def _digest(path: Path, files: list[tuple[str, str]], long_reads: bool) -> tuple
             unread += 0 if long_reads else status.st_size
             now = time.time_ns()
             digest, fresh = wire.sha256_file(full), True
-            if now - status.st_mtime_ns < RACY:  # too young to be told apart by its mtime
+            if now - max(times) < RACY:  # too young to be told apart by its mtime
                 stamp[1] = -1
         entries[relative] = [*stamp, digest]
         rows.append((relative, kind, digest))
     if unread > LONG_READ:
         return None, f"{units.memory_text(unread)} of {path} have not been read yet"
-    if fresh:
+    if fresh and long_reads:  # offline, nothing is written
         _save(manifest, entries)
     return (rows[0][2] if not path.is_dir() else wire.tree_digest(rows)), ""
 
