@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 from hpcml.errors import ProfileError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
-Lines = dict[tuple[str | int, ...], int]
+Place = tuple[str | int, ...]
+Lines = dict[Place, tuple[Path, int]]  # file and line (from 1) of each key
+MOST_LINES = 10_000
 
 
 def read_model(model: type[Model], path: Path) -> Model:
@@ -27,7 +29,7 @@ def read_model(model: type[Model], path: Path) -> Model:
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], Lines]:
-    """A YAML mapping, and the line (from 1) of each of its keys."""
+    """A YAML mapping, and where each of its keys stands."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -35,14 +37,14 @@ def read_document(path: Path) -> tuple[dict[str, Any], Lines]:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # "2026-02-31" is a ValueError
         raise ProfileError(f"{path} is not valid YAML: {error}", "Mend the file.") from error
     if content is None:
         return {}, {}
     if not isinstance(content, dict):
         raise ProfileError(f"{path}, line 1: a mapping is expected", 'Write "key: value" lines.')
     lines: Lines = {}
-    _note_lines(node, (), lines, path)
+    _note_lines(node, (), lines, path, ())
     return content, lines
 
 
@@ -56,30 +58,37 @@ def check_model(model: type[Model], content: Any, path: Path, lines: Lines) -> M
         known = place
         while known and known not in lines:
             known = known[:-1]
-        where = f"{path}, line {lines.get(known, 1)}, key {'.'.join(map(str, place))}"
+        file, line = lines.get(known, (path, 1))
+        where = f"{file}, line {line}, key {'.'.join(map(str, place))}"
         if first["type"] == "extra_forbidden":
             advice = nearest(str(place[-1]), _fields_at(model, place[:-1]))
             raise ProfileError(f"{where}: unknown key", advice) from None
+        if first["type"] == "missing":
+            raise ProfileError(f"{where}: it is missing", "Add it.") from None
+        # Beyond the last key that stands in the file, pydantic names the branch of a union.
+        where = f"{file}, line {line}, key {'.'.join(map(str, known or place))}"
         raise ProfileError(f"{where}: {first['msg']}", f"It says {first['input']!r}.") from None
 
 
 def _note_lines(
-    node: yaml.Node | None, place: tuple[str | int, ...], lines: Lines, path: Path
+    node: yaml.Node | None, place: Place, lines: Lines, path: Path, above: tuple[yaml.Node, ...]
 ) -> None:
+    if node is None or node in above or len(lines) > MOST_LINES:
+        return  # aliases may stand for their own parents, or for each other over and over
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*place, key.value)
             if here in lines:
                 raise ProfileError(
                     f"{path}, line {key.start_mark.line + 1}: the key {key.value!r} stands twice",
-                    f"The first is in line {lines[here]}; keep one.",
+                    f"The first is in line {lines[here][1]}; keep one.",
                 )
-            lines[here] = key.start_mark.line + 1
-            _note_lines(value, here, lines, path)
+            lines[here] = path, key.start_mark.line + 1
+            _note_lines(value, here, lines, path, (*above, node))
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            lines[(*place, number)] = value.start_mark.line + 1
-            _note_lines(value, (*place, number), lines, path)
+            lines[(*place, number)] = path, value.start_mark.line + 1
+            _note_lines(value, (*place, number), lines, path, (*above, node))
 
 
 def _fields_at(model: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hpcml.documents import read_model
 
@@ -31,6 +31,13 @@ class SiteSettings(BaseModel):
     account: str | None = Field(None, description="Account or budget that pays.")
     user: str | None = Field(None, description="Your user name on the site.")
     python: str | None = Field(None, description="Interpreter of jobs without an image.")
+
+    @field_validator("workspace")
+    @classmethod
+    def _workspace_is_absolute(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("/", "~/")):
+            raise ValueError('a path from the root is expected, like "/scratch/me" or "~/hpcml"')
+        return value
 
 
 class Settings(BaseModel):

@@ -84,8 +84,8 @@ def seconds(value: str | timedelta, field: str = "time") -> int:
 
 def _seconds(value: str, field: str) -> float:
     if not isinstance(value, str) or not value.strip():
-        number = isinstance(value, int) and not isinstance(value, bool)
-        unit = f'"{value}s", "{value}m"' if number else '"90s", "10m"'
+        plain = isinstance(value, int) and not isinstance(value, bool)
+        unit = f'"{value}s", "{value}m"' if plain else '"90s", "10m"'
         raise JobError(
             field, f"{value!r} is no time with a unit", f'Write it like {unit} or "1h30m".'
         )

@@ -36,30 +36,38 @@ def load_site(name: str) -> Site:
     """
     content, lines, path = _read(name, ())
     site = check_model(Site, content, path, lines)
+    if site.name != name:  # runs remember the name, and are looked for under it
+        file, line = lines.get(("name",), (path, 1))
+        raise ProfileError(
+            f"{file}, line {line}, key name: it says {site.name!r}, the file is {name}.yaml",
+            f"Write name: {name}",
+        )
     partitions = {key: _measured(part) for key, part in site.partitions.items()}
     workspace = site.workspace and site.workspace.replace("{data}", str(data_folder()))
     return site.model_copy(update={"partitions": partitions, "workspace": workspace})
 
 
-def _read(name: str, inner: tuple[str, ...]) -> tuple[dict[str, Any], Lines, Path]:
-    path = _find(name)
+def _read(name: str, inner: tuple[str, ...], asked: str = "") -> tuple[dict[str, Any], Lines, Path]:
+    path = _find(name, asked)
     if name in inner:
         raise ProfileError(f"{path}: it extends itself by way of {' → '.join(inner)}")
     content, lines = read_document(path)
     base = content.pop("extends", None)
     if base is not None:
-        below, _, _ = _read(str(base), (*inner, name))
-        content = _merged(below, {"name": name, **content})
+        file, line = lines[("extends",)]
+        asked = f"{file}, line {line}, key extends: "
+        below, lines_below, _ = _read(str(base), (*inner, name), asked)
+        content, lines = _merged(below, {"name": name, **content}), {**lines_below, **lines}
     return content, lines, path
 
 
-def _find(name: str) -> Path:
+def _find(name: str, asked: str) -> Path:
     for folder in profile_folders():
         path = folder / f"{name}.yaml"
         if os.sep not in name and path.is_file():
             return path
     raise ProfileError(
-        f"there is no site {name!r}",
+        f"{asked}there is no site {name!r}",
         f"{nearest(name, site_names())}; profiles of your own go to {profile_folders()[0]}.",
     )
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hpcml import units
 from hpcml.errors import JobError
+
+# A partition's name stands in the batch script's directives.
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 
 
 class _Facts(BaseModel):
@@ -20,7 +23,9 @@ class Node(_Facts):
 
     device: str = Field("cpu", description="Kind of device that does the work.")
     devices: int = Field(0, ge=0, description="Devices in a node that the scheduler knows of.")
-    cpus: int | Literal["auto"] = Field(description="CPUs that a job may use; auto: measured.")
+    cpus: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        description="CPUs that a job may use; auto: measured."
+    )
     memory: str = Field(description='Memory of a node, "494 GiB"; auto: measured.')
 
     @field_validator("memory")
@@ -59,7 +64,7 @@ class Site(_Facts):
     )
     python: str | None = Field(None, description="Python >= 3.6 for hpcml's agent.")
     kill_wait: str = Field("30s", description="Between TERM and KILL.")
-    partitions: dict[str, Partition] = Field(min_length=1)
+    partitions: dict[Word, Partition] = Field(min_length=1)
     source: dict[str, str] = Field(default_factory=dict, description="Where a fact is from.")
 
     @field_validator("kill_wait")
