@@ -1,0 +1,52 @@
+"""The demo does the main job on real data, as ``make demo`` starts it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hpcml
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "temperature"
+LIMIT = 180  # seconds on two cores, installation not counted
+
+
+def test_two_emulators_are_trained_on_real_data_and_beat_persistence(tmp_path: Path) -> None:
+    folder = tmp_path / "temperature"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
+
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "demo.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    took = time.monotonic() - began
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert took < LIMIT
+    runs = hpcml.runs()
+    assert [run.state for run in runs] == ["COMPLETED", "COMPLETED"]
+    for run in runs:
+        assert run.output("model.pt").stat().st_size > 1000
+        assert run.metrics["test_loss"] < run.metrics["persistence_loss"]
+        assert run.timeline.phases.keys() >= {"load", "train", "epoch", "validate", "save"}
+        assert len(run.history("loss")) > 1
+        # What the table shows is what was measured.
+        rate = run.timeline.samples_per_second["epoch"]
+        assert rate is not None and f"{rate:.0f}" in done.stdout
+        assert f"{run.timeline.phases['train']:.2f}" in done.stdout
+        assert f"{run.metrics['test_loss']:.3f}" in done.stdout
+    assert re.search(r"emulator-8.*RUNNING", done.stderr), "progress while it runs"
+
+
+def test_the_training_script_runs_by_hand_as_well(tmp_path: Path) -> None:
+    """Outside a run it takes its defaults, and says what is missing."""
+    shutil.copy(EXAMPLE / "train.py", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "prepare.py" in done.stderr and "Traceback" not in done.stderr
