@@ -53,7 +53,8 @@ def check_model(model: type[Model], content: Any, path: Path, lines: Lines) -> M
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is unknown, and the right one missing: the former is what to mend.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = tuple(first["loc"])
         known = place
         while known and known not in lines:

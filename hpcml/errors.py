@@ -98,10 +98,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     choices = sorted(valid)
     if not choices:
         return "there is none to choose from"
-    by_lower = {choice.lower(): choice for choice in reversed(choices)}
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5) or [
-        by_lower[lower]
-        for lower in difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    ]
+    same = [choice for choice in choices if choice.lower() == word.lower()]
+    close = same or difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
     return f"did you mean {close[0]!r}? (valid: {listed})" if close else f"valid: {listed}"
