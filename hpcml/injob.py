@@ -6,7 +6,6 @@ from the batch's files when it is asked for.
 
 import json
 import os
-import sys
 import threading
 import time
 
@@ -275,18 +274,18 @@ class Sink:
 
     def write(self, line: bytes) -> None:
         """Append one line (bytes ending in a newline)."""
+        if _FORK_UNSEEN and self.pid != os.getpid():
+            self.forget()  # and the lock, which a thread of the parent may have held
         with self.lock:
             position = self.position
             end = position + len(line)
-            if end > self.end or (_FORK_UNSEEN and self.pid != os.getpid()):
+            if end > self.end:
                 return self._elsewhere(line)
             self.window[position:end] = line  # type: ignore[index]
             self.position = end
 
     def _elsewhere(self, line: bytes) -> None:
         try:
-            if self.pid != os.getpid():
-                self.window, self.end, self.plain, self.pid = None, 0, False, os.getpid()
             if not self.plain and len(line) <= self.size:
                 try:
                     self.window = self._reserve()
@@ -297,13 +296,13 @@ class Sink:
                     self.plain, self.end = True, 0
             self._append(line)
         except OSError as error:
-            global _emit
-            _emit = None
-            sys.stderr.write("hpcml: no more events can be recorded: %s\n" % error)
+            _give_up("hpcml: no more events can be recorded: %s\n" % error)
 
     def _append(self, line: bytes) -> None:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self.path, flags, 0o600)
         try:
+            _lock(descriptor)
             os.write(descriptor, line)
         finally:
             os.close(descriptor)
@@ -324,6 +323,29 @@ class Sink:
             return window
         finally:
             os.close(descriptor)  # and with it the lock
+
+
+def _lock(descriptor: int) -> None:
+    """Wait until nobody reserves a window at the end of the file, where we are to append."""
+    try:
+        import fcntl
+
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    except (OSError, ImportError):
+        pass  # a file system without locks
+
+
+def _give_up(why: str) -> None:
+    global _emit
+    _emit = _drop
+    try:
+        os.write(2, why.encode("utf-8", "replace"))
+    except OSError:
+        pass  # the disk that is full may be that of stderr, too
+
+
+def _drop(line: bytes) -> None:
+    """What becomes of events when they cannot be recorded."""
 
 
 _FORK_UNSEEN = not hasattr(os, "register_at_fork")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -185,7 +186,9 @@ class _Reader:
             self.spans.append((order, Span(name, began, now - began, complete, place)))
 
     def _log(self, event: Mapping[str, Any], now: float) -> None:
-        for name in {name for name, _, _ in self.open} if "samples" in event else ():
-            self.samples[name] = self.samples.get(name, 0) + event["samples"]
+        samples = event.get("samples")
+        if isinstance(samples, int | float) and math.isfinite(samples):
+            for name in {name for name, _, _ in self.open}:
+                self.samples[name] = self.samples.get(name, 0) + samples
         for name, value in event["v"].items():
             self.history.setdefault(name, []).append(Point(event.get("step"), now, value))

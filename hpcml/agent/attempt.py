@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import traceback
 
 from hpcml.agent import events, facts, memory, processes, snapshot, supervise, wire
 
@@ -14,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-TEMPLATE = re.compile(r"\{(params|inputs)\.([^{}]+)\}")
+TEMPLATE = r"\{(params|inputs)\.([^{}]+)\}"
 
 
 class AgentError(Exception):
@@ -94,7 +93,9 @@ class Attempt:
     Attributes
     ----------
     usage : dict
-        What the run used (see :func:`hpcml.agent.events.usage_since`, and ``peak_memory``).
+        What the run used (see :func:`hpcml.agent.events.usage_since`), and ``peak_memory`` in
+        bytes: of its cgroup where it has one, else the most that was seen at any look, but the
+        largest process at least.
     outputs : dict
         ``{path: {"sha256", "bytes"}}`` of the declared outputs that are there.
     """
@@ -126,6 +127,8 @@ class Attempt:
             code = error.exit_code if isinstance(error, StartError) else 1
             return _failure(code, "before its command started: %s" % error)
         except Exception:  # a fault of the agent's own: say so, and leave nothing running
+            import traceback
+
             processes.kill_all(self.id, os.getpid())
             return _failure(70, "hpcml's agent failed: %s" % traceback.format_exc(limit=-3))
         self._account_outputs(outcome)
@@ -134,33 +137,43 @@ class Attempt:
         return outcome
 
     def _prepare(self) -> None:
-        for folder in (self.folder, self.work):
-            if not os.path.isdir(folder):
-                os.mkdir(folder, 0o700)
+        if not os.path.isdir(self.folder):
+            os.mkdir(self.folder, 0o700)
         self.events.write("start", run=self.id, agent=os.getpid(), **facts.host_facts())
+        if not os.path.isdir(self.work):  # a later attempt goes on in the folder of the first
+            self._make_work()
+
+    def _make_work(self) -> None:
+        """It appears whole: a killed agent leaves nothing half-filled to the next attempt."""
+        fresh = self.work + ".tmp"
+        if os.path.isdir(fresh):
+            snapshot.remove(fresh)
+        os.mkdir(fresh, 0o700)
         if self.what["code"]:
             code = snapshot.unpack(self._workspace("code"), self.what["code"])
             outputs = [output["path"] for output in self.what["outputs"]]
-            if not os.listdir(self.work):  # a later attempt goes on in the folder of the first
-                snapshot.lay_out(os.path.join(code, self.what["folder"]), self.work, outputs)
+            snapshot.lay_out(os.path.join(code, self.what["folder"]), fresh, outputs)
+        os.rename(fresh, self.work)
 
     def _run(self) -> "supervise.Outcome":
         argv, limits = self._argv(), self.what["limits"]
         limit = memory.Limit(limits["memory"], self.id)
         before = events.input_output()
+        processes.adopt_orphans()
         try:
             child = self._spawn(argv, limit)
         except OSError as error:
             limit.close()
             raise StartError(argv[0], error)
-        processes.adopt_orphans()
         self.events.write("command", argv=argv, pid=child.pid)
         outcome = supervise.Supervisor(
             child.pid, self.id, limits, limit, self.signals, self.events
         ).watch()
         child.returncode = 0  # collected by the supervisor
         limit.close()
-        self.usage = dict(events.usage_since(before), peak_memory=limit.peak)
+        usage = events.usage_since(before)
+        # Looks from time to time miss a short peak, so the kernel's count is the floor.
+        self.usage = dict(usage, peak_memory=max(limit.peak or 0, usage["max_rss"]))
         return outcome
 
     def _spawn(self, argv: "list[str]", limit: "memory.Limit") -> "subprocess.Popen[bytes]":
@@ -207,9 +220,11 @@ class Attempt:
     def _fill(self, template: str) -> str:
         """Put parameters and input paths in the place of ``{params.x}`` and ``{inputs.x}``."""
         values = {"params": self.params, "inputs": self.where["inputs"]}
-        return TEMPLATE.sub(
-            lambda match: as_argument(values[match.group(1)][match.group(2)]), template
-        )
+
+        def value(match: "re.Match[str]") -> str:
+            return as_argument(values[match.group(1)][match.group(2)])
+
+        return re.sub(TEMPLATE, value, template) if "{" in template else template
 
     def _environment(self) -> "dict[str, str]":
         environment = dict(self.where["environment"])

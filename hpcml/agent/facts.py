@@ -1,6 +1,5 @@
 """What can be said about the machine a run is on, from files that any user may read."""
 
-import glob
 import os
 
 from hpcml.agent import wire
@@ -60,17 +59,33 @@ def accelerators() -> "list[dict[str, str | None]]":
     """
     found: "list[dict[str, str | None]]" = []
     models = {}
-    for path in glob.glob("/proc/driver/nvidia/gpus/*/information"):
+    for card in _names("/proc/driver/nvidia/gpus"):
+        path = "/proc/driver/nvidia/gpus/%s/information" % card
         minor = _after(path, "Device Minor:")
         models["/dev/nvidia%s" % minor] = _after(path, "Model:")
-    for device in sorted(glob.glob("/dev/nvidia[0-9]*")):
+    devices = _names("/dev")
+    for device in _numbered(devices, "nvidia"):
         found.append({"kind": "nvidia", "device": device, "model": models.get(device)})
     if os.path.exists("/dev/kfd"):
-        for device in sorted(glob.glob("/dev/dri/renderD*")):
-            found.append({"kind": "amd", "device": device, "model": None})
-    for device in sorted(glob.glob("/dev/ipu[0-9]*")):
+        for name in _names("/dev/dri"):
+            if name.startswith("renderD"):
+                found.append({"kind": "amd", "device": "/dev/dri/" + name, "model": None})
+    for device in _numbered(devices, "ipu"):
         found.append({"kind": "graphcore", "device": device, "model": None})
     return found
+
+
+def _names(folder: str) -> "list[str]":
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _numbered(names: "list[str]", kind: str) -> "list[str]":
+    """``/dev/nvidia0`` and so on, in the order of their numbers."""
+    numbers = [name[len(kind) :] for name in names if name.startswith(kind)]
+    return ["/dev/%s%s" % (kind, n) for n in sorted(filter(str.isdigit, numbers), key=int)]
 
 
 def _after(path: str, key: str, strip: str = " \t") -> "str | None":

@@ -199,11 +199,12 @@ class Supervisor:
     def _end_leftovers(self) -> None:
         """End what the command left running: its cores are given to the next run."""
         try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                self.events.write("leftovers")
-                processes.kill_all(self.run_id, os.getpid())
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass  # orphans that have ended by themselves
         except OSError:
-            pass  # no children: nothing was left
+            return  # no children: nothing was left
+        self.events.write("leftovers")
+        processes.kill_all(self.run_id, os.getpid())
 
 
 def catches_usr2(pid: int) -> bool:

@@ -8,7 +8,7 @@ Standard library only, Python 3.6 and newer. Two rules carry everything else:
 """
 
 import errno
-import hashlib
+import fcntl
 import json
 import os
 import re
@@ -40,6 +40,16 @@ ENDING_SIGNALS = (1, 2, 3, 15, 24)
 """HUP INT QUIT TERM XCPU: whoever sends one of these wants the run to end."""
 
 
+try:
+    # hashlib would load OpenSSL: too slow a start.
+    from _sha256 import sha256 as _sha256  # type: ignore[import-not-found]
+except ImportError:
+    try:
+        # Its name since Python 3.12.
+        from _sha2 import sha256 as _sha256  # type: ignore[import-not-found]
+    except ImportError:
+        from hashlib import sha256 as _sha256
+
 # --- encoding ---------------------------------------------------------------------------
 
 
@@ -52,12 +62,14 @@ def canonical(value: "Any") -> bytes:
 
 
 def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256 of some bytes."""
-    return hashlib.sha256(data).hexdigest()
+    """Hexadecimal SHA-256 of a few bytes."""
+    return str(_sha256(data).hexdigest())
 
 
 def sha256_file(path: str) -> str:
     """Hexadecimal SHA-256 of a file's content, read in pieces."""
+    import hashlib  # OpenSSL's: slow to load, and several times as fast
+
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         for piece in iter(lambda: file.read(1 << 20), b""):
@@ -170,11 +182,13 @@ def write_once(path: str, data: bytes) -> bool:
     return True
 
 
-def append_line(path: str, record: "Mapping[str, Any]") -> None:
+def append_line(path: str, record: "Mapping[str, Any]", create: bool = True) -> None:
     """Append one JSON line in one write; lines of several writers do not mix."""
     line = json.dumps(record, sort_keys=True).encode("ascii") + b"\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    descriptor = os.open(path, flags, 0o600)
     try:
+        _lock(descriptor)
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line  # a writer before us was killed within its line
@@ -184,14 +198,34 @@ def append_line(path: str, record: "Mapping[str, Any]") -> None:
         os.close(descriptor)
 
 
+def _lock(descriptor: int) -> None:
+    """Keep others from reserving space at the file's end, where we are about to append.
+
+    In vain where locks are not supported, or one is held for long: its holder may be stopped.
+    """
+    for _ in range(50):
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                return
+            time.sleep(0.001)
+
+
 def parse_lines(data: bytes) -> "Iterator[Any]":
-    """The records of a file of JSON lines; torn lines and zero bytes are passed over."""
-    for line in data.replace(b"\0", b"").split(b"\n"):
+    """The records of a file of JSON lines; torn lines and zero bytes are passed over.
+
+    Zero bytes end a line, too: what a killed writer left unfinished is followed by them.
+    """
+    for line in re.split(b"[\\0\n]+", data):
         if line.strip():
             try:
-                yield json.loads(line.decode("utf-8"))
+                record = json.loads(line.decode("utf-8"))
             except ValueError:
                 continue
+            if isinstance(record, dict):
+                yield record
 
 
 def read_json(path: str) -> "Any":
@@ -243,7 +277,7 @@ def alive(owner: "Mapping[str, Any]") -> bool:
 
 # --- a batch's files --------------------------------------------------------------------
 
-ATTEMPT_FILE = re.compile(r"(\d+)\.(\d+)\.(start|end)$")
+ATTEMPT_FILE = r"(\d+)\.(\d+)\.(start|end)$"  # compiled when used: an agent never does
 
 
 class Attempts:
@@ -306,7 +340,7 @@ def attempts_of(names: "Iterable[str]") -> "dict[int, dict[int, set[str]]]":
     """Sort the file names of ``attempts/`` into ``{index: {attempt: {"start", "end"}}}``."""
     found: "dict[int, dict[int, set[str]]]" = {}
     for name in names:
-        match = ATTEMPT_FILE.match(name)
+        match = re.match(ATTEMPT_FILE, name)
         if match:
             index, attempt, kind = int(match.group(1)), int(match.group(2)), match.group(3)
             found.setdefault(index, {}).setdefault(attempt, set()).add(kind)
