@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,13 +118,27 @@ class Batch:
 
     def note(self, step: str, **facts: Any) -> None:
         """Say in the outbox how far the submission came."""
-        wire.append_line(str(self.outbox), {"step": step, "time": time.time(), **facts})
+        line = {"step": step, "time": time.time(), **facts}
+        try:
+            wire.append_line(str(self.outbox), line, create=False)
+        except FileNotFoundError:
+            pass  # another process was quicker: the site has it
+        except OSError as error:
+            raise HpcmlError(
+                f"{self.outbox} cannot be written: {error.strerror}",
+                f"Free some space, then `hpcml resume {self.id}`.",
+            ) from error
 
     def taken_over(self) -> Batch:
         """The same batch, submitted by this process from now on."""
         owner = wire.identity()
         self.note("owner", owner=owner)
         return replace(self, owner=owner)
+
+    def let_go(self) -> None:
+        """Leave it to whoever resumes it, though this process lives on."""
+        with suppress(HpcmlError):
+            self.note("owner", owner={**self.owner, "started": None})
 
     def forget(self) -> None:
         """Take it out of the outbox: the site knows."""

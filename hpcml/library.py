@@ -5,7 +5,9 @@ It is the agent, and on ``PYTHONPATH`` the ``import hpcml`` of the job.
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import marshal
 import os
 import zipfile
 import zipimport
@@ -13,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from hpcml.agent import wire
+from hpcml.errors import HpcmlError
 from hpcml.settings import cache_folder, private_folder
 from hpcml.transports import Transport
 
@@ -23,6 +26,7 @@ from hpcml.agent.main import main
 
 sys.exit(main(sys.argv[1:]))
 """
+SITE_SIDE = ("__main__.py", "hpcml/__init__.py", "hpcml/injob.py", "hpcml/agent/")
 
 
 @cache
@@ -43,19 +47,49 @@ def library() -> Path:
                 path = Path(folder, name)
                 files[f"hpcml/{path.relative_to(package)}"] = path.read_bytes()
     rows = [(name, "file", wire.sha256(content)) for name, content in files.items()]
+    rows.append(("bytecode", "file", importlib.util.MAGIC_NUMBER.hex()))
     path = cache_folder() / "lib" / f"hpcml-{wire.tree_digest(rows)[:16]}.pyz"
     if not path.exists():
         private_folder(path.parent)
-        wire.publish(str(path), _archive(files))
+        wire.publish(str(path), _archive({**files, **_compiled(files)}))
     return path
 
 
-def put_library(files: Transport) -> None:
-    """Bring the archive to a site that does not have it yet."""
+def put_library(files: Transport, name: str | None = None) -> None:
+    """Bring the archive, or an earlier one of that name, to a site that does not have it yet.
+
+    Raises
+    ------
+    HpcmlError
+        The earlier one is nowhere any more.
+    """
     path = library()
+    if name not in (None, path.name):
+        path = cache_folder() / "lib" / str(name)
     there = {entry.name for entry in files.list("lib") or ()}
     if path.name not in there:
+        if not path.exists():
+            raise HpcmlError(
+                f"{path}, the hpcml that planned this, is not there any more",
+                "Cancel the run, and submit the job again.",
+            )
         files.put({f"lib/{path.name}": path})
+
+
+def _compiled(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Bytecode of what runs on the site: half of an agent's start would be compiling.
+
+    "Unchecked" (PEP 552), as it lies beside its source for good. Other versions of Python pass
+    over it, and compile.
+    """
+    found = {}
+    for name, source in files.items():
+        if name.startswith(SITE_SIDE):
+            code = marshal.dumps(compile(source, name, "exec", dont_inherit=True))
+            unchecked = (1).to_bytes(4, "little")
+            head = importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source)
+            found[f"{name}c"] = head + code
+    return found
 
 
 def _archive(files: dict[str, bytes]) -> bytes:

@@ -152,7 +152,7 @@ class BatchView:
 
     def judge(self, status: JobStatus) -> bool:
         """Judge every run. ``False``: some are silent, as if they had ended since the last look."""
-        silent = False
+        silent = self.stuck = False
         for index in self.chunk.indices:
             if index in self.seen and self.seen[index].state.final:
                 continue
@@ -186,6 +186,8 @@ class BatchView:
             return State(judged[0]), judged[1]
         if last.start is None:
             return self._before_the_queue()
+        if self.chunk.id is None:
+            self._find_in_queue()  # killed before its id was written down; look() asks again
         return State.UNKNOWN, "it started, and neither its agent nor the queue knows it any more"
 
     def _write_down(self, index: int, attempt: int, judged: tuple[str, str]) -> None:
@@ -201,19 +203,16 @@ class BatchView:
         if self.chunk.id is not None:
             return State.UNKNOWN, "the queue took it, and does not know it any more"
         alive = batch is not None and outbox_owner_alive(batch)
-        self.stuck = not alive
         resume = f"its submission was broken off: `hpcml resume {self.id}` or `hpcml cancel`"
         queue = self.connection.files.list(f"{self.folder}/queue")
+        if any(entry.name == "0.json" for entry in queue or ()):
+            return State.PENDING, "the queue has just taken it"  # since read_files()
+        self.stuck = not alive
         intents = [entry for entry in queue or () if entry.name == "0.intent"]
         if intents:
-            found = self.connection.queue.find([self.chunk.name])
             age = self.connection.files.now() - intents[0].mtime
-            if found:
-                identifier = found[self.chunk.name]
-                note_queued(self.folder, identifier, self.connection, intents[0].mtime)
+            if self._find_in_queue():
                 self.stuck = False
-                if batch is not None and not alive:
-                    batch.forget()
                 return State.PENDING, "waits for CPUs, memory, or its turn"
             if age < INTENT_PATIENCE:
                 self.stuck = False
@@ -221,6 +220,19 @@ class BatchView:
         if queue is None and batch is not None and not batch.steps:
             return State.CREATED, _submitting(batch) if alive else resume
         return State.PREPARING, _submitting(batch) if batch and alive else resume
+
+    def _find_in_queue(self) -> bool:
+        """Whether the queue knows it by name; then its id is written down at last."""
+        queue = self.connection.files.list(f"{self.folder}/queue")
+        intents = [entry for entry in queue or () if entry.name == "0.intent"]
+        found = self.connection.queue.find([self.chunk.name]) if intents else {}
+        if not found:
+            return False
+        note_queued(self.folder, found[self.chunk.name], self.connection, intents[0].mtime)
+        batch = load_outbox(self.id)
+        if batch is not None and not outbox_owner_alive(batch):
+            batch.forget()
+        return True
 
 
 def note_queued(folder: str, identifier: str, connection: Connection, asked: float) -> None:
@@ -245,7 +257,10 @@ def look(views: Sequence[BatchView]) -> None:
         with view.lock:
             status = statuses.get(view.chunk.name, JobStatus())
             if not view.judge(status):
+                known = view.chunk.id
                 view.read_files()  # it may have ended between the two looks
+                if view.chunk.id != known:
+                    status = _poll([view]).get(view.chunk.name, JobStatus())
                 view.judge(status)
 
 

@@ -367,6 +367,8 @@ class Runs(Sequence[Run]):
                 runs = [run for run in self._runs if run.site == site]
                 views = list({run._batch: run._view() for run in runs}.values())
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                for view in views:
+                    view.stuck = False  # somebody may have resumed it since the last look
 
                 def done(runs: Sequence[Run] = runs) -> bool:
                     shown.update()

@@ -129,8 +129,8 @@ def resume(identifier: str, site: str) -> None:
     if batch is None:
         connection = connect(site)
         entries = {e.name for e in connection.files.list(f"runs/{identifier}/queue") or ()}
-        if "0.json" in entries:
-            raise RunStateError(f"{identifier} waits for nothing", f"The queue of {site} has it.")
+        if "0.json" in entries or connection.files.list(f"runs/{identifier}/attempts"):
+            raise RunStateError(f"{identifier} waits for nothing", f"{site} has it, or had it.")
         return queue(BatchView.load(identifier, connection).batch, connection)
     if any(step["step"] == "cancelled" for step in batch.steps):
         raise RunStateError(f"{identifier} was cancelled", "Submit the job again.")
@@ -144,11 +144,15 @@ def resume(identifier: str, site: str) -> None:
 
 def carry_on(batch: Batch, connection: Connection) -> None:
     """Take a batch of the outbox through all steps that it has not passed yet."""
-    if not published(batch, connection):
-        batch.note("preparing")
-        prepare(batch, connection)
-        publish(batch, connection)
-    queue(batch, connection)
+    try:
+        if not published(batch, connection):
+            batch.note("preparing")
+            prepare(batch, connection)
+            publish(batch, connection)
+        queue(batch, connection)
+    except BaseException:  # Ctrl-C, too: a notebook lives on, and does not go on by itself
+        batch.let_go()
+        raise
     batch.forget()
 
 
@@ -159,7 +163,7 @@ def published(batch: Batch, connection: Connection) -> bool:
 
 def prepare(batch: Batch, connection: Connection) -> None:
     """Make true what the plan names by digest: the travelling hpcml, and the code."""
-    put_library(connection.files)
+    put_library(connection.files, batch.plan.where["library"])
     digest = batch.plan.what["code"]
     if digest is None:
         return

@@ -48,6 +48,8 @@ class ProcessScheduler:
 
     def find(self, names: Sequence[str]) -> dict[str, str]:
         jobs = {job.partition("-")[2]: job for job in reversed(self.queue.jobs())}
+        if jobs:
+            self.wake_if_dead()  # whoever put it there may have been killed before waking one
         return {name: jobs[name] for name in names if name in jobs}
 
     def poll(self, chunks: Sequence[Chunk]) -> dict[str, JobStatus]:
