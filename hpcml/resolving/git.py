@@ -58,10 +58,8 @@ def state(folder: str, taken: Collection[str], is_key: Callable[[str], bool]) ->
     commit = _git(Path(folder), "rev-parse", "--verify", "--quiet", "HEAD", may_fail=True)
     if not commit:
         return {"commit": None, "dirty": True, "diff_sha256": None, "diff": None}
-    changed = _names(folder, "diff", "--name-only", "--no-renames", "--relative", "HEAD")
-    hidden = [name for name in changed if _is_hidden(folder, name, taken, is_key)]
-    diff = _diff(folder, hidden) if len(hidden) < len(changed) else b""
-    untracked = set(_names(folder, "ls-files", "--others", "--exclude-standard"))
+    changed, untracked = _changes(folder)
+    diff = _diff(folder, [n for n in changed if not _is_hidden(folder, n, taken, is_key)])
     try:
         text = diff.decode("utf-8") if len(diff) <= LARGEST_DIFF else None
     except UnicodeDecodeError:
@@ -85,10 +83,24 @@ def _is_hidden(
     return is_key(name) or os.path.lexists(path)
 
 
-def _diff(folder: str, hidden: list[str]) -> bytes:
-    options = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--relative")
-    without = [f":(exclude,literal){name}" for name in hidden]
-    return _git(Path(folder), "diff", *options, "HEAD", "--", ".", *without) or b""
+def _changes(folder: str) -> tuple[list[str], set[str]]:
+    """Names of what differs from the last commit, and of what is neither tracked nor ignored.
+
+    `git diff` alone would tell, but it writes the index.
+    """
+    here = _names(folder, "ls-files", "-t", "--modified", "--others", "--exclude-standard")
+    staged = _names(folder, "diff-index", "--cached", "--name-only", "--relative", "HEAD")
+    untracked = {line[2:] for line in here if line.startswith("? ")}
+    return sorted({line[2:] for line in here} - untracked | set(staged)), untracked
+
+
+def _diff(folder: str, names: list[str]) -> bytes:
+    before = ("--literal-pathspecs", "-c", "diff.autoRefreshIndex=false", "diff", "--no-color")
+    options = ("--no-ext-diff", "--no-textconv", "--no-renames", "--relative")
+    pieces = [names[start : start + 1000] for start in range(0, len(names), 1000)]
+    return b"".join(
+        _git(Path(folder), *before, *options, "HEAD", "--", *piece) or b"" for piece in pieces
+    )
 
 
 def _names(folder: str, *args: str) -> list[str]:
