@@ -172,8 +172,10 @@ class Attempt:
         child.returncode = 0  # collected by the supervisor
         limit.close()
         usage = events.usage_since(before)
-        # Looks from time to time miss a short peak, so the kernel's count is the floor.
-        self.usage = dict(usage, peak_memory=max(limit.peak or 0, usage["max_rss"]))
+        peak = limit.peak or 0
+        if limit.folder is None:  # looks from time to time miss a short peak
+            peak = max(peak, usage["max_rss"])
+        self.usage = dict(usage, peak_memory=peak or None)
         return outcome
 
     def _spawn(self, argv: "list[str]", limit: "memory.Limit") -> "subprocess.Popen[bytes]":

@@ -199,7 +199,7 @@ def two_runs_that_write_everywhere(script: Callable[..., str]) -> Path:
 
 
 def test_two_runs_of_root_never_write_the_same_file(script: Callable[..., str]) -> None:
-    """Root ignores read-only modes, so it works on copies (a user on links, where that is this)."""
+    """Root ignores read-only modes, so it works on copies (where the tests are root's)."""
     batch = two_runs_that_write_everywhere(script)
 
     ended = [Agent(batch, index).wait() for index in (0, 1)]
@@ -339,14 +339,14 @@ while time.process_time() < 0.3:
     assert 8 << 20 <= usage["rchar"] < 20 << 20
 
 
-def test_usage_counts_children_and_orphans() -> None:
+def test_usage_counts_orphans() -> None:
     """Work that a shell's background process does is the run's, too."""
-    burn = "import time\nwhile time.process_time() < 0.3: pass"
-    script = f"({sys.executable} -c '{burn}' &) ; {sys.executable} -c '{burn}'; sleep 0.2"
+    burn = 'import time\nwhile time.process_time() < 0.3: pass\nopen("done", "w")'
+    script = f"({sys.executable} -c '{burn}' &); while [ ! -e done ]; do sleep 0.02; done"
 
     usage = run(command("/bin/sh", "-c", script)).end["usage"]
 
-    assert usage["cpu_user"] + usage["cpu_system"] > 0.4
+    assert usage["cpu_user"] + usage["cpu_system"] > 0.29
 
 
 def test_events_tell_the_host_and_carry_both_clocks() -> None:
