@@ -138,9 +138,9 @@ class BatchView:
                     if getattr(known, kind) is None:
                         missing[f"{self.folder}/attempts/{index}.{number}.{kind}"] = 0
         for path, content in (files.get(missing) if missing else {}).items():
-            record = json.loads(content)
-            index, number = record["index"], record["attempt"]
-            kind = path.rpartition(".")[2]
+            name, kind = path.rpartition("/")[2].rsplit(".", 1)
+            index, number = map(int, name.split("."))
+            record = wire.attempt_record(content, kind)
             attempts = self._attempts[index]
             attempts[number] = replace(attempts[number], **{kind: record})
         if self.chunk.id is None:

@@ -92,6 +92,10 @@ class Job:
         self.attempts = wire.Attempts(self.folder)
         self.words_file = os.path.join(self.folder, "queue", "0.words")
 
+    def removed(self) -> bool:
+        """Whether the batch is gone."""
+        return not os.path.isdir(self.attempts.folder)
+
     def share_of_memory(self) -> int:
         """Bytes to set aside: what was asked for, else the share that goes with the CPUs."""
         if self.memory is not None:
@@ -163,6 +167,7 @@ class Dispatcher:
         """Work until the queue is empty."""
         try:
             while True:
+                self._drop_removed()
                 self._collect()
                 self._load()
                 self._start()
@@ -183,12 +188,24 @@ class Dispatcher:
             if entry is None:
                 continue
             job = Job(identifier, entry)
+            if job.removed():
+                os.unlink(self.queue.path(identifier))
+                continue
             self.jobs[identifier] = job
             self.waiting[identifier] = list(job.indices)
             for index, numbers in job.attempts.listing().items():
                 if index in job.indices:
                     self.waiting[identifier].remove(index)
                     self._take_stock(job, index, max(numbers))
+
+    def _drop_removed(self) -> None:
+        """Pass over jobs whose files somebody has removed; what runs of them is of no use."""
+        for identifier, job in self.jobs.items():
+            if job.removed():
+                self.waiting[identifier] = []
+                for index in job.indices:
+                    if self.running.pop((identifier, index), None) is not None:
+                        processes.kill_all(wire.run_id(job.folder, index))
 
     def _take_stock(self, job: Job, index: int, attempt: int, code: "int | None" = None) -> None:
         """See what became of an attempt that somebody has taken.
@@ -348,15 +365,13 @@ class Dispatcher:
             numbers = wire.Attempts(folder).listing().get(int(index))
         except FileNotFoundError:
             return wire.UNKNOWN  # its files were removed
-        if not numbers or "end" not in numbers[max(numbers)]:
-            words = wire.first_words(self._words_of(folder))
-            word = words.get((int(index), max(numbers))) if numbers else None
-            judged = wire.how_it_ended(None, word, 0.0) if word else None
-            return judged[0] if judged else None
-        attempt = max(numbers)
-        end = wire.Attempts(folder).read(int(index), attempt, "end")
-        word = wire.first_words(self._words_of(folder)).get((int(index), attempt))
-        judged = wire.how_it_ended(end, word, time.time() - end["time"])
+        if not numbers:
+            return None
+        end = wire.Attempts(folder).read(int(index), max(numbers), "end")
+        word = wire.first_words(self._words_of(folder)).get((int(index), max(numbers)))
+        if end is None and word is None:
+            return None
+        judged = wire.how_it_ended(end, word, time.time() - end["time"] if end else 0.0)
         return judged[0] if judged else None
 
     def _words_of(self, folder: str) -> bytes:

@@ -278,6 +278,8 @@ def alive(owner: "Mapping[str, Any]") -> bool:
 # --- a batch's files --------------------------------------------------------------------
 
 ATTEMPT_FILE = r"(\d+)\.(\d+)\.(start|end)$"  # compiled when used: an agent never does
+NOBODY: "dict[str, Any]" = {"host": "", "boot": "", "pid": 0, "started": None}
+"""An :func:`identity` that no process has."""
 
 
 class Attempts:
@@ -328,12 +330,28 @@ class Attempts:
         )
 
     def read(self, index: int, attempt: int, kind: str) -> "Any":
-        return read_json(self.path(index, attempt, kind))
+        try:
+            with open(self.path(index, attempt, kind), "rb") as file:
+                return attempt_record(file.read(), kind)
+        except FileNotFoundError:
+            return None
 
     def _write(self, index: int, attempt: int, kind: str, facts: "dict[str, Any]") -> bool:
         record = dict(facts, schema=SCHEMA, index=index, attempt=attempt)
         record["time"], record["clock"] = time.time(), monotonic_ns()
         return write_once(self.path(index, attempt, kind), canonical(record))
+
+
+def attempt_record(content: bytes, kind: str) -> "Any":
+    """What a ``.start`` or ``.end`` says.
+
+    After a power loss a name may be on disk without the content: nothing is synced here. Such a
+    start still says that somebody had begun, before this boot; such an end says nothing: ``None``.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
+    except ValueError:
+        return {"owner": NOBODY} if kind == "start" else None
 
 
 def attempts_of(names: "Iterable[str]") -> "dict[int, dict[int, set[str]]]":
