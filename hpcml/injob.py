@@ -292,7 +292,7 @@ class Sink:
                     self.window[: len(line)] = line
                     self.position = len(line)
                     return
-                except (OSError, ValueError, ImportError):
+                except (OSError, ValueError, ImportError, AttributeError):
                     self.plain, self.end = True, 0
             self._append(line)
         except OSError as error:

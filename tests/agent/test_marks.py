@@ -1,0 +1,543 @@
+"""What a job's own code calls: harmless outside a run, and in it nothing said is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hpcml
+from hpcml.agent import wire
+from hpcml.agent.events import Events
+from hpcml.job import Job
+from hpcml.timeline import Span, Story, tell
+from tests.agent.direct import Agent, Attempt, command, publish, run
+
+
+@pytest.fixture
+def outside(project: Path) -> Path:
+    """The current folder, in which nothing may appear."""
+    return project
+
+
+def job(script: Callable[..., str], code: str, **fields: Any) -> Attempt:
+    """Execute a script that has imported hpcml."""
+    return run(Job(script("import os, sys, hpcml\n" + textwrap.dedent(code)), **fields))
+
+
+def logged(ended: Attempt, name: str) -> list[Any]:
+    history = tell(ended.events, None).history
+    return [point.value for point in history.get(name, ())]
+
+
+# --- outside a run --------------------------------------------------------------------------------
+
+
+def test_outside_a_run_there_are_defaults(outside: Path) -> None:
+    p = hpcml.params(width=8, name="x")
+    assert (p.width, p["name"], dict(p)) == (8, "x", {"width": 8, "name": "x"})
+    assert hpcml.params() == {}
+    with pytest.raises(AttributeError, match="there is no parameter 'depth'"):
+        p.depth  # noqa: B018
+    assert hpcml.input_path("t2m", "here.zarr") == "here.zarr"
+    with pytest.raises(KeyError, match="no input 't2m'; the job has: none"):
+        hpcml.input_path("t2m")
+    assert hpcml.output_path("model.pt") == "model.pt"
+    assert list(outside.iterdir()) == []
+    assert hpcml.output_path("out/a/model.pt") == "out/a/model.pt"
+    assert (outside / "out/a").is_dir()
+
+
+def test_outside_a_run_nothing_is_recorded(outside: Path) -> None:
+    with hpcml.phase("train"), hpcml.phase("epoch"):
+        hpcml.log(step=1, samples=2, loss=float("nan"), other=object())
+    hpcml.describe(model="toy")
+
+    assert list(outside.iterdir()) == []
+
+
+def test_a_script_by_hand_works_without_anything_of_hpcml_but_itself(
+    script: Callable[..., str], outside: Path
+) -> None:
+    entry = script(
+        """
+        import sys
+        import hpcml
+        with hpcml.phase("train"):
+            hpcml.log(step=1, loss=0.5)
+        print(hpcml.params(width=8).width)
+        print(sorted({name.split(".")[0] for name in sys.modules} & {"pydantic", "click", "yaml"}))
+        """
+    )
+    done = subprocess.run([sys.executable, entry], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "8\n[]\n" and done.stderr == ""
+    assert [path.name for path in outside.iterdir()] == [entry]
+
+
+def test_an_exception_passes_through_a_phase(outside: Path) -> None:
+    with pytest.raises(ZeroDivisionError), hpcml.phase("train"):
+        _ = 1 / 0
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+def test_parameters_of_the_job_go_before_defaults(script: Callable[..., str]) -> None:
+    code = "print(dict(hpcml.params(width=8, depth=2)), dict(hpcml.params()))"
+
+    ended = job(script, code, params={"width": 64})
+
+    assert ended.stdout == "{'width': 64, 'depth': 2} {'width': 64}\n"
+
+
+def test_an_unknown_parameter_raises_and_names_the_known_ones(script: Callable[..., str]) -> None:
+    """Submitting refuses it where it can see the call; here it cannot."""
+    code = "known = dict(width=8, depth=2)\nhpcml.params(**known)"
+
+    ended = job(script, code, params={"widht": 64})
+
+    assert ended.code == 1
+    message = "the job sets the parameter 'widht', but hpcml.params() here knows depth, width"
+    assert message in ended.stderr
+
+
+def test_paths_in_a_run(script: Callable[..., str], tmp_path: Path) -> None:
+    data = tmp_path / "t 2 m"
+    data.write_text("x")
+    code = """
+    os.chdir("/")
+    print(hpcml.input_path("t2m"), hpcml.input_path("other", "default"))
+    open(hpcml.output_path("out/model.pt"), "w").write("weights")
+    try:
+        hpcml.input_path("t2n")
+    except KeyError as error:
+        print(error)
+    """
+    ended = job(script, code, inputs={"t2m": str(data)}, outputs=["out/model.pt"])
+
+    assert ended.stdout == f"{data} default\n\"no input 't2n'; the job has: t2m\"\n"
+    assert (ended.work / "out/model.pt").read_text() == "weights"
+
+
+# --- log ------------------------------------------------------------------------------------------
+
+HOSTILE = r"""
+class Tensor:  # as torch's and numpy's scalars
+    def __float__(self): return 0.25
+class Vector:
+    def __float__(self): raise ValueError("only one element")
+    def __str__(self): return "[1 2]"
+class Nothing:
+    def __float__(self): raise RuntimeError
+    def __str__(self): raise RuntimeError
+class Number(float):
+    def __repr__(self): return "0.5 apples"
+import decimal
+hpcml.log(step=0, a=float("nan"), b=float("inf"), c=-float("inf"))
+hpcml.log(step=1, a=Tensor(), b=Vector(), c=Nothing())
+hpcml.log(step=Tensor(), samples=Vector(), a=Number(0.5), b=decimal.Decimal("0.5"))
+hpcml.log(a=10 ** 30, b=True, c=None, d="best\n\"yet\" ü \udcff")
+hpcml.log(step=-1, **{"a % b": 1.0, "ü\n\"": 2.0, "%s%d": 3.0})
+hpcml.log(step=2 ** 70, samples=3, a=1e-320)
+hpcml.log()
+hpcml.log(step=3)
+hpcml.log(step=4, long="x" * 1000000)
+hpcml.describe(a=Vector(), b=None, c=1.5, d=[1])
+hpcml.describe(b=2)
+with hpcml.phase("100 % ü\n\"q\""):
+    hpcml.log(samples=5)
+print("alive")
+"""
+
+
+def test_log_takes_whatever_it_is_given(script: Callable[..., str]) -> None:
+    ended = job(script, HOSTILE)
+
+    assert ended.stdout == "alive\n" and ended.stderr == ""
+    story = tell(ended.events, None)
+    a = [point.value for point in story.history["a"]]
+    assert a[0] != a[0] and a[1:] == [0.25, 0.5, 10**30, 1e-320]
+    assert [p.value for p in story.history["b"]] == [float("inf"), "[1 2]", 0.5, True]
+    assert story.history["c"][1].value == "<Nothing that has no text>"
+    assert story.history["d"][0].value == 'best\n"yet" ü \udcff'
+    assert story.history["a"][2].step == 0.25
+    assert story.history["a % b"][0].value == 1.0 and story.history["%s%d"][0].value == 3.0
+    assert story.history['ü\n"'][0].step == -1
+    assert story.history["a"][-1].step == 2**70
+    assert len(story.history["long"][0].value) == 1000000
+    assert story.described == {"a": "[1 2]", "b": 2, "c": 1.5, "d": "[1]"}
+    assert story.timeline.samples == {'100 % ü\n"q"': 5}
+
+
+def test_threads_lose_nothing(script: Callable[..., str]) -> None:
+    code = """
+    import threading
+    def work(name):
+        for step in range(2000):
+            with hpcml.phase(name):
+                hpcml.log(step=step, **{name: 0.5})
+    threads = [threading.Thread(target=work, args=("t%d" % n,)) for n in range(10)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    """
+    story = tell(job(script, code).events, None)
+
+    for n in range(10):
+        assert [point.step for point in story.history[f"t{n}"]] == list(range(2000))
+    assert len(story.timeline.spans) == 20000
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_lose_nothing(script: Callable[..., str], method: str) -> None:
+    code = f"""
+    import multiprocessing
+    def work(name):
+        for step in range(500):
+            hpcml.log(step=step, **{{name: 0.5}})
+    if __name__ == "__main__":
+        hpcml.log(step=0, parent=1.0)
+        context = multiprocessing.get_context({method!r})
+        children = [context.Process(target=work, args=("c%d" % n,)) for n in range(4)]
+        [child.start() for child in children]
+        work("parent")
+        [child.join() for child in children]
+    """
+    story = tell(job(script, code).events, None)
+
+    assert [point.step for point in story.history["parent"]] == [0, *range(500)]
+    for n in range(4):
+        assert [point.step for point in story.history[f"c{n}"]] == list(range(500))
+
+
+def test_a_hundred_thousand_points(script: Callable[..., str]) -> None:
+    code = "for step in range(100000): hpcml.log(step=step, loss=step / 7)"
+
+    ended = job(script, code)
+
+    assert logged(ended, "loss") == [step / 7 for step in range(100000)]
+    data = (ended.folder / "events.jsonl").read_bytes()
+    assert b"\0" not in data and data.endswith(b"}\n")
+    assert all(json.loads(line) for line in data.splitlines())
+
+
+def test_what_was_logged_survives_sigkill(script: Callable[..., str]) -> None:
+    code = "for step in range(5000): hpcml.log(step=step, loss=0.5)\nos.kill(os.getpid(), 9)"
+
+    ended = job(script, code)
+
+    assert ended.end["signal"] == 9
+    assert len(logged(ended, "loss")) == 5000
+
+
+def test_what_was_logged_survives_the_agents_end(script: Callable[..., str]) -> None:
+    """Nobody tidies up: readers pass over what was reserved and not used."""
+    agent = Agent(
+        publish(
+            Job(
+                script(
+                    "import hpcml, time\nhpcml.log(step=1, loss=0.5)\n"
+                    "print('ready', flush=True)\ntime.sleep(60)"
+                )
+            )
+        )
+    )
+    agent.await_line("ready")
+    agent.process.kill()
+    agent.process.communicate(timeout=10)
+
+    data = (agent.batch / "0" / "events.jsonl").read_bytes()
+    assert b"\0" in data
+    assert logged(Attempt(agent.batch, 0), "loss") == [0.5]
+
+
+# --- files that cannot be written -----------------------------------------------------------------
+
+
+def test_a_full_disk_costs_events_never_the_run(script: Callable[..., str]) -> None:
+    """A limit on the size of files stands for it: writing fails in the same places."""
+    code = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+    for step in range(5000):
+        hpcml.log(step=step, loss=0.5)
+        with hpcml.phase("p"):
+            pass
+    hpcml.describe(model="toy")
+    print("went on")
+    """
+    ended = job(script, code)
+
+    assert (ended.code, ended.stdout) == (0, "went on\n")
+    assert ended.stderr == "hpcml: no more events can be recorded: [Errno 27] File too large\n"
+    kept = logged(ended, "loss")
+    assert 50 < len(kept) < 500, "what fitted is there"
+    assert ended.event("end")["exit_code"] == 0
+
+
+def test_a_full_disk_that_holds_stderr_too(script: Callable[..., str]) -> None:
+    code = """
+    import resource
+    os.write(2, b"x" * 5000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    for step in range(1000):
+        hpcml.log(step=step, loss=0.5)
+    print("went on")
+    """
+    ended = job(script, code)
+
+    assert (ended.code, ended.stdout, ended.stderr) == (0, "went on\n", "x" * 5000)
+
+
+@pytest.mark.parametrize(
+    "obstacle",
+    [
+        "os.posix_fallocate = refuse",
+        "del os.posix_fallocate",
+        "import mmap; mmap.mmap = refuse",
+        "import fcntl; fcntl.lockf = refuse",
+        "sys.modules['mmap'] = None",
+    ],
+)
+def test_where_no_window_can_be_had_lines_are_written(
+    script: Callable[..., str], obstacle: str
+) -> None:
+    """File systems without mmap, allocation or locks; Pythons built without the modules."""
+    code = f"""
+    def refuse(*_, **__):
+        raise OSError(95, "Operation not supported")
+    {obstacle}
+    for step in range(300):
+        hpcml.log(step=step, loss=0.5)
+    pid = os.fork()
+    if pid == 0:
+        hpcml.log(step=300, loss=0.5)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    """
+    ended = job(script, code)
+
+    assert ended.stderr == ""
+    assert len(logged(ended, "loss")) == 301
+
+
+def test_windows_and_plain_lines_mix(script: Callable[..., str]) -> None:
+    """Some processes have windows, others write lines, and the agent writes its own."""
+    code = """
+    import signal
+    children = []
+    for n in range(6):
+        pid = os.fork()
+        if pid == 0:
+            if n % 2:
+                hpcml.injob._sink.plain = True
+            for step in range(1000):
+                hpcml.log(step=step, **{"c%d" % n: 0.5})
+                if step % 100 == 0:
+                    os.kill(os.getppid(), signal.SIGUSR1) if n == 0 else None
+            os._exit(0)
+        children.append(pid)
+    [os.waitpid(pid, 0) for pid in children]
+    """
+    code = "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: None)\n" + textwrap.dedent(code)
+    ended = job(script, code)
+
+    assert ended.code == 0, ended.stderr
+    history = tell(ended.events, None).history
+    for n in range(6):
+        assert [point.step for point in history[f"c{n}"]] == list(range(1000)), n
+
+
+def test_tidying_keeps_every_whole_line(tmp_path: Path) -> None:
+    """A torn line, left by a killed process, takes no other with it."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(
+        b'{"e":"start","m":1}\n'
+        + b"\0" * 50
+        + b'{"e":"a","m":2}\n{"e":"to'
+        + b"\0" * 4000
+        + b'{"e":"b","m":3}\n{"e":"c","m":4}\n'
+        + b"\0" * 10
+        + b'3\n"x"\n'
+    )
+    events = Events(str(path))
+
+    events.tidy()
+
+    kept = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [event["e"] for event in kept] == ["start", "a", "b", "c"]
+    assert events.lost == 0 and path.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in tmp_path.iterdir() if p.name[0] == "."] == []
+
+
+def test_a_line_after_a_torn_one_starts_anew(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"e":"to')
+
+    wire.append_line(str(path), {"e": "next"})
+
+    assert list(wire.parse_lines(path.read_bytes())) == [{"e": "next"}]
+
+
+# --- the story ------------------------------------------------------------------------------------
+
+
+def story_of(*events: dict[str, Any], asked: float | None = None) -> Story:
+    return tell([{"t": 100.0, **event} for event in events], asked)
+
+
+START = {"e": "start", "m": 10 * 10**9, "t": 1000.0, "host": "here", "run": "x"}
+
+
+def at(second: float, kind: str, **fields: Any) -> dict[str, Any]:
+    return {"e": kind, "m": int(second * 1e9), **fields}
+
+
+def begin(second: float, name: str) -> dict[str, Any]:
+    return at(second, "begin", phase=name)
+
+
+def finish(second: float, name: str) -> dict[str, Any]:
+    return at(second, "finish", phase=name)
+
+
+def test_nested_phases() -> None:
+    story = story_of(
+        START,
+        at(11, "command"),
+        begin(12, "a"),
+        begin(13, "b"),
+        finish(14, "b"),
+        begin(15, "b"),
+        finish(17, "b"),
+        finish(18, "a"),
+        at(20, "end"),
+        asked=997.0,
+    )
+
+    line = story.timeline
+    assert (line.queue, line.setup, line.command) == (3.0, 1.0, 9.0)
+    assert line.phases == {"a": 6.0, "b": 3.0}
+    assert line.spans == (
+        Span("a", 1002.0, 6.0, True, 0),
+        Span("b", 1003.0, 1.0, True, 1),
+        Span("b", 1005.0, 2.0, True, 1),
+    )
+    assert story.host == {"host": "here"}
+
+
+def test_unfinished_phases_last_until_the_last_event() -> None:
+    spans = story_of(START, begin(11, "a"), begin(12, "b"), at(15, "end")).timeline.spans
+
+    assert [(s.name, s.seconds, s.complete) for s in spans] == [
+        ("a", 4.0, False),
+        ("b", 3.0, False),
+    ]
+
+
+def test_a_phase_within_itself_counts_once() -> None:
+    line = story_of(
+        START,
+        begin(11, "a"),
+        begin(12, "a"),
+        at(12.5, "log", samples=5, v={}),
+        finish(13, "a"),
+        finish(15, "a"),
+    ).timeline
+
+    assert line.phases == {"a": 4.0} and line.samples == {"a": 5}
+    assert line.samples_per_second == {"a": 1.25}
+
+
+def test_phases_that_overlap_without_nesting() -> None:
+    """Two threads."""
+    line = story_of(
+        START, begin(11, "a"), begin(12, "b"), finish(13, "a"), finish(15, "b")
+    ).timeline
+
+    assert line.phases == {"a": 2.0, "b": 3.0}
+
+
+def test_a_phase_whose_beginning_was_lost_is_passed_over() -> None:
+    assert story_of(START, finish(11, "a"), at(12, "end")).timeline.spans == ()
+
+
+def test_of_two_attempts_the_last_one_counts() -> None:
+    again = {**START, "m": 30 * 10**9, "t": 1020.0}
+    story = story_of(
+        START,
+        begin(11, "a"),
+        at(12, "log", step=1, v={"x": 1}),
+        again,
+        begin(31, "b"),
+        at(32, "log", step=1, v={"x": 2}),
+        finish(33, "b"),
+    )
+
+    assert story.timeline.phases == {"b": 2.0}
+    assert [point.value for point in story.history["x"]] == [2]
+
+
+def test_a_reboot_between_attempts_sets_the_monotonic_clock_back() -> None:
+    again = {**START, "m": 1 * 10**9, "t": 5000.0}
+    story = story_of(START, begin(11, "a"), again, begin(2, "b"), finish(4, "b"))
+
+    assert story.timeline.spans == (Span("b", 5001.0, 2.0, True, 0),)
+
+
+def test_events_out_of_order() -> None:
+    """Several processes fill windows of their own."""
+    story = story_of(
+        START,
+        finish(13, "a"),
+        at(14, "log", step=2, v={"x": 2}),
+        begin(11, "a"),
+        at(12, "log", step=1, v={"x": 1}),
+    )
+
+    assert story.timeline.phases == {"a": 2.0}
+    assert [point.step for point in story.history["x"]] == [1, 2]
+
+
+def test_a_step_of_the_wall_clock_does_not_show() -> None:
+    """An hour back, within a phase."""
+    story = story_of(START, begin(11, "a"), {**at(12, "signal"), "t": -2600.0}, finish(13, "a"))
+
+    assert story.timeline.spans == (Span("a", 1001.0, 2.0, True, 0),)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"m": 11, "e": "log", "v": {"x": 1}, "samples": "many"},
+        {"m": 11, "e": "log", "v": {"x": 1}, "samples": None},
+        {"m": 11, "e": "log", "v": {"x": 1}, "samples": float("nan")},
+        {"m": 11, "e": "unheard-of"},
+        {"e": "no clock"},
+        {},
+    ],
+)
+def test_strange_events_do_no_harm(event: dict[str, Any]) -> None:
+    story = story_of(START, begin(11, "a"), event, finish(13, "a"))
+
+    assert story.timeline.phases == {"a": 2.0} and story.timeline.samples == {}
+
+
+def test_without_a_beginning_there_is_no_story() -> None:
+    assert tell([], None) == Story(tell([], None).timeline, {}, {}, {})
+    assert story_of(begin(11, "a")).timeline.spans == ()
+
+
+def test_a_command_that_knows_nothing_of_hpcml_has_a_timeline_too() -> None:
+    line = tell(run(command("/bin/true")).events, None).timeline
+
+    assert line.setup is not None and 0 < line.setup < 10
+    assert line.command is not None and 0 < line.command < 10
+    assert os.sep not in str(line)
