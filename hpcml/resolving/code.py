@@ -219,7 +219,8 @@ def _how_to_ignore(name: str, in_git: bool) -> str:
     line = line.replace("\\", "[\\\\]")
     if not in_git:
         return f'add the line "{line}" to {IGNORE_FILE}.'
+    path = f":(literal){name}" if set(name) & set("*?[\\:") else name
     return (
-        f'add the line "{line}" to .gitignore (and `git rm -r --cached {shlex.quote(name)}` if it '
-        f"is tracked), or to {IGNORE_FILE}."
+        f'add the line "{line}" to .gitignore (and `git rm -r --cached -- {shlex.quote(path)}` if '
+        f"it is tracked), or to {IGNORE_FILE}."
     )
