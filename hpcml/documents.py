@@ -33,7 +33,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], Lines]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path} cannot be read: {error}") from error
+        raise ProfileError(f"{path} cannot be read: {error}", "Mend or move the file.") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)

@@ -17,19 +17,19 @@ class HpcmlError(Exception):
         What to do about it.
     """
 
-    def __init__(self, problem: str, advice: str = "") -> None:
+    def __init__(self, problem: str, advice: str) -> None:
         super().__init__(problem, advice)
         self.problem = problem
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.problem}\n  {self.advice}" if self.advice else self.problem
+        return f"{self.problem}\n  {self.advice}"
 
 
 class JobError(HpcmlError):
     """A job says something that cannot be meant; ``field`` names where."""
 
-    def __init__(self, field: str, problem: str, advice: str = "") -> None:
+    def __init__(self, field: str, problem: str, advice: str) -> None:
         super().__init__(f"{field}: {problem}", advice)
         self.field = field
 

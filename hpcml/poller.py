@@ -228,7 +228,12 @@ class BatchView:
         found = self.connection.queue.find([self.chunk.name]) if intents else {}
         if not found:
             return False
-        note_queued(self.folder, found[self.chunk.name], self.connection, intents[0].mtime)
+        self.asked = intents[0].mtime
+        self.chunk = replace(self.chunk, id=found[self.chunk.name])
+        try:
+            note_queued(self.folder, found[self.chunk.name], self.connection, self.asked)
+        except TransportError:
+            return True  # looking works on a full disk, too; another look writes it down
         batch = load_outbox(self.id)
         if batch is not None and not outbox_owner_alive(batch):
             batch.forget()
@@ -256,8 +261,8 @@ def look(views: Sequence[BatchView]) -> None:
     for view in live:
         with view.lock:
             status = statuses.get(view.chunk.name, JobStatus())
+            known = view.chunk.id
             if not view.judge(status):
-                known = view.chunk.id
                 view.read_files()  # it may have ended between the two looks
                 if view.chunk.id != known:
                     status = _poll([view]).get(view.chunk.name, JobStatus())

@@ -384,7 +384,9 @@ def _is_final(run: Run) -> bool:
     if seen is None or seen.state.final:
         return seen is not None
     if view.stuck:
-        raise RunStateError(f"{run.id} would wait for ever: {seen.reason}")
+        raise RunStateError(
+            f"{run.id} would wait for ever: {seen.reason}", f"`hpcml resume {run.id}` goes on."
+        )
     return False
 
 

@@ -15,7 +15,7 @@ from typing import overload
 from hpcml.agent import wire
 from hpcml.batch import Batch, load_outbox, new_batch, outbox_owner_alive
 from hpcml.connection import Connection, bind, connect
-from hpcml.errors import CodeError, JobError, RunStateError, UnresolvedError
+from hpcml.errors import CodeError, JobError, QueueError, RunStateError, UnresolvedError
 from hpcml.job import Job
 from hpcml.library import put_library
 from hpcml.planning import Plan, make_plan
@@ -100,7 +100,7 @@ def submit(
         The site cannot be reached or does not take the job; ``hpcml resume`` goes on.
     """
     if max_running is not None and (isinstance(max_running, bool) or max_running < 1):
-        raise JobError("max_running", f"{max_running!r} is no number from 1 up")
+        raise JobError("max_running", f"{max_running!r} is no number from 1 up", "Leave it out: no limit.")
     connection = connect(site, reload=True)
     waits_for = _runs_before(after, connection)
     several = isinstance(job, Sequence) and not isinstance(job, str)
@@ -211,7 +211,11 @@ def queue(batch: Batch, connection: Connection) -> None:
     asked = connection.files.now()
     intent = wire.canonical({"owner": batch.owner, "time": asked})
     connection.files.put({f"{batch.folder}/queue/0.intent": intent})
-    (identifier,) = connection.queue.submit([batch.chunk])
+    try:
+        (identifier,) = connection.queue.submit([batch.chunk])
+    except QueueError:  # refused: there is nothing to wait for
+        connection.files.remove([f"{batch.folder}/queue/0.intent"])
+        raise
     return note_queued(batch.folder, identifier, connection, asked)
 
 
@@ -251,15 +255,16 @@ def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection)
     """Ids of the runs to wait for; they must be in the site's queue already, or over."""
     ids = []
     for item in [after] if isinstance(after, Run | str) else after:
-        run = attach(item) if isinstance(item, str) else item
+        run = attach(item, connection.site.name) if isinstance(item, str) else item
         if run.site != connection.site.name:
             raise JobError(
                 "after",
                 f"{run.id} is on {run.site}, not on {connection.site.name}",
                 "Wait for it, then submit.",
             )
-        batch = run.id.rpartition(".")[0]
-        if connection.files.list(f"runs/{batch}/queue") is None:
+        folder = f"runs/{run.id.rpartition('.')[0]}"
+        queue = {entry.name for entry in connection.files.list(f"{folder}/queue") or ()}
+        if "0.json" not in queue and not connection.files.list(f"{folder}/attempts"):
             raise JobError("after", f"{run.id} is not in the queue", f"hpcml resume {run.id}")
         ids.append(run.id)
     return ids

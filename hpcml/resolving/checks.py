@@ -32,7 +32,8 @@ def text(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise JobError(field, f"{value!r} is not text", "Write it as a string.")
     if "\0" in value:
-        raise JobError(field, "it holds a NUL character, which no command line can carry")
+        problem = "it holds a NUL character, which no command line can carry"
+        raise JobError(field, problem, "Leave it out, or put such data into a file.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

@@ -97,7 +97,9 @@ def _base(explicit: str | None) -> Path:
         there = base.is_dir()
     except OSError as error:
         where = explicit or "the current folder"
-        raise JobError("code", f"{where} cannot be used: {error.strerror}") from error
+        raise JobError(
+            "code", f"{where} cannot be used: {error.strerror}", "Give another folder."
+        ) from error
     if not there:
         raise JobError("code", f"{base} is not a folder", "Give the folder with the job's code.")
     checks.text("code", str(base))
@@ -123,7 +125,8 @@ def _script(text: str, base: Path, explicit: str | None) -> Entry:
         root = root or str(base)
     if not path.is_relative_to(base):
         if explicit:
-            raise JobError("entry", f"{path} is not in the folder {base} that code names")
+            problem = f"{path} is not in the folder {base} that code names"
+            raise JobError("entry", problem, "Give a script within it, or another folder.")
         base = path.parent
     target = str(path.relative_to(base))
     if path.suffix == ".py":

@@ -47,7 +47,7 @@ def digest_input(name: str, path: Path, *, long_reads: bool) -> tuple[str | None
         _refuse_special(field, files)
         return _digest(path, files, long_reads)
     except (OSError, UnicodeEncodeError) as error:
-        raise JobError(field, f"{path} cannot be read: {error}") from error
+        raise JobError(field, f"{path} cannot be read: {error}", "Mend or leave it out.") from error
 
 
 def _refuse_special(field: str, files: list[tuple[str, str]]) -> None:

@@ -81,7 +81,11 @@ class Scheduler(Protocol):
     def __init__(self, site: Site, binding: Binding, files: Transport) -> None: ...
 
     def submit(self, chunks: Sequence[Chunk]) -> list[str]:
-        """Queue chunks; ids in the same order."""
+        """Queue chunks; ids in the same order.
+
+        QueueError says that the queue has certainly not taken them; after any other error it may
+        have.
+        """
         ...
 
     def find(self, names: Sequence[str]) -> dict[str, str]:

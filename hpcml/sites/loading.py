@@ -50,7 +50,8 @@ def load_site(name: str) -> Site:
 def _read(name: str, inner: tuple[str, ...], asked: str = "") -> tuple[dict[str, Any], Lines, Path]:
     path = _find(name, asked)
     if name in inner:
-        raise ProfileError(f"{path}: it extends itself by way of {' → '.join(inner)}")
+        chain = " → ".join(inner)
+        raise ProfileError(f"{path}: it extends itself by way of {chain}", "Break the circle.")
     content, lines = read_document(path)
     base = content.pop("extends", None)
     if base is not None:

@@ -12,7 +12,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hpcml.agent import wire
@@ -33,16 +34,12 @@ class ProcessScheduler:
     def __init__(self, site: Site, binding: Binding, files: Transport) -> None:
         self.site, self.binding, self.files = site, binding, files
         self.queue = wire.QueueFolder(binding.workspace)
-        os.makedirs(self.queue.folder, mode=0o700, exist_ok=True)
+        with self._told("Free some space."):
+            os.makedirs(self.queue.folder, mode=0o700, exist_ok=True)
 
     def submit(self, chunks: Sequence[Chunk]) -> list[str]:
-        try:
+        with self._told("Nothing was lost: free some space, then `hpcml resume` the run."):
             ids = [self._enqueue(chunk) for chunk in chunks]
-        except OSError as error:
-            raise QueueError(
-                f"{self.site.name}: the queue in {self.queue.folder} cannot be written: {error}",
-                "Nothing was lost: free some space, then `hpcml resume` the run.",
-            ) from error
         self.wake()
         return ids
 
@@ -60,30 +57,15 @@ class ProcessScheduler:
 
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> None:
         path = os.path.join(self.binding.workspace, chunk.folder, "queue", "0.words")
-        wire.append_line(
-            path,
-            {
-                "index": index,
-                "attempt": attempt,
-                "state": str(word.state),
-                "reason": word.reason,
-                "time": time.time(),
-            },
-        )
+        said = {"state": str(word.state), "reason": word.reason, "time": time.time()}
+        with self._told("Free some space."):
+            wire.append_line(path, {"index": index, "attempt": attempt, **said})
 
     def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
         folder = os.path.join(self.binding.workspace, chunk.folder)
-        words, attempts = os.path.join(folder, "queue", "0.words"), wire.Attempts(folder)
-        for index in indices:
-            if attempts.refuse(index, 1, wire.CANCELLED, "cancelled before it started"):
-                continue
-            attempt = max(attempts.listing()[index])
-            start = attempts.read(index, attempt, "start")
-            if "refused" in start or attempts.read(index, attempt, "end") is not None:
-                continue
-            # The request first: whoever sees the signal must find out why it was sent.
-            wire.append_line(words, {"index": index, "request": "cancel", "time": time.time()})
-            wire.terminate(start["owner"])
+        with self._told("Free some space, then cancel again."):
+            for index in indices:
+                self._cancel(folder, index)
         self.wake()
 
     def wake(self) -> None:
@@ -102,7 +84,10 @@ class ProcessScheduler:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 return
-            raise QueueError(f"{self.queue.lock} cannot be locked: {error}") from error
+            raise QueueError(
+                f"{self.queue.lock} cannot be locked: {error}",
+                "Put the workspace on a file system with locks (settings: sites.local.workspace).",
+            ) from error
         if any(self.queue.entry(job) for job in self.queue.jobs()):
             self._start_dispatcher()
 
@@ -113,10 +98,36 @@ class ProcessScheduler:
         # Python, isolated; its environment goes on to every agent, so next to nothing is in it.
         argv = [self.binding.agent_python, "-I", "-S", library, "dispatch", workspace]
         environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
-        done = subprocess.run(argv, env=environment, capture_output=True, cwd="/", check=False)
+        advice = "The queue itself is not lost: with the cause gone, any command starts it."
+        try:
+            done = subprocess.run(argv, env=environment, capture_output=True, cwd="/", check=False)
+        except OSError as error:  # as a shell would say it
+            raise CommandError(argv, 127, str(error), advice) from error
         if done.returncode:
             output = (done.stdout + done.stderr).decode(errors="replace")
-            raise CommandError(argv, done.returncode, output, "The queue itself is not lost.")
+            raise CommandError(argv, done.returncode, output, advice)
+
+    @contextmanager
+    def _told(self, advice: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise QueueError(
+                f"{self.site.name}: the queue in {self.queue.folder} cannot be written: {error}",
+                advice,
+            ) from error
+
+    def _cancel(self, folder: str, index: int) -> None:
+        words, attempts = os.path.join(folder, "queue", "0.words"), wire.Attempts(folder)
+        if attempts.refuse(index, 1, wire.CANCELLED, "cancelled before it started"):
+            return
+        attempt = max(attempts.listing()[index])
+        start = attempts.read(index, attempt, "start")
+        if "refused" in start or attempts.read(index, attempt, "end") is not None:
+            return
+        # The request first: whoever sees the signal must find out why it was sent.
+        wire.append_line(words, {"index": index, "request": "cancel", "time": time.time()})
+        wire.terminate(start["owner"])
 
     def _enqueue(self, chunk: Chunk) -> str:
         folder = os.path.join(self.binding.workspace, chunk.folder)
