@@ -1,4 +1,4 @@
-"""CPU time of whole process trees, daemons included, and ratios that a busy machine leaves alone."""
+"""CPU time of whole process trees, and ratios that a busy machine leaves alone."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcml.errors import ProfileError
-from hpcml.library import library
+from hpcml.library import library_name
 from hpcml.schedulers import Scheduler, load_scheduler
 from hpcml.settings import Binding, config_folder, data_folder, load_settings
 from hpcml.sites import Site, load_site
@@ -99,7 +99,7 @@ def bind(site: Site) -> Binding:
         workspace=str(Path(workspace).expanduser().absolute()),
         python=(yours and yours.python) or sys.executable,
         agent_python=site.python or sys.executable,
-        library=library().name,
+        library=library_name(),
         account=yours.account if yours else None,
         user=yours.user if yours else None,
         environment={key: os.environ[key] for key in INHERITED if key in os.environ},

@@ -141,7 +141,8 @@ def log(step: "int | None" = None, samples: "int | None" = None, **values: "Any"
     if _emit is None:
         return
     try:
-        template = _templates.get(tuple(values)) or _template(tuple(values))
+        names = tuple(values)
+        template = _templates.get(names) or _template(names)
         for value in values.values():
             if value.__class__ is not float or value - value != 0.0:  # not finite
                 raise TypeError
@@ -260,43 +261,47 @@ class Sink:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lock = threading.Lock()
         self.forget()
 
     def forget(self) -> None:
         """Start with no window (in a forked child: the parent's is not ours)."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal's handler may log while its thread holds it
         self.pid = os.getpid()
         self.window: "mmap.mmap | None" = None
-        self.position, self.end = 0, 0
         self.size = WINDOW[0]
         self.plain = False
 
     def write(self, line: bytes) -> None:
         """Append one line (bytes ending in a newline)."""
-        if _FORK_UNSEEN and self.pid != os.getpid():
-            self.forget()  # and the lock, which a thread of the parent may have held
-        with self.lock:
-            position = self.position
-            end = position + len(line)
-            if end > self.end:
-                return self._elsewhere(line)
-            self.window[position:end] = line  # type: ignore[index]
-            self.position = end
-
-    def _elsewhere(self, line: bytes) -> None:
+        window = self.window
         try:
-            if not self.plain and len(line) <= self.size:
-                try:
-                    self.window = self._reserve()
-                    self.window[: len(line)] = line
-                    self.position = len(line)
-                    return
-                except (OSError, ValueError, ImportError, AttributeError):
-                    self.plain, self.end = True, 0
-            self._append(line)
-        except OSError as error:
-            _give_up("hpcml: no more events can be recorded: %s\n" % error)
+            # One step of the interpreter: no other thread and no signal's handler comes between.
+            window.write(line)  # type: ignore[union-attr]
+        except (AttributeError, ValueError):  # there is no window, or it is full
+            self._elsewhere(line, window)
+
+    def write_as_who_i_am(self, line: bytes) -> None:
+        """Append one line where a fork goes unseen."""
+        if self.pid != os.getpid():
+            self.forget()
+        self.write(line)
+
+    def _elsewhere(self, line: bytes, full: "mmap.mmap | None") -> None:
+        with self.lock:
+            if self.window is not full:  # another thread has just made one
+                return self.write(line)
+            try:
+                if not self.plain and len(line) <= self.size:
+                    try:
+                        window = self._reserve()
+                        window.write(line)
+                        self.window = window
+                        return
+                    except (OSError, ValueError, ImportError, AttributeError):
+                        self.plain = True
+                self._append(line)
+            except OSError as error:
+                _give_up("hpcml: no more events can be recorded: %s\n" % error)
 
     def _append(self, line: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -319,7 +324,7 @@ class Sink:
             start = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
             os.posix_fallocate(descriptor, start, self.size)
             window = mmap.mmap(descriptor, self.size, offset=start)
-            self.end, self.size = self.size, WINDOW[1]
+            self.size = WINDOW[1]
             return window
         finally:
             os.close(descriptor)  # and with it the lock
@@ -348,13 +353,14 @@ def _drop(line: bytes) -> None:
     """What becomes of events when they cannot be recorded."""
 
 
-_FORK_UNSEEN = not hasattr(os, "register_at_fork")
 # (An annotated name cannot be `global` in Python 3.6.)
 _run = None  # type: _Given | None
 _sink = None  # type: Sink | None
 _emit = None  # type: Callable[[bytes], None] | None
 if os.environ.get("HPCML_BATCH"):
     _sink = Sink(os.path.join(os.environ["HPCML_BATCH"], os.environ["HPCML_INDEX"], "events.jsonl"))
-    _emit = _sink.write
-    if not _FORK_UNSEEN:
+    if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_sink.forget)  # novm
+        _emit = _sink.write
+    else:  # Python 3.6
+        _emit = _sink.write_as_who_i_am

@@ -29,15 +29,37 @@ sys.exit(main(sys.argv[1:]))
 SITE_SIDE = ("__main__.py", "hpcml/__init__.py", "hpcml/injob.py", "hpcml/agent/")
 
 
-@cache
+def library_name() -> str:
+    """The archive's file name, which holds its digest."""
+    inside = _inside()
+    return inside.name if inside else _contents()[0]
+
+
 def library() -> Path:
-    """The archive in the cache, made if it is not there; its name holds its digest.
+    """The archive in the cache, made if it is not there.
 
     Inside a job hpcml itself was imported from such an archive: then it is that one.
     """
+    inside = _inside()
+    if inside:
+        return inside
+    name, files = _contents()
+    path = cache_folder() / "lib" / name
+    if not path.exists():
+        private_folder(path.parent)
+        wire.publish(str(path), _archive({**files, **_compiled(files)}))
+    return path
+
+
+def _inside() -> Path | None:
+    """The archive that this hpcml was imported from, if it was."""
     loader = wire.__spec__.loader
-    if isinstance(loader, zipimport.zipimporter):
-        return Path(loader.archive)
+    return Path(loader.archive) if isinstance(loader, zipimport.zipimporter) else None
+
+
+@cache
+def _contents() -> tuple[str, dict[str, bytes]]:
+    """Name and files of the archive, as the package was when it was first asked for."""
     files = {"__main__.py": MAIN}
     package = Path(__file__).parent
     for folder, folders, names in os.walk(package):
@@ -48,11 +70,7 @@ def library() -> Path:
                 files[f"hpcml/{path.relative_to(package)}"] = path.read_bytes()
     rows = [(name, "file", wire.sha256(content)) for name, content in files.items()]
     rows.append(("bytecode", "file", importlib.util.MAGIC_NUMBER.hex()))
-    path = cache_folder() / "lib" / f"hpcml-{wire.tree_digest(rows)[:16]}.pyz"
-    if not path.exists():
-        private_folder(path.parent)
-        wire.publish(str(path), _archive({**files, **_compiled(files)}))
-    return path
+    return f"hpcml-{wire.tree_digest(rows)[:16]}.pyz", files
 
 
 def put_library(files: Transport, name: str | None = None) -> None:

@@ -17,7 +17,7 @@ from hpcml.batch import Batch, load_outbox, new_batch, outbox_owner_alive
 from hpcml.connection import Connection, bind, connect
 from hpcml.errors import CodeError, JobError, QueueError, RunStateError, UnresolvedError
 from hpcml.job import Job
-from hpcml.library import put_library
+from hpcml.library import library, put_library
 from hpcml.planning import Plan, make_plan
 from hpcml.poller import INTENT_PATIENCE, BatchView, note_queued
 from hpcml.resolving import Snapshot, resolve, resolve_with_code
@@ -100,7 +100,8 @@ def submit(
         The site cannot be reached or does not take the job; ``hpcml resume`` goes on.
     """
     if max_running is not None and (isinstance(max_running, bool) or max_running < 1):
-        raise JobError("max_running", f"{max_running!r} is no number from 1 up", "Leave it out: no limit.")
+        problem = f"{max_running!r} is no number from 1 up"
+        raise JobError("max_running", problem, "Leave it out: no limit.")
     connection = connect(site, reload=True)
     waits_for = _runs_before(after, connection)
     several = isinstance(job, Sequence) and not isinstance(job, str)
@@ -236,6 +237,7 @@ def _plan_online(job: Job, connection: Connection) -> Plan:
         )
     if snapshot is not None:
         _keep(snapshot)
+    library()  # kept likewise: hpcml may be upgraded before that
     return made
 
 

@@ -38,6 +38,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
             f"{site.name} has {site.scheduler!r}, and nobody knows its directives",
             nearest(site.scheduler, DIRECTIVE),
         )
+    _check_binding(binding)
     _check_arguments(resolved)
     partition_name, partition = _place(resolved, site, decisions)
     limits = _limits(resolved, site, partition_name, partition, decisions)
@@ -77,6 +78,17 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     else:
         decisions.append("code: none is taken along")
     return Plan(what, where, tuple(decisions), resolved.unresolved)
+
+
+def _check_binding(binding: Binding) -> None:
+    """A folder or variable with bytes that are no text cannot be written into a plan."""
+    paths = {"workspace": binding.workspace, "python": binding.python}
+    variables = {f"environment.{name}": value for name, value in binding.environment.items()}
+    for field, value in {**paths, **variables}.items():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise PlanError(field, f"{value!r} is not UTF-8", "Choose or name it so.") from None
 
 
 def _check_arguments(resolved: Resolved) -> None:
