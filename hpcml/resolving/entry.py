@@ -129,7 +129,7 @@ def _script(text: str, base: Path, explicit: str | None) -> Entry:
             raise JobError("entry", problem, "Give a script within it, or another folder.")
         base = path.parent
     target = str(path.relative_to(base))
-    if path.suffix == ".py":
+    if path.name.endswith(".py"):  # a file called ".py" has no suffix, but is one
         return Entry("script", target, str(base), root, known_params=known_params(path))
     return Entry("shell", target, str(base), root, interpreter=_interpreter(path))
 
