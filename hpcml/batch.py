@@ -20,7 +20,7 @@ from hpcml.agent import wire
 from hpcml.errors import HpcmlError
 from hpcml.planning import Plan
 from hpcml.schedulers import Chunk
-from hpcml.settings import private_folder, state_folder
+from hpcml.settings import keep, state_folder
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,6 @@ class Batch:
 
     def save(self) -> None:
         """Put it into the outbox, for good: the one fsync of a submission."""
-        private_folder(self.outbox.parent)
         record = {
             "schema": wire.SCHEMA,
             "id": self.id,
@@ -108,13 +107,8 @@ class Batch:
             "owner": self.owner,
             "created": self.created,
         }
-        try:
-            wire.publish(str(self.outbox), wire.canonical(record) + b"\n", sync=True)
-        except OSError as error:
-            raise HpcmlError(
-                f"{self.outbox} cannot be written: {error.strerror}",
-                "Nothing was submitted. Free some space and submit again.",
-            ) from error
+        advice = "Nothing was submitted. Free some space and submit again."
+        keep(self.outbox, wire.canonical(record) + b"\n", advice, sync=True)
 
     def note(self, step: str, **facts: Any) -> None:
         """Say in the outbox how far the submission came."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hpcml.agent import wire
 from hpcml.errors import HpcmlError
-from hpcml.settings import cache_folder, private_folder
+from hpcml.settings import cache_folder, keep
 from hpcml.transports import Transport
 
 MAIN = b"""\
@@ -46,8 +46,7 @@ def library() -> Path:
     name, files = _contents()
     path = cache_folder() / "lib" / name
     if not path.exists():
-        private_folder(path.parent)
-        wire.publish(str(path), _archive({**files, **_compiled(files)}))
+        keep(path, _archive({**files, **_compiled(files)}), "Free some space.")
     return path
 
 

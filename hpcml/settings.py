@@ -19,7 +19,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from hpcml.agent import wire
 from hpcml.documents import read_model
+from hpcml.errors import HpcmlError
 
 
 class SiteSettings(BaseModel):
@@ -99,6 +101,21 @@ def private_folder(path: Path) -> Path:
     """Make a folder, and those above it, for this user's eyes only."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
+
+
+def keep(path: Path, data: bytes, advice: str, *, sync: bool = False) -> None:
+    """Write a file of one's own, whole.
+
+    Raises
+    ------
+    HpcmlError
+        It cannot be written; with the advice.
+    """
+    try:
+        private_folder(path.parent)
+        wire.publish(str(path), data, sync=sync)
+    except OSError as error:
+        raise HpcmlError(f"{path} cannot be written: {error.strerror}", advice) from error
 
 
 def load_settings() -> Settings:

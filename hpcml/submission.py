@@ -22,7 +22,7 @@ from hpcml.planning import Plan, make_plan
 from hpcml.poller import INTENT_PATIENCE, BatchView, note_queued
 from hpcml.resolving import Snapshot, resolve, resolve_with_code
 from hpcml.run import Run, Runs, attach
-from hpcml.settings import cache_folder, private_folder
+from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
 
 
@@ -245,8 +245,7 @@ def _keep(snapshot: Snapshot) -> None:
     """Keep the archive until the site has it: the files may change before that."""
     path = _archive_path(snapshot.digest)
     if not path.exists():
-        private_folder(path.parent)
-        wire.publish(str(path), snapshot.archive())
+        keep(path, snapshot.archive(), "Nothing was submitted. Free some space and submit again.")
 
 
 def _archive_path(digest: str) -> Path:

@@ -474,13 +474,13 @@ class Disk:
         self.mounted = not subprocess.run(mount, capture_output=True, check=False).returncode
         self.limited = folder if self.mounted else folder.parent
         self.filler = folder / "filler"
-        self.words = ("No space left on device",) if self.mounted else ("File too large",)
+        self.words = ("No space left on device", *(() if self.mounted else ("File too large",)))
 
     def fill(self, left: int) -> None:
         """Leave room for some pages."""
         if not self.mounted:
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-            resource.setrlimit(resource.RLIMIT_FSIZE, (left * 64, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (left * 256, hard))
             return
         with open(self.filler, "wb", buffering=0) as file:
             try:
@@ -567,7 +567,7 @@ def test_a_full_disk_is_a_clear_error_and_nothing_half_written_is_believed(
         disk.free()
 
         for run in set(hpcml.runs()) - known:
-            if "hpcml resume" in run.reason:
+            if run.state in ("CREATED", "PREPARING"):
                 run.resume()
             ends_honestly(run, name, scene, disk)
         if fresh:
@@ -576,6 +576,38 @@ def test_a_full_disk_is_a_clear_error_and_nothing_half_written_is_believed(
     assert errors >= 3
     idle(scene)
     completed(hpcml.submit(scene.job(name="last")))
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 4, 8, 30, 60])
+def test_a_full_home_is_a_clear_error_and_leaves_no_run(
+    on_disk: Scene, disk: Disk, left: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's own files: the outbox, the archives of code and of hpcml itself."""
+    for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(disk.folder / variable))
+    submit = (
+        "import hpcml, sys\n"
+        "try: hpcml.submit('train.py')\n"
+        "except hpcml.HpcmlError as error: sys.exit(str(error))\n"
+    )
+    (home / "code").mkdir()
+    (home / "code" / "train.py").write_text("#" * 100_000)
+    disk.fill(left)
+
+    done = subprocess.run(
+        [sys.executable, "-c", submit],
+        cwd=home / "code",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert any(f"cannot be written: {word}" in done.stderr for word in disk.words), done.stderr
+    assert str(disk.limited) in done.stderr and "Free some space" in done.stderr
+    disk.free()
+    assert {str(run.state) for run in hpcml.runs()} <= {"CREATED", "PREPARING"}
+    assert not on_disk.workspace.exists() or not on_disk.queue()
 
 
 def test_a_disk_that_fills_up_while_a_run_goes_on_costs_no_other_run(
