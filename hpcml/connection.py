@@ -10,10 +10,11 @@ from pathlib import Path
 
 from hpcml.errors import ProfileError
 from hpcml.library import library_name
-from hpcml.schedulers import Scheduler, load_scheduler
+from hpcml.plugins import load_plugin
+from hpcml.schedulers import Scheduler
 from hpcml.settings import Binding, config_folder, data_folder, load_settings
 from hpcml.sites import Site, load_site
-from hpcml.transports import Transport, load_transport
+from hpcml.transports import Transport
 
 # What a program by hand would find, less whatever could be a secret.
 INHERITED = (
@@ -73,8 +74,10 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     binding = bind(site)
     if known is not None and (known.site, known.binding) == (site, binding):
         return known
-    files = load_transport(site.transport)(site, binding)
-    made = Connection(site, binding, files, load_scheduler(site.scheduler)(site, binding, files))
+    files = load_plugin("hpcml.transports", site.transport)(site, binding)
+    made = Connection(
+        site, binding, files, load_plugin("hpcml.schedulers", site.scheduler)(site, binding, files)
+    )
     with _lock:
         _open[key] = made
     return made

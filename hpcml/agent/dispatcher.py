@@ -90,7 +90,6 @@ class Job:
         self.group, self.max_running = entry["group"], entry["max_running"]
         self.host = entry["host"]
         self.attempts = wire.Attempts(self.folder)
-        self.words_file = os.path.join(self.folder, "queue", "0.words")
 
     def removed(self) -> bool:
         """Whether the batch is gone."""
@@ -102,17 +101,10 @@ class Job:
             return self.memory
         return self.machine["memory"] * self.cpus // self.machine["cpus"]
 
-    def words(self) -> bytes:
-        try:
-            with open(self.words_file, "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            return b""
-
     def say(self, index: int, attempt: int, state: str, reason: str) -> None:
         """The scheduler's final word on an attempt."""
         wire.append_line(
-            self.words_file,
+            wire.words_file(self.folder),
             {
                 "index": index,
                 "attempt": attempt,
@@ -123,7 +115,7 @@ class Job:
         )
 
     def cancel_requested(self, index: int) -> bool:
-        requests = wire.parse_lines(self.words())
+        requests = wire.spoken(self.folder)
         return any(r.get("request") == "cancel" and r["index"] == index for r in requests)
 
 
@@ -266,7 +258,7 @@ class Dispatcher:
 
     def _settle(self, job: Job, index: int, attempt: int, code: "int | None") -> None:
         """Give the scheduler's final word where the agent's own does not suffice."""
-        if (index, attempt) in wire.first_words(job.words()):
+        if (index, attempt) in wire.first_words(job.folder):
             return
         end = job.attempts.read(index, attempt, "end")
         if end is None:
@@ -368,18 +360,11 @@ class Dispatcher:
         if not numbers:
             return None
         end = wire.Attempts(folder).read(int(index), max(numbers), "end")
-        word = wire.first_words(self._words_of(folder)).get((int(index), max(numbers)))
+        word = wire.first_words(folder).get((int(index), max(numbers)))
         if end is None and word is None:
             return None
         judged = wire.how_it_ended(end, word, time.time() - end["time"] if end else 0.0)
         return judged[0] if judged else None
-
-    def _words_of(self, folder: str) -> bytes:
-        try:
-            with open(os.path.join(folder, "queue", "0.words"), "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            return b""
 
     # --- waiting --------------------------------------------------------------------------
 

@@ -375,10 +375,24 @@ def run_id(batch: str, index: int) -> str:
     return "%s.%05d" % (os.path.basename(batch), index)
 
 
-def first_words(data: bytes) -> "dict[tuple[int, int], dict[str, Any]]":
-    """The scheduler's first final word on each ``(index, attempt)``, from ``queue/*.words``."""
+def words_file(batch: str) -> str:
+    """Where a batch keeps the scheduler's final words, and requests to cancel."""
+    return os.path.join(batch, "queue", "0.words")
+
+
+def spoken(batch: str) -> "Iterator[dict[str, Any]]":
+    """Everything that was said about a batch, in order."""
+    try:
+        with open(words_file(batch), "rb") as file:
+            return parse_lines(file.read())
+    except FileNotFoundError:
+        return iter(())
+
+
+def first_words(batch: str) -> "dict[tuple[int, int], dict[str, Any]]":
+    """The scheduler's first final word on each ``(index, attempt)`` of a batch."""
     words: "dict[tuple[int, int], dict[str, Any]]" = {}
-    for record in parse_lines(data):
+    for record in spoken(batch):
         if "state" in record:
             words.setdefault((record["index"], record["attempt"]), record)
     return words

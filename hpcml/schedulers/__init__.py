@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Protocol, runtime_checkable
 
-from hpcml.errors import QueueError, nearest
 from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.states import State
@@ -103,18 +101,3 @@ class Scheduler(Protocol):
     def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
         """Cancel runs of a chunk. Returns when the queue has taken the request."""
         ...
-
-
-def load_scheduler(name: str) -> type[Scheduler]:
-    """The scheduler of that name.
-
-    Raises
-    ------
-    QueueError
-        There is none; the message names those that are installed.
-    """
-    found = {point.name: point for point in entry_points(group="hpcml.schedulers")}
-    if name not in found:
-        raise QueueError(f"there is no scheduler {name!r}", nearest(name, found))
-    loaded: type[Scheduler] = found[name].load()
-    return loaded

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from hpcml.errors import TransportError, nearest
 from hpcml.settings import Binding
 from hpcml.sites import Site
 
@@ -77,18 +75,3 @@ class Transport(Protocol):
     def now(self) -> float:
         """The site's wall clock, in s since the epoch."""
         ...
-
-
-def load_transport(name: str) -> type[Transport]:
-    """The transport of that name.
-
-    Raises
-    ------
-    TransportError
-        There is none; the message names those that are installed.
-    """
-    found = {point.name: point for point in entry_points(group="hpcml.transports")}
-    if name not in found:
-        raise TransportError(f"there is no transport {name!r}", nearest(name, found))
-    loaded: type[Transport] = found[name].load()
-    return loaded

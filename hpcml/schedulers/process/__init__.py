@@ -56,7 +56,7 @@ class ProcessScheduler:
         return {chunk.name: self._status(chunk, jobs) for chunk in chunks}
 
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> None:
-        path = os.path.join(self.binding.workspace, chunk.folder, "queue", "0.words")
+        path = wire.words_file(os.path.join(self.binding.workspace, chunk.folder))
         said = {"state": str(word.state), "reason": word.reason, "time": time.time()}
         with self._told("Free some space."):
             wire.append_line(path, {"index": index, "attempt": attempt, **said})
@@ -118,7 +118,7 @@ class ProcessScheduler:
             ) from error
 
     def _cancel(self, folder: str, index: int) -> None:
-        words, attempts = os.path.join(folder, "queue", "0.words"), wire.Attempts(folder)
+        words, attempts = wire.words_file(folder), wire.Attempts(folder)
         if attempts.refuse(index, 1, wire.CANCELLED, "cancelled before it started"):
             return
         attempt = max(attempts.listing()[index])
@@ -155,7 +155,7 @@ class ProcessScheduler:
         folder = os.path.join(self.binding.workspace, chunk.folder)
         final = {
             key: Word(State(word["state"]), word["reason"])
-            for key, word in wire.first_words(self._words(folder)).items()
+            for key, word in wire.first_words(folder).items()
         }
         if chunk.id is None or chunk.id not in jobs:
             return JobStatus({}, final)
@@ -181,13 +181,6 @@ class ProcessScheduler:
         if entry["after"]:
             return f"after {', '.join(entry['after'])}"
         return "waits for CPUs, memory, or its turn"
-
-    def _words(self, folder: str) -> bytes:
-        try:
-            with open(os.path.join(folder, "queue", "0.words"), "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            return b""
 
 
 def _partition(plan: dict[str, Any], site: Site) -> str:
