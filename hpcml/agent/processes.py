@@ -143,11 +143,11 @@ def kill_all(run_id: str, agent: "int | None" = None, patience: float = 10.0) ->
     deadline = time.monotonic() + patience
     while True:
         left = of_run(run_id, agent)
+        if agent == os.getpid():
+            _reap()  # the last of them, too: uncollected, its usage would not count
         if not left or time.monotonic() > deadline:
             return left
         send(left, signal.SIGKILL)
-        if agent == os.getpid():
-            _reap()
         time.sleep(0.005)
 
 

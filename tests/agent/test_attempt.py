@@ -29,7 +29,7 @@ from tests.conftest import eventually
 
 # Prints "ready" once it listens to a signal, says which came, and exits with 7.
 LISTENER = """
-import signal, sys
+import signal, sys, time
 def say(number, frame):
     print("got", signal.Signals(number).name, flush=True)
     sys.exit(7)
@@ -37,7 +37,7 @@ for name in ("TERM", "INT", "HUP", "USR1", "USR2"):
     signal.signal(getattr(signal, "SIG" + name), say)
 print("ready", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.01)
 """
 
 
@@ -114,7 +114,7 @@ def test_the_scheduler_explains_a_signal_that_the_command_survived() -> None:
 
 def test_who_ignores_term_is_killed_after_kill_wait() -> None:
     stubborn = "import signal; signal.signal(15, signal.SIG_IGN); print('ready', flush=True)\n"
-    agent = Agent(publish(python(stubborn + "while True: signal.pause()"), kill_wait=0.3))
+    agent = Agent(publish(python(stubborn + "import time; time.sleep(60)"), kill_wait=0.3))
     agent.await_line("ready")
 
     agent.send(signal.SIGTERM)

@@ -87,7 +87,7 @@ def test_term_then_kill_of_the_whole_tree() -> None:
 
 
 def test_who_exits_with_0_on_term_was_still_timed_out() -> None:
-    obedient = "import signal, sys; signal.signal(15, lambda *_: sys.exit(0)); signal.pause()"
+    obedient = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); time.sleep(60)"
 
     ended = run(python(obedient), time=1.5, notice=0, kill_wait=20)
 
@@ -102,7 +102,7 @@ import os, signal, sys, time
 if os.fork() == 0:
     signal.signal(signal.SIGUSR2, lambda *_: (open("noticed", "w"), os._exit(0)))
     while True:
-        signal.pause()
+        time.sleep(0.01)
 while not os.path.exists("noticed"):
     time.sleep(0.01)
 print("told")
@@ -116,10 +116,10 @@ print("told")
 
 def test_a_job_that_uses_the_notice_ends_well() -> None:
     code = """
-import signal, sys
+import signal, sys, time
 signal.signal(signal.SIGUSR2, lambda *_: sys.exit(print("saved")))
 while True:
-    signal.pause()
+    time.sleep(0.01)
 """
     ended = run(python(code), time=20, notice=19.0)
 
