@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 SET_CHILD_SUBREAPER = 36
+_homes = tempfile.TemporaryDirectory(prefix="hpcml-benchmarks-")  # removed at exit
 ROUNDS = 11
 
 
@@ -55,7 +56,7 @@ def alternate(*measures: Callable[[], float], rounds: int = ROUNDS) -> list[floa
 
 def fresh_home() -> dict[str, str]:
     """An environment whose home is new and empty."""
-    home = Path(tempfile.mkdtemp(prefix="hpcml-benchmark-"))
+    home = Path(tempfile.mkdtemp(dir=_homes.name))
     names = {"HOME": "", "XDG_CONFIG_HOME": "c", "XDG_STATE_HOME": "s", "XDG_CACHE_HOME": "k"}
     names["XDG_DATA_HOME"] = "d"
     return {**os.environ, **{variable: str(home / name) for variable, name in names.items()}}
