@@ -502,21 +502,25 @@ class Disk:
 
     def remove(self) -> None:
         """Unmount, once nobody works there."""
-        self.free()
-        end_everything_below(self.folder)
-        if self.mounted:
-            subprocess.run(["umount", str(self.folder)], check=True)
+        try:
+            self.free()
+            end_everything_below(self.folder)
+        finally:
+            if self.mounted:
+                subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
 
 
 @pytest.fixture
 def disk(home: Path) -> Iterator[Disk]:
     """A disk that can be filled, and has the embedded site's workspace."""
-    made = Disk(home / "disk")
     settings = home / "config" / "hpcml" / "settings.yaml"
     settings.parent.mkdir(parents=True)
-    settings.write_text(f"sites: {{local: {{workspace: {made.folder}/workspace}}}}\n")
-    yield made
-    made.remove()
+    settings.write_text(f"sites: {{local: {{workspace: {home}/disk/workspace}}}}\n")
+    made = Disk(home / "disk")
+    try:
+        yield made
+    finally:
+        made.remove()
 
 
 @pytest.fixture

@@ -347,6 +347,24 @@ def test_after_a_power_loss_an_empty_end_says_nothing(scene: Scene) -> None:
     eventually(lambda: not scene.queue() and not scene.dispatchers())
 
 
+def test_after_a_power_loss_an_empty_job_is_unknown_and_can_be_cancelled(
+    scene: Scene, home: Path
+) -> None:
+    site = small_machine(home, cpus=1)
+    first = hpcml.submit(scene.gated("first"), site)
+    lost = hpcml.submit(scene.job(name="lost"), site)
+    eventually(scene.lines)
+    kill(scene.dispatcher())
+    (scene.workspace / "queue" / f"{scene.queue()[1]}.job").write_bytes(b"")
+
+    assert lost.state == "UNKNOWN" and "does not know it" in lost.reason
+    assert lost.cancel().state == "CANCELLED"
+    scene.open("first")
+    assert first.wait(30).state == "COMPLETED"
+    eventually(lambda: not scene.dispatchers())
+    assert scene.lines() == ["first"]
+
+
 # --- final is final -----------------------------------------------------------------------
 
 

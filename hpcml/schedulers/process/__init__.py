@@ -159,7 +159,10 @@ class ProcessScheduler:
         }
         if chunk.id is None or chunk.id not in jobs:
             return JobStatus({}, final)
-        entry = wire.read_json(self.queue.path(chunk.id))
+        try:
+            entry = wire.read_json(self.queue.path(chunk.id))
+        except ValueError:
+            entry = None  # a power loss left the name alone
         if entry is None:
             return JobStatus({}, final)
         attempts = wire.Attempts(folder)
