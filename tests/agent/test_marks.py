@@ -332,7 +332,8 @@ def test_windows_and_plain_lines_mix(script: Callable[..., str]) -> None:
     """Some processes have windows, others write lines, and the agent writes its own."""
     code = """
     import signal
-    children = []
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # the agent notes it, and passes it on
+    agent, children = os.getppid(), []
     for n in range(6):
         pid = os.fork()
         if pid == 0:
@@ -340,19 +341,45 @@ def test_windows_and_plain_lines_mix(script: Callable[..., str]) -> None:
                 hpcml.injob._sink.plain = True
             for step in range(1000):
                 hpcml.log(step=step, **{"c%d" % n: 0.5})
-                if step % 100 == 0:
-                    os.kill(os.getppid(), signal.SIGUSR1) if n == 0 else None
+                if n == 0 and step % 50 == 0:
+                    os.kill(agent, signal.SIGUSR1)
             os._exit(0)
         children.append(pid)
     [os.waitpid(pid, 0) for pid in children]
     """
-    code = "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: None)\n" + textwrap.dedent(code)
     ended = job(script, code)
 
     assert ended.code == 0, ended.stderr
     history = tell(ended.events, None).history
     for n in range(6):
         assert [point.step for point in history[f"c{n}"]] == list(range(1000)), n
+    assert ended.event("signal")["signal"] == 10
+
+
+def test_a_signals_handler_may_log(script: Callable[..., str]) -> None:
+    """As one that saves a checkpoint on USR2 does, whatever it has interrupted."""
+    code = """
+    import itertools, signal
+    numbers, count = itertools.count(), 0
+    def handler(*_):  # which may itself be interrupted
+        global count
+        count = next(numbers)
+        hpcml.log(step=count, handled=0.5)
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    step = 0
+    while count < 200:
+        hpcml.log(step=step, loss=0.5)
+        step += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print(next(numbers), step)
+    """
+    ended = job(script, code)
+
+    handled, steps = map(int, ended.stdout.split())
+    history = tell(ended.events, None).history
+    assert sorted(p.step or 0 for p in history["handled"]) == list(range(handled))
+    assert [point.step for point in history["loss"]] == list(range(steps))
 
 
 def test_tidying_keeps_every_whole_line(tmp_path: Path) -> None:
