@@ -268,6 +268,7 @@ class Sink:
         self.lock = threading.RLock()  # a signal's handler may log while its thread holds it
         self.pid = os.getpid()
         self.window: "mmap.mmap | None" = None
+        self.waiting: "list[bytes]" = []
         self.size = WINDOW[0]
         self.plain = False
 
@@ -290,18 +291,35 @@ class Sink:
         with self.lock:
             if self.window is not full:  # another thread has just made one
                 return self.write(line)
-            try:
-                if not self.plain and len(line) <= self.size:
-                    try:
-                        window = self._reserve()
-                        window.write(line)
-                        self.window = window
-                        return
-                    except (OSError, ValueError, ImportError, AttributeError):
-                        self.plain = True
-                self._append(line)
-            except OSError as error:
-                _give_up("hpcml: no more events can be recorded: %s\n" % error)
+            first = not self.waiting
+            self.waiting.append(line)
+            if first:  # else a signal's handler has interrupted what follows: its line comes next
+                self._put_waiting()
+
+    def _put_waiting(self) -> None:
+        try:
+            while self.waiting:
+                self._put(self.waiting[0])
+                del self.waiting[0]
+        except BaseException:  # the handler's own, such as SystemExit
+            lines, self.waiting = self.waiting[1:], []
+            for line in lines:
+                self.write(line)
+            raise
+
+    def _put(self, line: bytes) -> None:
+        try:
+            if not self.plain and len(line) <= self.size:
+                try:
+                    window = self._reserve()
+                    window.write(line)
+                    self.window = window
+                    return
+                except (OSError, ValueError, ImportError, AttributeError):
+                    self.plain = True
+            self._append(line)
+        except OSError as error:
+            _give_up("hpcml: no more events can be recorded: %s\n" % error)
 
     def _append(self, line: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC

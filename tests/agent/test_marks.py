@@ -366,7 +366,7 @@ def test_a_signals_handler_may_log(script: Callable[..., str]) -> None:
         count = next(numbers)
         hpcml.log(step=count, handled=0.5)
     signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
     step = 0
     while count < 200:
         hpcml.log(step=step, loss=0.5)
@@ -380,6 +380,34 @@ def test_a_signals_handler_may_log(script: Callable[..., str]) -> None:
     history = tell(ended.events, None).history
     assert sorted(p.step or 0 for p in history["handled"]) == list(range(handled))
     assert [point.step for point in history["loss"]] == list(range(steps))
+
+
+@pytest.mark.parametrize("leave, code", [("sys.exit(5)", 5), ("pass", 0)])
+def test_a_handler_at_the_worst_moment_loses_nothing(
+    script: Callable[..., str], leave: str, code: int
+) -> None:
+    """It logs, and perhaps ends the process, while space for the next lines is being reserved."""
+    text = f"""
+    import signal
+    sink = hpcml.injob._sink
+    reserve = sink._reserve
+    def interrupted():
+        sink._reserve = reserve
+        signal.raise_signal(signal.SIGUSR2)
+        return reserve()
+    def handler(*_):
+        hpcml.log(step=2, saved=1.0)
+        {leave}
+    signal.signal(signal.SIGUSR2, handler)
+    sink._reserve = interrupted
+    hpcml.log(step=1, loss=0.5)
+    hpcml.log(step=3, loss=0.25)
+    """
+    ended = job(script, text)
+
+    assert ended.code == code, ended.stderr
+    assert logged(ended, "saved") == [1.0]
+    assert logged(ended, "loss") == ([0.5, 0.25] if code == 0 else [])
 
 
 def test_tidying_keeps_every_whole_line(tmp_path: Path) -> None:
