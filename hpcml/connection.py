@@ -98,8 +98,15 @@ def bind(site: Site) -> Binding:
             f"no workspace is known on {site.name}",
             f"Write sites.{site.name}.workspace into the settings.",
         )
+    try:
+        folder = Path(workspace).expanduser().absolute()
+    except RuntimeError as error:  # there is no such user
+        raise ProfileError(
+            f"the workspace {workspace} of {site.name} cannot be found: {error}",
+            f"Write another sites.{site.name}.workspace into the settings.",
+        ) from error
     return Binding(
-        workspace=str(Path(workspace).expanduser().absolute()),
+        workspace=str(folder),
         python=(yours and yours.python) or sys.executable,
         agent_python=site.python or sys.executable,
         library=library_name(),

@@ -17,7 +17,7 @@ from pathlib import Path
 from hpcml.agent import wire
 from hpcml.errors import HpcmlError
 from hpcml.settings import cache_folder, keep
-from hpcml.transports import Transport
+from hpcml.transports import Transport, bring
 
 MAIN = b"""\
 import sys
@@ -83,14 +83,13 @@ def put_library(files: Transport, name: str | None = None) -> None:
     path = library()
     if name not in (None, path.name):
         path = cache_folder() / "lib" / str(name)
-    there = {entry.name for entry in files.list("lib") or ()}
-    if path.name not in there:
-        if not path.exists():
-            raise HpcmlError(
-                f"{path}, the hpcml that planned this, is not there any more",
-                "Cancel the run, and submit the job again.",
-            )
-        files.put({f"lib/{path.name}": path})
+    if path.exists():
+        bring(files, f"lib/{path.name}", path)
+    elif path.name not in {entry.name for entry in files.list("lib") or ()}:
+        raise HpcmlError(
+            f"{path}, the hpcml that planned this, is not there any more",
+            "Cancel the run, and submit the job again.",
+        )
 
 
 def _compiled(files: dict[str, bytes]) -> dict[str, bytes]:

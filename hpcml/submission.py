@@ -24,6 +24,7 @@ from hpcml.resolving import Snapshot, resolve, resolve_with_code
 from hpcml.run import Run, Runs, attach
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
+from hpcml.transports import bring
 
 
 def plan(job: Job | str, site: str = "local") -> Plan:
@@ -168,15 +169,15 @@ def prepare(batch: Batch, connection: Connection) -> None:
     digest = batch.plan.what["code"]
     if digest is None:
         return
+    archive = _archive_path(digest)
     there = {entry.name for entry in connection.files.list("code") or ()}
-    if not there & {digest, f"{digest}.tar"}:
-        archive = _archive_path(digest)
-        if not archive.exists():
-            raise CodeError(
-                f"the code of {batch.id} is neither on {batch.site} nor here any more",
-                "Cancel the run, and submit the job again.",
-            )
-        connection.files.put({f"code/{digest}.tar": archive})
+    if archive.exists():
+        bring(connection.files, f"code/{digest}.tar", archive)
+    elif not there & {digest, f"{digest}.tar"}:
+        raise CodeError(
+            f"the code of {batch.id} is neither on {batch.site} nor here any more",
+            "Cancel the run, and submit the job again.",
+        )
 
 
 def publish(batch: Batch, connection: Connection) -> None:
@@ -243,9 +244,9 @@ def _plan_online(job: Job, connection: Connection) -> Plan:
 
 def _keep(snapshot: Snapshot) -> None:
     """Keep the archive until the site has it: the files may change before that."""
-    path = _archive_path(snapshot.digest)
-    if not path.exists():
-        keep(path, snapshot.archive(), "Nothing was submitted. Free some space and submit again.")
+    path, archive = _archive_path(snapshot.digest), snapshot.archive()
+    if not path.exists() or path.stat().st_size != len(archive):
+        keep(path, archive, "Nothing was submitted. Free some space and submit again.")
 
 
 def _archive_path(digest: str) -> Path:

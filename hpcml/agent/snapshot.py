@@ -66,7 +66,9 @@ def _extract(
     archive: "tarfile.TarFile", member: "tarfile.TarInfo", folder: str
 ) -> "tuple[str, str, str]":
     parts = member.name.split("/")
-    if member.name.startswith("/") or ".." in parts or not (member.isreg() or member.issym()):
+    above = [os.path.join(folder, *parts[:depth]) for depth in range(1, len(parts))]
+    within = not (member.name.startswith("/") or ".." in parts or any(map(os.path.islink, above)))
+    if not within or not (member.isreg() or member.issym()):
         raise SnapshotError("the code archive holds %r, which it must not" % member.name)
     target = os.path.join(folder, *parts)
     os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)

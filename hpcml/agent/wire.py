@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import stat
 import time
 
 TYPE_CHECKING = False
@@ -86,7 +87,9 @@ def tree_digest(entries: "Iterable[Sequence[str]]") -> str:
         Path relative to the folder with ``/`` between parts; ``"file"``, ``"exec"`` (a file
         with its execute bit set) or ``"link"``; SHA-256 of the content, or a link's target.
     """
-    return sha256(canonical(sorted(list(entry) for entry in entries)))
+    ordered = sorted(list(entry) for entry in entries)
+    rows = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"))
+    return sha256(rows.encode("utf-8", "surrogateescape"))  # names that are not UTF-8, as they are
 
 
 def digest_path(path: str) -> "tuple[str, int]":
@@ -94,21 +97,30 @@ def digest_path(path: str) -> "tuple[str, int]":
 
     Raises
     ------
-    FileNotFoundError
-        Nothing is there.
+    OSError
+        Nothing is there, or something that is neither file nor folder (reading a FIFO might never
+        end).
     """
     if not os.path.isdir(path):
+        _refuse_special(path)
         return sha256_file(path), os.stat(path).st_size
     entries, size = [], 0
     for relative, full in walk(path):
         if os.path.islink(full):
             entries.append((relative, "link", os.readlink(full)))
         else:
-            status = os.stat(full)
+            status = _refuse_special(full)
             kind = "exec" if status.st_mode & 0o100 else "file"
             entries.append((relative, kind, sha256_file(full)))
             size += status.st_size
     return tree_digest(entries), size
+
+
+def _refuse_special(path: str) -> "os.stat_result":
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "neither a file nor a folder", path)
+    return status
 
 
 def walk(folder: str) -> "Iterator[tuple[str, str]]":

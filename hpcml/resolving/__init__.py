@@ -80,6 +80,7 @@ def resolve_with_code(job: Job, *, online: bool = True) -> tuple[Resolved, Snaps
         checks.input_name(name): checks.input_source(name, source)
         for name, source in checks.mapping("inputs", job.inputs).items()
     }
+    checks.distinct_variables(inputs)
     outputs = tuple(checks.output(path) for path in checks.texts("outputs", job.outputs))
     entry = find_entry(job)
     left_out = [*inputs.values(), *(os.path.join(entry.base, path) for path in outputs)]

@@ -150,6 +150,17 @@ def input_name(value: object) -> str:
     return value
 
 
+def distinct_variables(names: Iterable[str]) -> None:
+    """A run finds an input's path in ``HPCML_INPUT_<NAME>``, too: no two may share it."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.upper(), name)
+        if other != name:
+            raise JobError(
+                "inputs", f"{other!r} and {name!r} differ in case only", "Rename one of them."
+            )
+
+
 def input_source(name: str, source: object) -> str:
     """Absolute path of an input on this machine."""
     field = f"inputs.{name}"

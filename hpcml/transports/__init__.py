@@ -35,6 +35,17 @@ class FileStatus:
     is_link: bool = False
 
 
+def bring(files: Transport, path: str, source: Path) -> None:
+    """Put a file that is named by its digest, unless the site has it in full.
+
+    After a power loss a name may be there without all of its content.
+    """
+    folder, _, name = path.rpartition("/")
+    there = {entry.name: entry.size for entry in files.list(folder) or ()}
+    if there.get(name) != source.stat().st_size:
+        files.put({path: source})
+
+
 @runtime_checkable
 class Transport(Protocol):
     """Files and commands of a site. Every method raises TransportError if it cannot be done."""
