@@ -145,8 +145,8 @@ class BatchView:
             attempts[number] = replace(attempts[number], **{kind: record})
         if self.chunk.id is None:
             found = files.get({f"{self.folder}/queue/0.json": 0})
-            if found:
-                record = json.loads(next(iter(found.values())))
+            # Empty after a power loss: then the queue is asked by name, as before it was written.
+            for record in wire.parse_lines(next(iter(found.values()), b"")):
                 self.asked = record["time"]
                 self.chunk = replace(self.chunk, id=record["id"])
 

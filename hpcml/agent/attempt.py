@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 from hpcml.agent import events, facts, memory, processes, snapshot, supervise, wire
 
@@ -13,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+END_PAUSES = (0.1, 1.0, 5.0, 10.0, 15.0)  # seconds between tries to record an end
 TEMPLATE = r"\{(params|inputs)\.([^{}]+)\}"
 
 
@@ -67,24 +69,35 @@ def run(batch: str, index: int) -> int:
         return 0
     attempt = Attempt(batch, index, plan, point, signals)
     outcome = attempt.perform()
-    try:
-        attempts.end(
-            index,
-            number,
-            exit_code=outcome.exit_code,
-            signal=outcome.signal,
-            received=outcome.received,
-            cause=outcome.cause,
-            reason=outcome.reason,
-            usage=attempt.usage,
-            outputs=attempt.outputs,
-            events_lost=attempt.events.lost,
-        )
-    except OSError as error:  # the exit code still tells the scheduler
-        sys.stderr.write(
-            "hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error)
-        )
+    _record_end(attempts, number, attempt, outcome)
     return 128 + outcome.signal if outcome.signal is not None else outcome.exit_code or 0
+
+
+def _record_end(
+    attempts: wire.Attempts, number: int, attempt: "Attempt", outcome: supervise.Outcome
+) -> None:
+    """Write ``.end``; a disk that is full now may have room in a moment."""
+    for pause in (*END_PAUSES, None):
+        try:
+            attempts.end(
+                attempt.index,
+                number,
+                exit_code=outcome.exit_code,
+                signal=outcome.signal,
+                received=outcome.received,
+                cause=outcome.cause,
+                reason=outcome.reason,
+                usage=attempt.usage,
+                outputs=attempt.outputs,
+                events_lost=attempt.events.lost,
+            )
+            return
+        except OSError as error:
+            if pause is None:  # the exit code still tells the scheduler
+                said = "hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error)
+                sys.stderr.write(said)
+            else:
+                time.sleep(pause)
 
 
 class Attempt:

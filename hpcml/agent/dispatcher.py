@@ -20,12 +20,13 @@ import signal
 import subprocess
 import time
 
-from hpcml.agent import processes, wire
+from hpcml.agent import memory, processes, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+FULL_DISK_INTERVAL = 2.0  # seconds between two tries to write
 ADOPTED_INTERVAL = 1.0  # seconds between two looks at agents that are not our children
 IDLE, FULL, HELD = "idle", "full", "held"
 
@@ -43,7 +44,7 @@ def main(workspace: str) -> int:
     _detach(queue.log)
     try:
         while True:
-            Dispatcher(queue).serve()
+            _serve(queue)
             fcntl.flock(lock, fcntl.LOCK_UN)
             # What was queued before we let go of the lock found it held and only woke us.
             if not any(queue.entry(job) for job in queue.jobs()) or not _take(lock):
@@ -53,6 +54,20 @@ def main(workspace: str) -> int:
 
         traceback.print_exc()  # into the log; the lock goes with the process
         return 1
+
+
+def _serve(queue: "wire.QueueFolder") -> None:
+    """Serve until the queue is empty; a full disk only makes it wait.
+
+    What could not be written is found out again from the files.
+    """
+    while True:
+        try:
+            return Dispatcher(queue).serve()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+            time.sleep(FULL_DISK_INTERVAL)
 
 
 def _take(lock: int) -> bool:
@@ -197,7 +212,7 @@ class Dispatcher:
                 self.waiting[identifier] = []
                 for index in job.indices:
                     if self.running.pop((identifier, index), None) is not None:
-                        processes.kill_all(wire.run_id(job.folder, index))
+                        self._clean_up(job, index)
 
     def _take_stock(self, job: Job, index: int, attempt: int, code: "int | None" = None) -> None:
         """See what became of an attempt that somebody has taken.
@@ -256,13 +271,19 @@ class Dispatcher:
         else:
             job.attempts.refuse(index, attempt, wire.FAILED, reason)
 
+    def _clean_up(self, job: Job, index: int) -> None:
+        """End what a dead agent left running, and remove its cgroup."""
+        run = wire.run_id(job.folder, index)
+        processes.kill_all(run)
+        memory.remove_cgroup(run)
+
     def _settle(self, job: Job, index: int, attempt: int, code: "int | None") -> None:
         """Give the scheduler's final word where the agent's own does not suffice."""
         if (index, attempt) in wire.first_words(job.folder):
             return
         end = job.attempts.read(index, attempt, "end")
         if end is None:
-            processes.kill_all(wire.run_id(job.folder, index))
+            self._clean_up(job, index)
             if job.attempts.read(index, attempt, "end") is not None:
                 return self._settle(job, index, attempt, code)  # its very last act
         if end is not None and wire.how_it_ended(end, None, 0.0) is not None:
@@ -314,8 +335,8 @@ class Dispatcher:
                 return HELD
         running = list(self.running.values())
         cpus = job.machine["cpus"] - sum(r.job.cpus for r in running)
-        memory = job.machine["memory"] - sum(r.job.share_of_memory() for r in running)
-        if job.cpus > cpus or job.share_of_memory() > memory:
+        free = job.machine["memory"] - sum(r.job.share_of_memory() for r in running)
+        if job.cpus > cpus or job.share_of_memory() > free:
             if running:
                 return FULL
             reason = "it asks for more than this machine has (%d CPUs, %d MiB)" % (

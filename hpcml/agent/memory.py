@@ -103,16 +103,13 @@ class Limit:
                     self.peak = int(file.read())
             except (OSError, ValueError):
                 continue
-        try:
-            os.rmdir(self.folder)
-        except OSError:
-            pass  # a process that would not die still lives there
+        _remove(self.folder)
 
     def _make(self, name: str) -> "str | None":
         own = own_cgroup()
         if own is None:
             return None
-        folder = os.path.join(own, "hpcml-" + name)
+        folder = cgroup_of(own, name)
         version2 = os.path.exists(os.path.join(own, "memory.events"))
         try:
             os.mkdir(folder)
@@ -131,6 +128,25 @@ class Limit:
         except OSError:
             os.rmdir(folder)  # the controller is not delegated to us
             return None
+
+
+def cgroup_of(parent: str, run: str) -> str:
+    """The cgroup that an agent makes for its run."""
+    return os.path.join(parent, "hpcml-" + run)
+
+
+def remove_cgroup(run: str) -> None:
+    """Remove what an agent that was killed left of its run's cgroup."""
+    own = own_cgroup()
+    if own is not None:
+        _remove(cgroup_of(own, run))
+
+
+def _remove(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError:
+        pass  # there is none, or a process that would not die still lives there
 
 
 def _write(path: str, text: str) -> None:

@@ -78,10 +78,10 @@ def descendants_memory(agent: int) -> int:
 
     The sum of ``Pss`` of ``/proc/<pid>/smaps_rollup`` (Linux >= 4.14), of resident sizes before.
     """
-    return sum(_memory(pid) for pid in _children(agent))
+    return sum(_memory(pid) for pid in descendants(agent))
 
 
-def _children(pid: int) -> "list[int]":
+def descendants(pid: int) -> "list[int]":
     found: "list[int]" = []
     stack = [pid]
     while stack:
@@ -100,7 +100,7 @@ def _children(pid: int) -> "list[int]":
 def resident(agent: int) -> int:
     """An upper bound of :func:`descendants_memory` that costs less: the sum of resident sizes."""
     total = 0
-    for pid in _children(agent):
+    for pid in descendants(agent):
         try:
             with open("/proc/%d/statm" % pid, "rb") as file:
                 total += int(file.read().split()[1])
