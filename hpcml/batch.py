@@ -7,17 +7,18 @@ the submission came. The file goes when the queue has taken the batch and the si
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hpcml.agent import wire
-from hpcml.errors import HpcmlError
+from hpcml.errors import HpcmlError, RunStateError
 from hpcml.planning import Plan
 from hpcml.schedulers import Chunk
 from hpcml.settings import keep, state_folder
@@ -75,6 +76,11 @@ class Batch:
         )
 
     @property
+    def cancelled(self) -> bool:
+        """Whether somebody decided that it never runs."""
+        return any(step["step"] == "cancelled" for step in self.steps)
+
+    @property
     def outbox(self) -> Path:
         """Its file in the outbox."""
         return outbox_folder() / f"{self.id}.jsonl"
@@ -122,12 +128,6 @@ class Batch:
                 f"{self.outbox} cannot be written: {error.strerror}",
                 f"Free some space, then `hpcml resume {self.id}`.",
             ) from error
-
-    def taken_over(self) -> Batch:
-        """The same batch, submitted by this process from now on."""
-        owner = wire.identity()
-        self.note("owner", owner=owner)
-        return replace(self, owner=owner)
 
     def let_go(self) -> None:
         """Leave it to whoever resumes it, though this process lives on."""
@@ -201,6 +201,46 @@ def load_outbox(identifier: str) -> Batch | None:
         head["created"],
         tuple(steps),
     )
+
+
+def claim(identifier: str, step: str) -> Batch | None:
+    """Take over a batch of the outbox whose submission was broken off, one process at a time.
+
+    Parameters
+    ----------
+    identifier : str
+    step : {"owner", "cancelled"}
+        To go on with it, or to have it never run.
+
+    Returns
+    -------
+    Batch or None
+        ``None``: it is not there (any more).
+
+    Raises
+    ------
+    RunStateError
+        Somebody is submitting it, or it was cancelled.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(outbox_folder() / f"{identifier}.jsonl", "rb"))
+        except FileNotFoundError:
+            return None
+        fcntl.flock(file, fcntl.LOCK_EX)
+        batch = load_outbox(identifier)
+        if batch is None:
+            return None
+        if batch.cancelled:
+            raise RunStateError(f"{identifier} was cancelled", "Submit the job again.")
+        if outbox_owner_alive(batch) and batch.owner != wire.identity():
+            raise RunStateError(
+                f"process {batch.owner['pid']} on {batch.owner['host']} is submitting {identifier}",
+                "Wait for it, or end it first.",
+            )
+        owner = wire.identity()
+        batch.note(step, owner=owner)
+        return replace(batch, owner=owner)
 
 
 def outbox_owner_alive(batch: Batch) -> bool:

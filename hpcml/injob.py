@@ -166,7 +166,7 @@ def describe(**facts: "Any") -> None:
     if _emit is not None:
         plain = {name: _plain(value) for name, value in facts.items()}
         record = {"m": _now(), "e": "describe", "v": plain}
-        _emit(json.dumps(record).encode() + b"\n")
+        _emit(_line(record))
 
 
 # --- inside ---------------------------------------------------------------------------------
@@ -195,7 +195,15 @@ def _careful(step: "Any", samples: "Any", values: "dict[str, Any]") -> bytes:
     for name, value in (("step", step), ("samples", samples)):
         if value is not None:
             record[name] = _number(value)
-    return json.dumps(record).encode() + b"\n"
+    return _line(record)
+
+
+def _line(record: "dict[str, Any]") -> bytes:
+    try:
+        return json.dumps(record).encode() + b"\n"
+    except ValueError:  # an integer of thousands of digits
+        record["v"] = {name: _text(value) for name, value in record["v"].items()}
+        return json.dumps(record).encode() + b"\n"
 
 
 def _number(value: "Any") -> "Any":

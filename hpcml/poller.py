@@ -81,7 +81,8 @@ class BatchView:
         folder = batch_folder(identifier)
         found = connection.files.get({f"{folder}/plan.json": 0, f"{folder}/points.jsonl": 0})
         if len(found) == 2:
-            text = found[f"{folder}/plan.json"].decode("utf-8")
+            text = found[f"{folder}/plan.json"].decode("utf-8", "replace")
+            plan = Plan.from_json(text)  # says what is wrong with a torn one
             submission = json.loads(text)["batch"]
             chunk = Chunk(
                 f"{identifier}.0",
@@ -92,7 +93,7 @@ class BatchView:
                 submission["group"],
                 submission["max_running"],
             )
-            return cls(identifier, connection, Plan.from_json(text), chunk)
+            return cls(identifier, connection, plan, chunk)
         batch = load_outbox(identifier)
         if batch is None:
             raise RunNotFoundError(
@@ -153,6 +154,7 @@ class BatchView:
     def judge(self, status: JobStatus) -> bool:
         """Judge every run. ``False``: some are silent, as if they had ended since the last look."""
         silent = self.stuck = False
+        self._before: tuple[State, str] | None = None
         for index in self.chunk.indices:
             if index in self.seen and self.seen[index].state.final:
                 continue
@@ -169,11 +171,15 @@ class BatchView:
         word = status.final.get((index, last.number))
         said = {"state": str(word.state), "reason": word.reason} if word else None
         if last.end is not None:
-            judged = wire.how_it_ended(last.end, said, time.time() - last.end["time"])
+            waited = self.connection.files.now() - last.end["time"]
+            judged = wire.how_it_ended(last.end, said, waited)
             if judged is None:
                 return State.RUNNING, "it ended on a signal; the scheduler has not said why yet"
             if said is None and wire.how_it_ended(last.end, None, 0.0) is None:
-                self._write_down(index, last.number, judged)
+                # A word that comes after patience ran out must not change what was said.
+                word = Word(State(judged[0]), judged[1])
+                word = self.connection.queue.record(self.chunk, index, last.number, word)
+                return word.state, word.reason
             return State(judged[0]), judged[1]
         if last.start is not None and "refused" in last.start:
             refused = last.start["refused"]
@@ -185,20 +191,17 @@ class BatchView:
         if said is not None and judged is not None:
             return State(judged[0]), judged[1]
         if last.start is None:
-            return self._before_the_queue()
+            if self._before is None:  # the same for all runs of the batch
+                self._before = self._before_the_queue()
+            return self._before
         if self.chunk.id is None:
             self._find_in_queue()  # killed before its id was written down; look() asks again
         return State.UNKNOWN, "it started, and neither its agent nor the queue knows it any more"
 
-    def _write_down(self, index: int, attempt: int, judged: tuple[str, str]) -> None:
-        """A word that comes after patience ran out must not change what was said."""
-        word = Word(State(judged[0]), judged[1])
-        self.connection.queue.record(self.chunk, index, attempt, word)
-
     def _before_the_queue(self) -> tuple[State, str]:
         """How far the submission came."""
         batch = load_outbox(self.id)
-        if batch is not None and any(step["step"] == "cancelled" for step in batch.steps):
+        if batch is not None and batch.cancelled:
             return State.CANCELLED, "cancelled before it reached the queue"
         if self.chunk.id is not None:
             return State.UNKNOWN, "the queue took it, and does not know it any more"

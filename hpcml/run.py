@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO, overload
 
 from hpcml.agent import wire
-from hpcml.batch import batch_folder, load_outbox, outbox_ids, outbox_owner_alive
+from hpcml.batch import batch_folder, claim, load_outbox, outbox_ids, outbox_owner_alive
 from hpcml.connection import Connection, connect
 from hpcml.errors import HpcmlError, RunNotFoundError, RunStateError, nearest
 from hpcml.planning import Plan
@@ -18,6 +20,9 @@ from hpcml.progress import show
 from hpcml.settings import load_settings
 from hpcml.states import State
 from hpcml.timeline import Point, Story, Timeline, tell
+from hpcml.transports import FileStatus
+
+_ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})\.(\d{1,9})")
 
 
 class Run:
@@ -32,12 +37,8 @@ class Run:
     """
 
     def __init__(self, id: str, site: str) -> None:
-        batch, _, index = id.rpartition(".")
-        if not batch or not index.isdigit():
-            raise RunNotFoundError(f"{id!r} is no run's id", "`hpcml runs` lists them.")
+        self._batch, self.index = _parts(id)
         self.id, self.site = id, site
-        self.index = int(index)
-        self._batch = batch
         self._told: Story | None = None
 
     # --- what it is -----------------------------------------------------------------------
@@ -230,8 +231,8 @@ class Run:
             self._connection().queue.cancel(view.chunk, [self.index])
             if batch is not None:
                 batch.forget()
-        elif batch is not None:
-            batch.note("cancelled")
+        else:
+            claim(self._batch, "cancelled")
         return self
 
     def resume(self) -> Run:
@@ -299,14 +300,20 @@ class Run:
         path = "/".join(filter(None, (self._path("work"), folder)))
         for entry in files.list(path) or ():
             name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_folder:
+            if entry.kind == "folder":
                 self._list(name, found)
-            elif not entry.is_link and entry not in copies:
+            elif (entry.kind == "file" and entry not in copies) or self._own_link(entry):
                 found.append(name)
+
+    def _own_link(self, entry: FileStatus) -> bool:
+        """Whether it is a link that the run has made, not one into the snapshot."""
+        code = self.plan.what["code"]
+        return entry.kind == "link" and (code is None or f"/code/{code}/" not in entry.target)
 
     def _follow(self, names: Sequence[str]) -> str:
         offsets = dict.fromkeys(names, 0)
-        texts = dict.fromkeys(names, b"")
+        texts = dict.fromkeys(names, "")
+        decoders = {name: getincrementaldecoder("utf-8")("replace") for name in names}
         interval, longest = self._connection().queue.poll_interval
         while True:
             ended = self._seen().state.final or self._view().stuck
@@ -315,13 +322,14 @@ class Run:
             for name in names:
                 new = found.get(self._path(name), b"")
                 offsets[name] += len(new)
-                texts[name] += new
+                text = decoders[name].decode(new, final=ended)
+                texts[name] += text
                 stream: TextIO = sys.stderr if name == "stderr" else sys.stdout
-                if new:
-                    stream.write(new.decode("utf-8", "replace"))
+                if text:
+                    stream.write(text)
                     stream.flush()
             if ended:
-                return b"".join(texts.values()).decode("utf-8", "replace")
+                return "".join(texts.values())
             time.sleep(interval)
             interval = min(longest, interval * 1.3)
 
@@ -390,6 +398,14 @@ def _is_final(run: Run) -> bool:
     return False
 
 
+def _parts(id: str) -> tuple[str, int]:
+    """A run's batch and index."""
+    match = _ID.fullmatch(id)
+    if not match:
+        raise RunNotFoundError(f"{id[:80]!r} is no run's id", "`hpcml runs` lists them.")
+    return match.group(1), int(match.group(2))
+
+
 def attach(id: str, site: str | None = None) -> Run:
     """The handle of a run that was submitted earlier, by anybody with the same workspace.
 
@@ -405,17 +421,14 @@ def attach(id: str, site: str | None = None) -> Run:
     RunNotFoundError
         It is nowhere.
     """
-    batch = id.rpartition(".")[0] if "." in id else id
-    index = id.rpartition(".")[2] if "." in id else "0"
-    if not batch or "/" in batch or not index.isdigit():
-        raise RunNotFoundError(f"{id!r} is no run's id", "`hpcml runs` lists them.")
+    batch, index = _parts(id if "." in id else f"{id}.0")
     waiting = load_outbox(batch)
     if waiting is not None and site in (None, waiting.site):
-        return _checked(Run(wire.run_id(batch, int(index)), waiting.site))
+        return _checked(Run(wire.run_id(batch, index), waiting.site))
     sites = [site] if site is not None else known_sites()
     for name in sites:
         if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
-            return _checked(Run(wire.run_id(batch, int(index)), name))
+            return _checked(Run(wire.run_id(batch, index), name))
     known = [run.id for name in sites for run in runs(site=name)]
     raise RunNotFoundError(
         f"there is no run {id} on {', '.join(sites)}", nearest(id, known) if known else ""

@@ -98,8 +98,23 @@ def data_folder() -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder, and those above it, for this user's eyes only."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make a folder, and those above it that are missing, for this user's eyes only.
+
+    Raises
+    ------
+    HpcmlError
+        It is there, and others may write to it: what lies in it is run and believed.
+    """
+    if not path.is_dir():
+        if not path.parent.is_dir():
+            private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    status = path.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise HpcmlError(
+            f"others may write to {path}, and what lies in it is run and believed",
+            f"Run `chmod go-w {path}`, or use a folder of your own.",
+        )
     return path
 
 

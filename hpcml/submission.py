@@ -7,13 +7,12 @@ queue is called, so that afterwards one can ask the queue whether it heard.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, load_outbox, new_batch, outbox_owner_alive
+from hpcml.batch import Batch, claim, new_batch
 from hpcml.connection import Connection, bind, connect
 from hpcml.errors import CodeError, JobError, QueueError, RunStateError, UnresolvedError
 from hpcml.job import Job
@@ -127,21 +126,14 @@ def resume(identifier: str, site: str) -> None:
     RunStateError
         There is nothing to go on with, somebody is at it, or the queue may still have it.
     """
-    batch = load_outbox(identifier)
+    batch = claim(identifier, "owner")
     if batch is None:
         connection = connect(site)
         entries = {e.name for e in connection.files.list(f"runs/{identifier}/queue") or ()}
-        if "0.json" in entries or connection.files.list(f"runs/{identifier}/attempts"):
+        if "0.json" in entries or begun(f"runs/{identifier}", connection):
             raise RunStateError(f"{identifier} waits for nothing", f"{site} has it, or had it.")
         return queue(BatchView.load(identifier, connection).batch, connection)
-    if any(step["step"] == "cancelled" for step in batch.steps):
-        raise RunStateError(f"{identifier} was cancelled", "Submit the job again.")
-    if outbox_owner_alive(batch) and batch.owner["pid"] != os.getpid():
-        raise RunStateError(
-            f"process {batch.owner['pid']} on {batch.owner['host']} is submitting {identifier}",
-            "Wait for it, or end it first.",
-        )
-    return carry_on(batch.taken_over(), connect(batch.site))
+    return carry_on(batch, connect(batch.site))
 
 
 def carry_on(batch: Batch, connection: Connection) -> None:
@@ -202,7 +194,7 @@ def queue(batch: Batch, connection: Connection) -> None:
         age = connection.files.now() - asked
         if found:
             return note_queued(batch.folder, found[batch.chunk.name], connection, asked)
-        if connection.files.list(f"{batch.folder}/attempts"):
+        if begun(batch.folder, connection):
             return None  # the queue has had it, and it has begun or was cancelled
         if age < INTENT_PATIENCE:
             raise RunStateError(
@@ -219,6 +211,12 @@ def queue(batch: Batch, connection: Connection) -> None:
         connection.files.remove([f"{batch.folder}/queue/0.intent"])
         raise
     return note_queued(batch.folder, identifier, connection, asked)
+
+
+def begun(folder: str, connection: Connection) -> bool:
+    """Whether an attempt of the batch was taken: by an agent, or to cancel it."""
+    names = [entry.name for entry in connection.files.list(f"{folder}/attempts") or ()]
+    return bool(wire.attempts_of(names))
 
 
 def _job(job: object) -> Job:

@@ -128,23 +128,26 @@ class Attempt:
         self.folder = os.path.join(batch, str(index))
         self.work = os.path.join(self.folder, "work")
         self.events = events.Events(os.path.join(self.folder, "events.jsonl"))
+        self.adopting = False
         self.usage: "dict[str, Any]" = {}
         self.outputs: "dict[str, dict[str, Any]]" = {}
 
     def perform(self) -> "supervise.Outcome":
         """Prepare, run and account. Whatever goes wrong becomes an Outcome with its reason."""
         try:
-            self._prepare()
-            outcome = self._run()
-        except (OSError, snapshot.SnapshotError, StartError) as error:
-            code = error.exit_code if isinstance(error, StartError) else 1
-            return _failure(code, "before its command started: %s" % error)
+            try:
+                self._prepare()
+                run = self._start()
+            except (OSError, snapshot.SnapshotError, StartError) as error:
+                code = error.exit_code if isinstance(error, StartError) else 1
+                return _failure(code, "before its command started: %s" % error)
+            outcome = self._watch(*run)
+            self._account_outputs(outcome)
         except Exception:  # a fault of the agent's own: say so, and leave nothing running
             import traceback
 
             processes.kill_all(self.id, os.getpid())
             return _failure(70, "hpcml's agent failed: %s" % traceback.format_exc(limit=-3))
-        self._account_outputs(outcome)
         self.events.write("end", exit_code=outcome.exit_code, signal=outcome.signal, **self.usage)
         self.events.tidy()
         return outcome
@@ -168,19 +171,24 @@ class Attempt:
             snapshot.lay_out(os.path.join(code, self.what["folder"]), fresh, outputs)
         os.rename(fresh, self.work)
 
-    def _run(self) -> "supervise.Outcome":
-        argv, limits = self._argv(), self.what["limits"]
-        limit = memory.Limit(limits["memory"], self.id)
-        before = events.input_output()
-        processes.adopt_orphans()
+    def _start(self) -> "tuple[subprocess.Popen[bytes], memory.Limit]":
+        argv = self._argv()
+        limit = memory.Limit(self.what["limits"]["memory"], self.id)
+        self.adopting = processes.adopt_orphans()
         try:
             child = self._spawn(argv, limit)
         except OSError as error:
             limit.close()
             raise StartError(argv[0], error)
         self.events.write("command", argv=argv, pid=child.pid)
+        return child, limit
+
+    def _watch(
+        self, child: "subprocess.Popen[bytes]", limit: "memory.Limit"
+    ) -> "supervise.Outcome":
+        before, limits = events.input_output(), self.what["limits"]
         outcome = supervise.Supervisor(
-            child.pid, self.id, limits, limit, self.signals, self.events
+            child.pid, self.id, limits, limit, self.signals, self.events, self.adopting
         ).watch()
         child.returncode = 0  # collected by the supervisor
         limit.close()

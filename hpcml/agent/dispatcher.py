@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 FULL_DISK_INTERVAL = 2.0  # seconds between two tries to write
 ADOPTED_INTERVAL = 1.0  # seconds between two looks at agents that are not our children
 IDLE, FULL, HELD = "idle", "full", "held"
@@ -44,10 +45,11 @@ def main(workspace: str) -> int:
     _detach(queue.log)
     try:
         while True:
-            _serve(queue)
+            broken = _serve(queue)
             fcntl.flock(lock, fcntl.LOCK_UN)
             # What was queued before we let go of the lock found it held and only woke us.
-            if not any(queue.entry(job) for job in queue.jobs()) or not _take(lock):
+            waiting = set(queue.jobs()) - broken
+            if not any(map(queue.entry, waiting)) or not _take(lock):
                 return 0
     except Exception:
         import traceback
@@ -56,18 +58,22 @@ def main(workspace: str) -> int:
         return 1
 
 
-def _serve(queue: "wire.QueueFolder") -> None:
+def _serve(queue: "wire.QueueFolder") -> "set[str]":
     """Serve until the queue is empty; a full disk only makes it wait.
 
-    What could not be written is found out again from the files.
+    What could not be written is found out again from the files. Returns the jobs given up.
     """
     while True:
+        dispatcher = Dispatcher(queue)
         try:
-            return Dispatcher(queue).serve()
+            dispatcher.serve()
+            return dispatcher.broken
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            if error.errno not in FULL_DISK:
                 raise
-            time.sleep(FULL_DISK_INTERVAL)
+        finally:
+            dispatcher.close()
+        time.sleep(FULL_DISK_INTERVAL)
 
 
 def _take(lock: int) -> bool:
@@ -105,6 +111,9 @@ class Job:
         self.group, self.max_running = entry["group"], entry["max_running"]
         self.host = entry["host"]
         self.attempts = wire.Attempts(self.folder)
+        self._heard = 0
+        self._words: "dict[tuple[int, int], dict[str, Any]]" = {}
+        self._cancels: "set[int]" = set()
 
     def removed(self) -> bool:
         """Whether the batch is gone."""
@@ -129,9 +138,31 @@ class Job:
             },
         )
 
+    def word(self, index: int, attempt: int) -> "dict[str, Any] | None":
+        """The first final word on an attempt."""
+        self._listen()
+        return self._words.get((index, attempt))
+
     def cancel_requested(self, index: int) -> bool:
-        requests = wire.spoken(self.folder)
-        return any(r.get("request") == "cancel" and r["index"] == index for r in requests)
+        """Whether somebody wants a run cancelled."""
+        self._listen()
+        return index in self._cancels
+
+    def _listen(self) -> None:
+        """Read what has been said since we last listened."""
+        try:
+            with open(wire.words_file(self.folder), "rb") as file:
+                file.seek(self._heard)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        whole = data[: data.rfind(b"\n") + 1]
+        self._heard += len(whole)
+        for record in wire.parse_lines(whole):
+            if "state" in record:
+                self._words.setdefault((record["index"], record["attempt"]), record)
+            elif record.get("request") == "cancel":
+                self._cancels.add(record["index"])
 
 
 class Running:
@@ -157,10 +188,11 @@ class Dispatcher:
         self.jobs: "dict[str, Job]" = {}
         self.waiting: "dict[str, list[int]]" = {}
         self.running: "dict[tuple[str, int], Running]" = {}
-        self.wakeup, writer = os.pipe()
-        for descriptor in (self.wakeup, writer):
+        self.broken: "set[str]" = set()
+        self.wakeup, self.writer = os.pipe()
+        for descriptor in (self.wakeup, self.writer):
             os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(writer)
+        signal.set_wakeup_fd(self.writer)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         for number in (signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -172,38 +204,57 @@ class Dispatcher:
 
     def serve(self) -> None:
         """Work until the queue is empty."""
-        try:
-            while True:
-                self._drop_removed()
-                self._collect()
-                self._load()
-                self._start()
-                self._retire()
-                if not self.jobs and not self.running:
-                    break
-                self._sleep()
-        finally:
-            signal.set_wakeup_fd(-1)
-            os.close(self.fifo)  # from here on a waker finds nobody and starts another one
+        while True:
+            self._drop_removed()
+            self._collect()
+            self._load()
+            self._start()
+            self._retire()
+            if not self.jobs and not self.running:
+                break
+            self._sleep()
+
+    def close(self) -> None:
+        """Stop listening: from here on a waker finds nobody and starts another dispatcher."""
+        signal.set_wakeup_fd(-1)
+        for descriptor in (self.fifo, self.wakeup, self.writer):
+            os.close(descriptor)
+
+    def _give_up(self, job: Job, error: OSError) -> None:
+        """Leave a job whose files cannot be used to a later dispatcher; the others go on."""
+        if error.errno in FULL_DISK:
+            raise error
+        os.write(2, ("%s: %s\n" % (job.id, error)).encode("utf-8", "replace"))
+        self.broken.add(job.id)
+        self.jobs.pop(job.id, None)
+        self.waiting.pop(job.id, None)
+        for key in [key for key in self.running if key[0] == job.id]:
+            del self.running[key]
 
     def _load(self) -> None:
         """Learn of new jobs, and of what became of their runs before we came."""
         for identifier in self.queue.jobs():
-            if identifier in self.jobs:
+            if identifier in self.jobs or identifier in self.broken:
                 continue
             entry = self.queue.entry(identifier)
             if entry is None:
                 continue
             job = Job(identifier, entry)
-            if job.removed():
-                os.unlink(self.queue.path(identifier))
-                continue
-            self.jobs[identifier] = job
-            self.waiting[identifier] = list(job.indices)
-            for index, numbers in job.attempts.listing().items():
-                if index in job.indices:
-                    self.waiting[identifier].remove(index)
-                    self._take_stock(job, index, max(numbers))
+            try:
+                self._learn(job)
+            except OSError as error:
+                self._give_up(job, error)
+
+    def _learn(self, job: Job) -> None:
+        if job.removed():
+            return os.unlink(self.queue.path(job.id))
+        listing = job.attempts.listing()
+        self.jobs[job.id] = job
+        self.waiting[job.id] = [index for index in job.indices if index not in listing]
+        for index, numbers in listing.items():
+            if index in job.indices:
+                self._take_stock(job, index, max(numbers))
+        return None
 
     def _drop_removed(self) -> None:
         """Pass over jobs whose files somebody has removed; what runs of them is of no use."""
@@ -219,7 +270,7 @@ class Dispatcher:
 
         ``code`` is the exit code of its agent where that was our child and has ended.
         """
-        start = job.attempts.read(index, attempt, "start")
+        start = job.attempts.read(index, attempt, "start") or {"owner": wire.NOBODY}
         if job.attempts.read(index, attempt, "end") is not None:
             self._settle(job, index, attempt, code)
         elif "refused" in start:
@@ -247,7 +298,10 @@ class Dispatcher:
                 continue
             else:
                 code = None
-            self._ended(running, code)
+            try:
+                self._ended(running, code)
+            except OSError as error:
+                self._give_up(running.job, error)
 
     def _ended(self, running: Running, code: "int | None") -> None:
         job, index, attempt = running.job, running.index, running.attempt
@@ -279,7 +333,7 @@ class Dispatcher:
 
     def _settle(self, job: Job, index: int, attempt: int, code: "int | None") -> None:
         """Give the scheduler's final word where the agent's own does not suffice."""
-        if (index, attempt) in wire.first_words(job.folder):
+        if job.word(index, attempt) is not None:
             return
         end = job.attempts.read(index, attempt, "end")
         if end is None:
@@ -307,8 +361,12 @@ class Dispatcher:
         """Start waiting runs in order; one that does not fit yet holds back those behind it."""
         for identifier in sorted(self.jobs):
             job = self.jobs[identifier]
-            while self.waiting[identifier]:
-                verdict = self._consider(job, self.waiting[identifier][0])
+            while self.waiting.get(identifier):
+                try:
+                    verdict = self._consider(job, self.waiting[identifier][0])
+                except OSError as error:
+                    self._give_up(job, error)
+                    break
                 if verdict == FULL:
                     return
                 if verdict == HELD:

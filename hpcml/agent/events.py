@@ -35,7 +35,7 @@ class Events:
             if b"\0" in data:
                 lines = [json.dumps(record) for record in wire.parse_lines(data)]
                 wire.publish(self.path, "".join(line + "\n" for line in lines).encode("ascii"))
-        except OSError:
+        except (OSError, MemoryError):
             self.lost += 1  # readers pass over zero bytes
 
 

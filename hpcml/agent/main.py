@@ -1,12 +1,15 @@
 """The commands that the travelling file understands: ``run`` and ``dispatch``."""
 
 import os
+import signal
 import sys
 
 
 def main(argv: "list[str]") -> int:
     """Entry point of ``hpcml-<digest>.pyz``. Returns the exit code."""
     os.umask(0o077)
+    # A client that blocks signals must not make an agent deaf for ever.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     command, rest = argv[0], argv[1:]
     if command == "run":
         from hpcml.agent import attempt

@@ -18,15 +18,18 @@ RUN_VARIABLE = "HPCML_RUN_ID"
 SET_CHILD_SUBREAPER = 36  # of <sys/prctl.h>
 
 
-def adopt_orphans() -> None:
-    """Have orphaned descendants become children of this process instead of init's."""
+def adopt_orphans() -> bool:
+    """Have orphaned descendants become children of this process instead of init's.
+
+    ``False`` where that cannot be asked for: the environment still tells whose a process is.
+    """
     try:
         import _ctypes  # ctypes' own foundation, without the cost of loading ctypes
 
         prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
-        _ctypes.call_function(prctl, (SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+        return bool(_ctypes.call_function(prctl, (SET_CHILD_SUBREAPER, 1, 0, 0, 0)) == 0)
     except (ImportError, OSError, AttributeError):
-        pass  # the environment still tells whose a process is
+        return False
 
 
 def parents() -> "dict[int, int]":

@@ -83,6 +83,8 @@ class Supervisor:
     memory : hpcml.agent.memory.Limit
     signals : Signals
     events : hpcml.agent.events.Events
+    adopting : bool
+        Whether orphans of the command become children of this process.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class Supervisor:
         memory: "Limit",
         signals: Signals,
         events: "Events",
+        adopting: bool = True,
     ) -> None:
         self.pid, self.run_id, self.memory = pid, run_id, memory
+        self.adopting = adopting
         self.signals, self.events = signals, events
         self.kill_wait: float = limits["kill_wait"]
         self.limit = limits["time"]
@@ -109,13 +113,13 @@ class Supervisor:
 
     def watch(self) -> Outcome:
         """Block until the command has ended and nothing of it is left. Returns an Outcome."""
-        status = None
-        while status is None:
+        while True:
             self._forward()
+            status = self._reap()  # before acting: what has ended kept its limits
+            if status is not None:
+                break
             self._act(time.monotonic())
-            status = self._reap()
-            if status is None:
-                self.signals.wait(self._patience(time.monotonic()))
+            self.signals.wait(self._patience(time.monotonic()))
         if os.WIFSIGNALED(status):
             self.outcome.signal = os.WTERMSIG(status)
         else:
@@ -202,7 +206,9 @@ class Supervisor:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass  # orphans that have ended by themselves
         except OSError:
-            return  # no children: nothing was left
+            # No children: nothing was left, unless orphans went to init.
+            if self.adopting or not processes.of_run(self.run_id):
+                return
         self.events.write("leftovers")
         processes.kill_all(self.run_id, os.getpid())
 

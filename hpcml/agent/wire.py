@@ -190,7 +190,10 @@ def write_once(path: str, data: bytes) -> bool:
             return False
         raise
     finally:
-        os.unlink(temporary)
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # litter; what matters is decided
     return True
 
 
@@ -234,7 +237,7 @@ def parse_lines(data: bytes) -> "Iterator[Any]":
         if line.strip():
             try:
                 record = json.loads(line.decode("utf-8"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict):
                 yield record

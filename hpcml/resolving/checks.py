@@ -17,7 +17,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # "TOKENIZERS_PARALLELISM" and "MAX_TOKENS" are no secrets.
 _SECRET = re.compile(
-    r"(TOKEN(?![A-Z])|PASSWORD|PASSWD|SECRET|API_?KEY|PRIVATE_?KEY|CREDENTIAL)", re.I
+    r"(TOKEN(?![A-Z])|PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|_PWD$"
+    r"|(API|ACCESS|PRIVATE)_?KEY)",
+    re.I,
 )
 
 

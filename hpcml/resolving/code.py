@@ -95,7 +95,8 @@ def take_snapshot(root: str, left_out: Iterable[str] = ()) -> Snapshot:
     names = git.files(root) if in_git else [name for name, _ in _walk(root, patterns)]
     chosen = [n for n in names if not _matches(n, patterns) and not _within(n, data)]
     _refuse_too_much(root, chosen, in_git)
-    entries = tuple(_read(root, name, in_git) for name in chosen)
+    executables = git.executables(root) if in_git else None
+    entries = tuple(_read(root, name, in_git, executables) for name in chosen)
     rows = [(p, k, c.decode() if k == "link" else wire.sha256(c)) for p, k, c in entries]
     state = git.state(root, set(chosen), _is_named_like_a_key) if in_git else None
     return Snapshot(wire.tree_digest(rows), entries, state)
@@ -177,7 +178,9 @@ def _heaviest(weights: dict[str, int]) -> str:
     return place
 
 
-def _read(root: str, name: str, in_git: bool) -> tuple[str, str, bytes]:
+def _read(
+    root: str, name: str, in_git: bool, executables: set[str] | None
+) -> tuple[str, str, bytes]:
     path = os.path.join(root, name)
     try:
         name.encode("utf-8")
@@ -196,7 +199,8 @@ def _read(root: str, name: str, in_git: bool) -> tuple[str, str, bytes]:
         raise CodeError(f"{path} cannot be read: {error}", _how_to_ignore(name, in_git)) from error
     if content.startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in content[:64]:
         raise _looks_like_a_key(root, name, in_git)
-    return name, "exec" if status.st_mode & stat.S_IXUSR else "file", content
+    executable = status.st_mode & stat.S_IXUSR if executables is None else name in executables
+    return name, "exec" if executable else "file", content
 
 
 def _is_named_like_a_key(name: str) -> bool:

@@ -36,6 +36,18 @@ def files(folder: str) -> list[str]:
     return sorted(found)
 
 
+def executables(folder: str) -> set[str] | None:
+    """Tracked files that git calls executable; ``None`` where the file system can be asked.
+
+    ``core.fileMode=false`` says that execute bits mean nothing here.
+    """
+    mode = _git(Path(folder), "config", "--type=bool", "core.fileMode", may_fail=True)
+    if mode is None or mode.strip() != b"false":
+        return None
+    rows = (_git(Path(folder), "ls-files", "--stage", "-z", "--", ".") or b"").split(b"\0")
+    return {os.fsdecode(row.split(b"\t", 1)[1]) for row in rows if row.startswith(b"100755")}
+
+
 def state(folder: str, taken: Collection[str], is_key: Callable[[str], bool]) -> dict[str, Any]:
     """Commit and uncommitted changes, for the record.
 

@@ -94,8 +94,11 @@ class Scheduler(Protocol):
         """What the queue knows of chunks that have an id, by name; one query for all."""
         ...
 
-    def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> None:
-        """Write down a final judgement on the scheduler's behalf; the first one stands."""
+    def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
+        """Write down a final judgement on the scheduler's behalf.
+
+        Returns the one that stands: the first that was written.
+        """
         ...
 
     def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:

@@ -26,13 +26,23 @@ class Completed:
 
 @dataclass(frozen=True)
 class FileStatus:
-    """What a listing says of an entry: ``mtime`` in s since the epoch, by the site's clock."""
+    """What a listing says of an entry.
+
+    Attributes
+    ----------
+    mtime : float
+        In s since the epoch, by the site's clock.
+    kind : {"file", "folder", "link", "special"}
+        Special: pipes, sockets, devices.
+    target : str
+        Where a link points to; else empty.
+    """
 
     name: str
     size: int
     mtime: float
-    is_folder: bool
-    is_link: bool = False
+    kind: str
+    target: str = ""
 
 
 def bring(files: Transport, path: str, source: Path) -> None:

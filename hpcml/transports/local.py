@@ -13,7 +13,7 @@ from typing import Any
 
 from hpcml.agent import wire
 from hpcml.errors import TransportError
-from hpcml.settings import Binding
+from hpcml.settings import Binding, private_folder
 from hpcml.sites import Site
 from hpcml.transports import Completed, FileStatus
 
@@ -24,7 +24,7 @@ class LocalTransport:
     def __init__(self, site: Site, binding: Binding) -> None:
         self.workspace = Path(binding.workspace)
         with _told(f"{site.name}: the workspace {self.workspace} cannot be used"):
-            self.workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self.workspace)
             status = self.workspace.stat()
             if status.st_uid != os.geteuid() or status.st_mode & 0o077:
                 raise TransportError(
@@ -43,14 +43,14 @@ class LocalTransport:
         for name, content in files.items():
             path = self.workspace / name
             with _told(f"{path} cannot be written"):
-                self._make_folders(path.parent)
+                private_folder(path.parent)
                 data = content.read_bytes() if isinstance(content, Path) else content
                 wire.publish(str(path), data)
 
     def publish(self, folder: str, files: Mapping[str, bytes], empty: Iterable[str] = ()) -> bool:
         path = self.workspace / folder
         with _told(f"{path} cannot be written"):
-            self._make_folders(path.parent)
+            private_folder(path.parent)
             temporary = path.parent / f".tmp-{wire.unique()}"
             try:
                 temporary.mkdir(0o700)
@@ -91,18 +91,9 @@ class LocalTransport:
             with listing:
                 for entry in listing:
                     try:
-                        status = entry.stat(follow_symlinks=False)
+                        entries.append(_status(entry))
                     except FileNotFoundError:
                         continue  # gone since the listing
-                    entries.append(
-                        FileStatus(
-                            entry.name,
-                            status.st_size,
-                            status.st_mtime,
-                            entry.is_dir(follow_symlinks=False),
-                            entry.is_symlink(),
-                        )
-                    )
         return entries
 
     def fetch(self, path: str, destination: Path) -> None:
@@ -135,10 +126,16 @@ class LocalTransport:
     def now(self) -> float:
         return time.time()
 
-    def _make_folders(self, folder: Path) -> None:
-        if not folder.is_dir():
-            self._make_folders(folder.parent)
-            folder.mkdir(0o700, exist_ok=True)
+
+def _status(entry: os.DirEntry[str]) -> FileStatus:
+    status = entry.stat(follow_symlinks=False)
+    size, mtime = status.st_size, status.st_mtime
+    if entry.is_symlink():
+        return FileStatus(entry.name, size, mtime, "link", os.readlink(entry.path))
+    if entry.is_dir(follow_symlinks=False):
+        return FileStatus(entry.name, size, mtime, "folder")
+    kind = "file" if entry.is_file(follow_symlinks=False) else "special"
+    return FileStatus(entry.name, size, mtime, kind)
 
 
 @contextmanager

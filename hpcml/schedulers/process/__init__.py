@@ -17,13 +17,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from hpcml.agent import wire
-from hpcml.errors import CommandError, QueueError
+from hpcml.errors import CommandError, HpcmlError, QueueError
 from hpcml.library import put_library
 from hpcml.schedulers import Chunk, JobStatus, Word
 from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.states import State
 from hpcml.transports import Transport
+
+START_INTERVAL = 1.0  # seconds between two starts of a dispatcher that nobody asked for
 
 
 class ProcessScheduler:
@@ -34,6 +36,8 @@ class ProcessScheduler:
     def __init__(self, site: Site, binding: Binding, files: Transport) -> None:
         self.site, self.binding, self.files = site, binding, files
         self.queue = wire.QueueFolder(binding.workspace)
+        self._next_start = 0.0
+        self._trouble = ""
         with self._told("Free some space."):
             os.makedirs(self.queue.folder, mode=0o700, exist_ok=True)
 
@@ -52,14 +56,15 @@ class ProcessScheduler:
     def poll(self, chunks: Sequence[Chunk]) -> dict[str, JobStatus]:
         jobs = set(self.queue.jobs())
         if jobs:
-            self.wake_if_dead()
+            self._wake_or_remember_why_not()
         return {chunk.name: self._status(chunk, jobs) for chunk in chunks}
 
-    def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> None:
+    def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         path = wire.words_file(os.path.join(self.binding.workspace, chunk.folder))
         said = {"state": str(word.state), "reason": word.reason, "time": time.time()}
         with self._told("Free some space."):
             wire.append_line(path, {"index": index, "attempt": attempt, **said})
+        return self._final_words(chunk).get((index, attempt), word)
 
     def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
         folder = os.path.join(self.binding.workspace, chunk.folder)
@@ -79,6 +84,8 @@ class ProcessScheduler:
             descriptor = os.open(self.queue.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Closing would not do: a child forked just now may hold a copy.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -88,8 +95,18 @@ class ProcessScheduler:
                 f"{self.queue.lock} cannot be locked: {error}",
                 "Put the workspace on a file system with locks (settings: sites.local.workspace).",
             ) from error
-        if any(self.queue.entry(job) for job in self.queue.jobs()):
+        now = time.monotonic()
+        if now >= self._next_start and any(map(self.queue.entry, self.queue.jobs())):
+            self._next_start = now + START_INTERVAL  # it may end at once, again and again
             self._start_dispatcher()
+
+    def _wake_or_remember_why_not(self) -> None:
+        """Looking at runs must not fail because their queue cannot be started."""
+        try:
+            self.wake_if_dead()
+            self._trouble = ""
+        except HpcmlError as error:
+            self._trouble = error.problem
 
     def _start_dispatcher(self) -> None:
         workspace = self.binding.workspace
@@ -100,7 +117,14 @@ class ProcessScheduler:
         environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
         advice = "The queue itself is not lost: with the cause gone, any command starts it."
         try:
-            done = subprocess.run(argv, env=environment, capture_output=True, cwd="/", check=False)
+            done = subprocess.run(
+                argv,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                cwd="/",
+                check=False,
+            )
         except OSError as error:  # as a shell would say it
             raise CommandError(argv, 127, str(error), advice) from error
         if done.returncode:
@@ -125,6 +149,9 @@ class ProcessScheduler:
         start = attempts.read(index, attempt, "start")
         if "refused" in start or attempts.read(index, attempt, "end") is not None:
             return
+        host = start["owner"]["host"]
+        if host not in (os.uname()[1], wire.NOBODY["host"]):
+            raise QueueError(f"{wire.run_id(folder, index)} runs on {host}", "Cancel it there.")
         # The request first: whoever sees the signal must find out why it was sent.
         wire.append_line(words, {"index": index, "request": "cancel", "time": time.time()})
         wire.terminate(start["owner"])
@@ -153,10 +180,7 @@ class ProcessScheduler:
 
     def _status(self, chunk: Chunk, jobs: set[str]) -> JobStatus:
         folder = os.path.join(self.binding.workspace, chunk.folder)
-        final = {
-            key: Word(State(word["state"]), word["reason"])
-            for key, word in wire.first_words(folder).items()
-        }
+        final = self._final_words(chunk)
         if chunk.id is None or chunk.id not in jobs:
             return JobStatus({}, final)
         try:
@@ -174,13 +198,27 @@ class ProcessScheduler:
                 live[index] = Word(State.PENDING, self._why_pending(entry))
             elif "end" not in numbers[max(numbers)]:
                 start = attempts.read(index, max(numbers), "start")
-                if start is not None and "refused" not in start and wire.alive(start["owner"]):
+                if start is None or "refused" in start:
+                    continue
+                if wire.alive(start["owner"]):
                     live[index] = Word(State.RUNNING)
+                elif entry["host"] != os.uname()[1]:
+                    reason = f"it was started on {entry['host']}; from here it cannot be seen"
+                    live[index] = Word(State.UNKNOWN, reason)
         return JobStatus(live, final)
+
+    def _final_words(self, chunk: Chunk) -> dict[tuple[int, int], Word]:
+        folder = os.path.join(self.binding.workspace, chunk.folder)
+        return {
+            key: Word(State(word["state"]), word["reason"])
+            for key, word in wire.first_words(folder).items()
+        }
 
     def _why_pending(self, entry: dict[str, Any]) -> str:
         if entry["host"] != os.uname()[1]:
             return f"queued on the machine {entry['host']}, and waits there"
+        if self._trouble:
+            return f"its queue cannot be started: {self._trouble}"
         if entry["after"]:
             return f"after {', '.join(entry['after'])}"
         return "waits for CPUs, memory, or its turn"
