@@ -8,8 +8,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcml.errors import ProfileError
-from hpcml.library import library_name
+from hpcml.errors import HpcmlError, ProfileError
+from hpcml.library import library_name, travelling
 from hpcml.plugins import load_plugin
 from hpcml.schedulers import Scheduler
 from hpcml.settings import Binding, config_folder, data_folder, load_settings
@@ -65,6 +65,11 @@ def connect(name: str, *, reload: bool = False) -> Connection:
         Read the profile and the settings again, and go on with the same connection if they have
         not changed.
     """
+    if travelling():
+        raise HpcmlError(
+            "a job cannot submit or look at runs itself yet",
+            "Do it from outside; submit(..., after=run) makes runs follow each other.",
+        )
     key = (os.getpid(), name, str(config_folder()), str(data_folder()))
     with _lock:
         known = _open.get(key)

@@ -29,31 +29,23 @@ sys.exit(main(sys.argv[1:]))
 SITE_SIDE = ("__main__.py", "hpcml/__init__.py", "hpcml/injob.py", "hpcml/agent/")
 
 
+def travelling() -> bool:
+    """Whether this hpcml is the travelling one: then this is a job."""
+    return isinstance(wire.__spec__.loader, zipimport.zipimporter)
+
+
 def library_name() -> str:
     """The archive's file name, which holds its digest."""
-    inside = _inside()
-    return inside.name if inside else _contents()[0]
+    return _contents()[0]
 
 
 def library() -> Path:
-    """The archive in the cache, made if it is not there.
-
-    Inside a job hpcml itself was imported from such an archive: then it is that one.
-    """
-    inside = _inside()
-    if inside:
-        return inside
+    """The archive in the cache, made if it is not there, or not whole after a power loss."""
     name, files = _contents()
     path = cache_folder() / "lib" / name
-    if not path.exists():
+    if not zipfile.is_zipfile(path):
         keep(path, _archive({**files, **_compiled(files)}), "Free some space.")
     return path
-
-
-def _inside() -> Path | None:
-    """The archive that this hpcml was imported from, if it was."""
-    loader = wire.__spec__.loader
-    return Path(loader.archive) if isinstance(loader, zipimport.zipimporter) else None
 
 
 @cache

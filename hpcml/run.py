@@ -14,7 +14,7 @@ from hpcml.agent import wire
 from hpcml.batch import batch_folder, claim, load_outbox, outbox_ids, outbox_owner_alive
 from hpcml.connection import Connection, connect
 from hpcml.errors import HpcmlError, RunNotFoundError, RunStateError, nearest
-from hpcml.planning import Plan
+from hpcml.planning import Plan, run_digest
 from hpcml.poller import Attempt, BatchView, Seen, look, poller
 from hpcml.progress import show
 from hpcml.settings import load_settings
@@ -78,6 +78,11 @@ class Run:
     def name(self) -> str:
         """The job's name."""
         return self.plan.name
+
+    @property
+    def digest(self) -> str | None:
+        """Digest of the plan and of this run's point: equal for the same run, wherever."""
+        return run_digest(self.plan, {})
 
     @property
     def params(self) -> dict[str, Any]:
@@ -498,5 +503,5 @@ def as_data(run: Run) -> dict[str, Any]:
         "attempts": len(seen.attempts),
         "exit_code": end["exit_code"] if end else None,
         "signal": end["signal"] if end else None,
-        "digest": run.plan.digest,
+        "digest": run.digest,
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import hpcml
+from hpcml.planning import run_digest
 
 RUN_KEYS = {
     "id",
@@ -112,7 +113,7 @@ def test_json_has_its_documented_shape(script: Callable[..., str]) -> None:
     logs = json.loads(call("logs", run_id, "--json").stdout)
     assert logs == {"stdout": "hello\n", "stderr": ""}
     plan = hpcml.Plan.from_json(call("plan", "--json", "train.py").stdout)
-    assert plan.digest == submitted["digest"]
+    assert run_digest(plan, {}) == submitted["digest"]
 
 
 def test_everything_a_job_can_be_given_arrives(script: Callable[..., str], project: Path) -> None:

@@ -90,6 +90,7 @@ class ProcessScheduler:
                 os.close(descriptor)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                self._trouble = ""
                 return
             raise QueueError(
                 f"{self.queue.lock} cannot be locked: {error}",
@@ -104,7 +105,6 @@ class ProcessScheduler:
         """Looking at runs must not fail because their queue cannot be started."""
         try:
             self.wake_if_dead()
-            self._trouble = ""
         except HpcmlError as error:
             self._trouble = error.problem
 
@@ -130,6 +130,7 @@ class ProcessScheduler:
         if done.returncode:
             output = (done.stdout + done.stderr).decode(errors="replace")
             raise CommandError(argv, done.returncode, output, advice)
+        self._trouble = ""
 
     @contextmanager
     def _told(self, advice: str) -> Iterator[None]:

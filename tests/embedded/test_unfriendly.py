@@ -1,0 +1,265 @@
+"""What real machines and people do to a queue, found by attacking it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import hpcml
+from hpcml import batch, submission
+from hpcml.errors import HpcmlError, QueueError, RunNotFoundError, RunStateError
+from tests.conftest import eventually
+
+
+def command(*argv: str, **fields: object) -> hpcml.Job:
+    """A job that takes no code along."""
+    return hpcml.Job(list(argv), code=None, **fields)  # type: ignore[arg-type]
+
+
+def python(code: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run code in another client."""
+    argv = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+
+
+def dispatchers(workspace: Path) -> list[int]:
+    """Process ids of a workspace's dispatchers."""
+    argv = f"\0dispatch\0{workspace}\0".encode()
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if argv in Path("/proc", name, "cmdline").read_bytes():
+                found.append(int(name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_dispatcher(workspace: Path) -> None:
+    """As a crash would."""
+    eventually(lambda: dispatchers(workspace))
+    for pid in dispatchers(workspace):
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not dispatchers(workspace))
+
+
+def test_a_client_that_blocks_signals_makes_no_agent_deaf() -> None:
+    done = python(
+        """
+        import signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+        import hpcml
+        run = hpcml.submit(hpcml.Job(["sleep", "0.1"], code=None)).wait(20)
+        assert run.state == "COMPLETED", (run.state, run.reason)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_client_without_standard_streams_starts_one_dispatcher_only(workspace: Path) -> None:
+    done = python(
+        """
+        import os
+        for descriptor in (0, 1, 2):
+            os.close(descriptor)
+        import hpcml
+        hpcml.submit(hpcml.Job(["sleep", "30"], code=None))
+        """
+    )
+    assert done.returncode == 0
+    second = hpcml.submit(command("true")).wait(20)
+    assert second.state == "COMPLETED"
+    assert len(dispatchers(workspace)) == 1
+
+
+def test_a_fork_in_the_wrong_moment_does_not_keep_the_queue_locked(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child forked while the lock is probed holds a copy of the descriptor, not the lock."""
+    import fcntl
+
+    children = []
+    real = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        real(descriptor, operation)
+        if operation & fcntl.LOCK_EX and not children:
+            child = os.fork()
+            if child == 0:
+                time.sleep(30)
+                os._exit(0)
+            children.append(child)
+
+    run = hpcml.submit(command("sleep", "0.2"))
+    kill_dispatcher(workspace)
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", flock)
+        eventually(lambda: (run.state, children)[1])
+    try:
+        assert run.wait(20).state == "COMPLETED"
+        assert hpcml.submit(command("true")).wait(20).state == "COMPLETED"
+    finally:
+        os.kill(children[0], signal.SIGKILL)
+        os.waitpid(children[0], 0)
+
+
+def test_a_job_whose_files_cannot_be_used_holds_back_nobody(workspace: Path) -> None:
+    blocker = hpcml.submit(command("sleep", "0.5", name="first"))
+    broken = hpcml.submit(command("true"), after=blocker)
+    (workspace / "runs" / broken.id[:-6] / "queue" / "0.out").mkdir()
+    last = hpcml.submit(command("true", name="last"))
+    assert last.wait(20).state == "COMPLETED"
+    assert blocker.wait(20).state == "COMPLETED"
+    assert not broken.state.final
+
+    (workspace / "runs" / broken.id[:-6] / "queue" / "0.out").rmdir()
+    assert broken.wait(20).state == "COMPLETED", "mended, any command goes on with it"
+
+
+def test_a_run_that_ended_in_time_is_no_timeout_though_its_agent_slept() -> None:
+    run = hpcml.submit(command("sleep", "0.3", resources=hpcml.Resources(time="1s")))
+    eventually(lambda: run.state == "RUNNING")
+    agent = run.attempts[-1].start["owner"]["pid"]  # type: ignore[index]
+    os.kill(agent, signal.SIGSTOP)
+    began = time.monotonic()
+    eventually(lambda: time.monotonic() - began > 1.2)  # past its limit, by the clock itself
+    os.kill(agent, signal.SIGCONT)
+    assert run.wait(20).state == "COMPLETED"
+
+
+def test_of_cancel_and_resume_one_wins_and_the_other_says_so(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_off = python(
+        """
+        import hpcml, os
+        from hpcml import submission
+        submission.prepare = lambda *args: os._exit(9)
+        hpcml.submit(hpcml.Job(["touch", "ran"], code=None))
+        """
+    )
+    assert broken_off.returncode == 9
+    (run,) = hpcml.runs()
+    assert run.state == "PREPARING"
+
+    # Cancelled by somebody else between resume's first look and its taking over.
+    assert batch.claim(run.id[:-6], "cancelled") is not None
+    with pytest.raises(RunStateError, match="was cancelled"):
+        run.resume()
+    assert run.state == "CANCELLED"
+    assert run.cancel().state == "CANCELLED"
+
+
+def test_a_run_on_another_host_is_not_judged_from_here(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workspace on a shared file system is seen from several machines."""
+    run = hpcml.submit(command("sleep", "30"))
+    eventually(lambda: run.state == "RUNNING")
+    here = os.uname()
+    elsewhere = os.uname_result((here[0], "elsewhere", *here[2:5]))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "uname", lambda: elsewhere)
+        assert run.state == "UNKNOWN" and f"started on {here[1]}" in run.reason
+        with pytest.raises(QueueError, match=f"runs on {here[1]}"):
+            run.cancel()
+    assert run.cancel().wait(20).state == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    "id", ["", "x", "a\0b.0", "../../etc", "x" * 5000 + ".0", "20200101-000000-aaaaaa.-1"]
+)
+def test_what_is_no_id_is_no_run(id: str) -> None:
+    with pytest.raises(RunNotFoundError, match="no run"):
+        hpcml.attach(id)
+
+
+def test_a_torn_batch_is_passed_over_with_a_warning_and_named_when_asked_for(
+    workspace: Path,
+) -> None:
+    good, torn = hpcml.submit([command("true"), command("true")]).wait(20)
+    (workspace / "runs" / torn.id[:-6] / "plan.json").write_bytes(b"")
+    listed = python("import hpcml; print([run.id for run in hpcml.runs()])")
+    assert listed.stdout == f"[{good.id!r}]\n"
+    assert "is passed over" in listed.stderr
+    asked = python(f"import hpcml; hpcml.attach({torn.id!r}).state")
+    assert "HpcmlError" in asked.stderr and "JSONDecodeError: " not in asked.stderr.split("\n")[-2]
+
+
+def test_folders_of_ones_own_are_ones_own(
+    home: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "train.py").write_text("pass")
+    before = os.umask(0)
+    try:
+        hpcml.submit("train.py").wait(20)
+    finally:
+        os.umask(before)
+    loose = [path for path in home.rglob("*") if path.is_dir() and path.stat().st_mode & 0o077]
+    assert loose == []
+
+    (home / "cache" / "hpcml" / "lib").chmod(0o777)
+    for path in (home / "cache" / "hpcml" / "lib").iterdir():
+        path.unlink()
+    with pytest.raises(HpcmlError, match="others may write"):
+        hpcml.submit("train.py")
+
+
+def test_links_a_run_has_made_are_files_and_pipes_are_not(
+    script: Callable[..., str], tmp_path: Path
+) -> None:
+    entry = script(
+        "import os; open('epoch3.pt', 'w').write('w'); os.symlink('epoch3.pt', 'best.pt')\n"
+        "os.mkfifo('pipe')"
+    )
+    run = hpcml.submit(hpcml.Job(entry, outputs=["best.pt"])).wait(20)
+    assert run.files() == ["best.pt", "epoch3.pt"]
+    assert (run.fetch(tmp_path / "got") / "best.pt").read_text() == "w"
+
+
+def test_a_job_that_would_submit_is_told_that_it_cannot_yet(script: Callable[..., str]) -> None:
+    run = hpcml.submit(script("import hpcml; hpcml.submit('other.py')")).wait(20)
+    assert run.state == "FAILED"
+    assert "a job cannot submit" in run.logs(stream="stderr")
+
+
+def test_the_digest_is_the_same_where_execute_bits_mean_nothing(project: Path) -> None:
+    def git(*args: str) -> None:
+        subprocess.run(["git", *args], cwd=project, check=True, capture_output=True)
+
+    (project / "train.py").write_text("pass")
+    git("init", "-q")
+    git("add", ".")
+    digest = hpcml.plan("train.py").digest
+    git("config", "core.fileMode", "false")
+    (project / "train.py").chmod(0o755)
+    assert hpcml.plan("train.py").digest == digest
+    git("config", "core.fileMode", "true")
+    assert hpcml.plan("train.py").digest != digest
+
+
+def test_looking_works_where_the_queue_cannot_be_started(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise HpcmlError("no python", "Install one.")
+
+    run = hpcml.submit(command("sleep", "30"))
+    second = hpcml.submit(command("true"), after=run)
+    eventually(lambda: run.state == "RUNNING")
+    kill_dispatcher(workspace)
+    queue = submission.connect("local").queue
+    with monkeypatch.context() as patched:
+        patched.setattr(queue, "_start_dispatcher", refuse)
+        assert run.state == "RUNNING"
+        assert second.state == "PENDING" and "cannot be started: no python" in second.reason
+    run.cancel()
+    assert second.wait(20).state == "CANCELLED"
