@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -22,6 +21,8 @@ from hpcml.errors import HpcmlError, RunStateError
 from hpcml.planning import Plan
 from hpcml.schedulers import Chunk
 from hpcml.settings import keep, state_folder
+
+FOREIGN_PATIENCE = 3600.0  # seconds for which a submission on a machine we cannot see is alive
 
 
 @dataclass(frozen=True)
@@ -244,5 +245,8 @@ def claim(identifier: str, step: str) -> Batch | None:
 
 
 def outbox_owner_alive(batch: Batch) -> bool:
-    """Whether the process that submits it still runs (on another machine: assumed so)."""
-    return batch.owner["host"] != os.uname()[1] or wire.alive(batch.owner)
+    """Whether the process that submits it still runs (on another machine: for an hour)."""
+    if wire.is_here(batch.owner):
+        return wire.alive(batch.owner)
+    last: float = max([batch.created, *(step["time"] for step in batch.steps)])
+    return time.time() - last < FOREIGN_PATIENCE

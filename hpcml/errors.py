@@ -93,6 +93,16 @@ class RunStateError(HpcmlError):
     """The run is not in a state in which that can be done."""
 
 
+class ArgumentError(HpcmlError, ValueError):
+    """A function was called with what it cannot take."""
+
+
+class UnknownNameError(HpcmlError, KeyError):
+    """A run has no output, no metric of that name."""
+
+    __str__ = HpcmlError.__str__
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The valid word that was probably meant, and all of them, as half a sentence."""
     choices = sorted(valid)

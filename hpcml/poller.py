@@ -53,6 +53,8 @@ class BatchView:
 
     Attributes
     ----------
+    created : float
+        When it was submitted, by the client's clock.
     asked : float or None
         When the queue was asked to take it, by the site's clock.
     stuck : bool
@@ -63,6 +65,7 @@ class BatchView:
     connection: Connection
     plan: Plan
     chunk: Chunk
+    created: float
     asked: float | None = None
     stuck: bool = False
     seen: dict[int, Seen] = field(default_factory=dict)
@@ -93,14 +96,14 @@ class BatchView:
                 submission["group"],
                 submission["max_running"],
             )
-            return cls(identifier, connection, plan, chunk)
+            return cls(identifier, connection, plan, chunk, submission["created"])
         batch = load_outbox(identifier)
         if batch is None:
             raise RunNotFoundError(
                 f"no batch {identifier} on {connection.site.name}",
                 "`hpcml runs` lists those that are there.",
             )
-        return cls(identifier, connection, batch.plan, batch.chunk)
+        return cls(identifier, connection, batch.plan, batch.chunk, batch.created)
 
     @property
     def batch(self) -> Batch:
@@ -114,7 +117,7 @@ class BatchView:
             chunk.group,
             chunk.max_running,
             wire.identity(),
-            self.connection.files.now(),
+            self.created,
         )
 
     @property
@@ -145,11 +148,15 @@ class BatchView:
             attempts = self._attempts[index]
             attempts[number] = replace(attempts[number], **{kind: record})
         if self.chunk.id is None:
-            found = files.get({f"{self.folder}/queue/0.json": 0})
-            # Empty after a power loss: then the queue is asked by name, as before it was written.
-            for record in wire.parse_lines(next(iter(found.values()), b"")):
-                self.asked = record["time"]
-                self.chunk = replace(self.chunk, id=record["id"])
+            self._read_id()
+
+    def _read_id(self) -> None:
+        """Under which id the queue has the batch."""
+        found = self.connection.files.get({f"{self.folder}/queue/0.json": 0})
+        # Empty after a power loss: then the queue is asked by name, as before it was written.
+        for record in wire.parse_lines(next(iter(found.values()), b"")):
+            self.asked = record["time"]
+            self.chunk = replace(self.chunk, id=record["id"])
 
     def judge(self, status: JobStatus) -> bool:
         """Judge every run. ``False``: some are silent, as if they had ended since the last look."""
@@ -203,8 +210,11 @@ class BatchView:
         batch = load_outbox(self.id)
         if batch is not None and batch.cancelled:
             return State.CANCELLED, "cancelled before it reached the queue"
+        if self.chunk.id is not None and self._queued_again():
+            return State.PENDING, "it has just been queued again"
         if self.chunk.id is not None:
-            return State.UNKNOWN, "the queue took it, and does not know it any more"
+            advice = f"`hpcml resume {self.id}` queues it again"
+            return State.UNKNOWN, f"the queue took it, and does not know it any more; {advice}"
         alive = batch is not None and outbox_owner_alive(batch)
         resume = f"its submission was broken off: `hpcml resume {self.id}` or `hpcml cancel`"
         queue = self.connection.files.list(f"{self.folder}/queue")
@@ -223,6 +233,12 @@ class BatchView:
         if queue is None and batch is not None and not batch.steps:
             return State.CREATED, _submitting(batch) if alive else resume
         return State.PREPARING, _submitting(batch) if batch and alive else resume
+
+    def _queued_again(self) -> bool:
+        """Whether somebody has queued it under another id, or is about to, since we looked."""
+        known, self.chunk = self.chunk.id, replace(self.chunk, id=None)
+        self._read_id()
+        return self.chunk.id not in (None, known)
 
     def _find_in_queue(self) -> bool:
         """Whether the queue knows it by name; then its id is written down at last."""

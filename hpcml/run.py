@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import Any, TextIO, overload
 
 from hpcml.agent import wire
-from hpcml.batch import batch_folder, claim, load_outbox, outbox_ids, outbox_owner_alive
+from hpcml.batch import Batch, batch_folder, claim, load_outbox, outbox_ids, outbox_owner_alive
 from hpcml.connection import Connection, connect
-from hpcml.errors import HpcmlError, RunNotFoundError, RunStateError, nearest
+from hpcml.errors import (
+    ArgumentError,
+    HpcmlError,
+    RunNotFoundError,
+    RunStateError,
+    UnknownNameError,
+    nearest,
+)
 from hpcml.planning import Plan, run_digest
 from hpcml.poller import Attempt, BatchView, Seen, look, poller
 from hpcml.progress import show
 from hpcml.settings import load_settings
+from hpcml.sites import site_names
 from hpcml.states import State
 from hpcml.timeline import Point, Story, Timeline, tell
 from hpcml.transports import FileStatus
@@ -112,12 +120,12 @@ class Run:
 
         Raises
         ------
-        KeyError
-            The job has logged no such metric (yet).
+        UnknownNameError
+            The job has logged no such metric (yet). It is a KeyError, too.
         """
         known = self._tell().history
         if name not in known:
-            raise KeyError(f"{self.id} has logged no {name!r}; {nearest(name, known)}")
+            raise UnknownNameError(f"{self.id} has logged no {name!r}", nearest(name, known))
         return known[name]
 
     @property
@@ -162,7 +170,8 @@ class Run:
         """
         names = ("stdout", "stderr") if stream == "both" else (stream,)
         if stream not in ("both", "stdout", "stderr"):
-            raise ValueError(f"stream={stream!r}; {nearest(stream, ('both', 'stdout', 'stderr'))}")
+            choices = ("both", "stdout", "stderr")
+            raise ArgumentError(f"there is no stream {stream!r}", nearest(str(stream), choices))
         if follow:
             return self._follow(names)
         found = self._connection().files.get({self._path(name): 0 for name in names})
@@ -204,14 +213,15 @@ class Run:
 
         Raises
         ------
-        KeyError
-            The job declares no such output.
+        UnknownNameError
+            The job declares no such output. It is a KeyError, too.
         RunStateError
             The run did not leave it (yet).
         """
         declared = [output["path"] for output in self.plan.what["outputs"]]
         if name not in declared:
-            raise KeyError(f"{self.name} declares no output {name!r}; {nearest(name, declared)}")
+            problem = f"{self.name} declares no output {name!r}"
+            raise UnknownNameError(problem, nearest(name, declared))
         end = self._end()
         if not end or name not in end.get("outputs", {}):
             raise RunStateError(f"{self.id} has left no {name!r}: it is {self.state}", self.reason)
@@ -365,7 +375,8 @@ class Runs(Sequence[Run]):
         return hash(self._runs)
 
     def __repr__(self) -> str:
-        return f"<Runs: {', '.join(run.id for run in self._runs) or 'none'}>"
+        rows = [f"{run.id}  {run.name}  {run.state}  {run.reason}".rstrip() for run in self._runs]
+        return "\n".join([f"{len(rows)} runs", *rows])
 
     @property
     def states(self) -> dict[str, State]:
@@ -405,9 +416,9 @@ def _is_final(run: Run) -> bool:
 
 def _parts(id: str) -> tuple[str, int]:
     """A run's batch and index."""
-    match = _ID.fullmatch(id)
+    match = _ID.fullmatch(id) if isinstance(id, str) else None
     if not match:
-        raise RunNotFoundError(f"{id[:80]!r} is no run's id", "`hpcml runs` lists them.")
+        raise RunNotFoundError(f"{str(id)[:80]!r} is no run's id", "`hpcml runs` lists them.")
     return match.group(1), int(match.group(2))
 
 
@@ -426,25 +437,29 @@ def attach(id: str, site: str | None = None) -> Run:
     RunNotFoundError
         It is nowhere.
     """
-    batch, index = _parts(id if "." in id else f"{id}.0")
+    batch, index = _parts(id if "." in str(id) else f"{id}.0")
     waiting = load_outbox(batch)
     if waiting is not None and site in (None, waiting.site):
-        return _checked(Run(wire.run_id(batch, index), waiting.site))
+        return _checked(poller(waiting.site).view(batch), index, waiting.site)
     sites = [site] if site is not None else known_sites()
     for name in sites:
         if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
-            return _checked(Run(wire.run_id(batch, index), name))
+            return _checked(poller(name).view(batch), index, name)
     known = [run.id for name in sites for run in runs(site=name)]
-    raise RunNotFoundError(
-        f"there is no run {id} on {', '.join(sites)}", nearest(id, known) if known else ""
-    )
+    raise RunNotFoundError(f"there is no run {id} on {', '.join(sites)}", nearest(id, known))
 
 
-def _checked(run: Run) -> Run:
-    view = run._view()
-    if run.index not in view.chunk.indices:
-        raise RunNotFoundError(f"there is no run {run.id}", f"{view.id} has fewer runs.")
-    return run
+def _checked(view: BatchView, index: int, place: str) -> Run:
+    if index not in view.chunk.indices:
+        run = wire.run_id(view.id, index)
+        raise RunNotFoundError(f"there is no run {run}", f"{view.id} has fewer runs.")
+    return Run(wire.run_id(view.id, index), _site_of(view, place))
+
+
+def _site_of(view: BatchView, place: str) -> str:
+    """The site that it was planned for; several may share a workspace."""
+    planned = str(view.plan.where["site"])
+    return planned if planned in site_names() else place
 
 
 def runs(
@@ -469,20 +484,30 @@ def runs(
         raise HpcmlError(f"there is no state {state!r}", nearest(state, State.__members__))
     found = []
     waiting = {batch: load_outbox(batch) for batch in outbox_ids()}
-    for place in [site] if site is not None else known_sites():
+    places = {connect(p).binding.workspace: p for p in reversed([site] if site else known_sites())}
+    for place in places.values():
         there = {e.name for e in connect(place).files.list("runs") or () if e.name[0] != "."}
-        there |= {key for key, batch in waiting.items() if batch and batch.site == place}
+        there |= {key for key, batch in waiting.items() if batch and _lies_at(batch, place)}
         views = [view for view in map(poller(place).readable, sorted(there)) if view is not None]
         look(views)
         for view in views:
-            if name not in (None, view.plan.name):
+            batch = waiting.get(view.id)
+            if batch and view.chunk.id is not None and not outbox_owner_alive(batch):
+                batch.forget()  # its client was killed just after the queue had taken it
+            if name not in (None, view.plan.name) or site not in (None, _site_of(view, place)):
                 continue
             if not (tags or {}).items() <= dict(view.plan.where["tags"]).items():
                 continue
             for index, seen in view.seen.items():
                 if state in (None, seen.state):
-                    found.append(Run(wire.run_id(view.id, index), place))
-    return Runs(sorted(found, key=lambda run: run.id))
+                    run = Run(wire.run_id(view.id, index), _site_of(view, place))
+                    found.append((view.created, run.id, run))
+    return Runs([run for _, _, run in sorted(found, key=lambda row: row[:2])])
+
+
+def _lies_at(batch: Batch, place: str) -> bool:
+    """Whether a batch of the outbox is on its way to the workspace of a site."""
+    return bool(batch.plan.where["workspace"] == connect(place).binding.workspace)
 
 
 def known_sites() -> list[str]:

@@ -14,7 +14,14 @@ from typing import overload
 from hpcml.agent import wire
 from hpcml.batch import Batch, claim, new_batch
 from hpcml.connection import Connection, bind, connect
-from hpcml.errors import CodeError, JobError, QueueError, RunStateError, UnresolvedError
+from hpcml.errors import (
+    ArgumentError,
+    CodeError,
+    JobError,
+    QueueError,
+    RunStateError,
+    UnresolvedError,
+)
 from hpcml.job import Job
 from hpcml.library import library, put_library
 from hpcml.planning import Plan, make_plan
@@ -99,13 +106,15 @@ def submit(
     TransportError, QueueError
         The site cannot be reached or does not take the job; ``hpcml resume`` goes on.
     """
-    if max_running is not None and (isinstance(max_running, bool) or max_running < 1):
-        problem = f"{max_running!r} is no number from 1 up"
-        raise JobError("max_running", problem, "Leave it out: no limit.")
+    if max_running is not None and (type(max_running) is not int or max_running < 1):
+        problem = f"max_running: {max_running!r} is no number from 1 up"
+        raise ArgumentError(problem, "Leave it out: no limit.")
     connection = connect(site, reload=True)
     waits_for = _runs_before(after, connection)
     several = isinstance(job, Sequence) and not isinstance(job, str)
     jobs: list[object] = [*job] if isinstance(job, Sequence) and several else [job]
+    if not jobs:
+        raise ArgumentError("there is no job in the list", "Give one at least.")
     planned = [_plan_online(_job(one), connection) for one in jobs]
     group = None
     runs = []
@@ -129,10 +138,12 @@ def resume(identifier: str, site: str) -> None:
     batch = claim(identifier, "owner")
     if batch is None:
         connection = connect(site)
-        entries = {e.name for e in connection.files.list(f"runs/{identifier}/queue") or ()}
-        if "0.json" in entries or begun(f"runs/{identifier}", connection):
+        batch = BatchView.load(identifier, connection).batch
+        if begun(batch.folder, connection) or connection.queue.find([batch.chunk.name]):
             raise RunStateError(f"{identifier} waits for nothing", f"{site} has it, or had it.")
-        return queue(BatchView.load(identifier, connection).batch, connection)
+        # The queue may have lost it in a power loss; should it turn up, .start lets one run.
+        connection.files.remove([f"{batch.folder}/queue/0.json"])
+        return queue(batch, connection)
     return carry_on(batch, connect(batch.site))
 
 
@@ -148,6 +159,8 @@ def carry_on(batch: Batch, connection: Connection) -> None:
         batch.let_go()
         raise
     batch.forget()
+    if batch.plan.what["code"]:
+        _archive_path(batch.plan.what["code"]).unlink(missing_ok=True)  # the site has it
 
 
 def published(batch: Batch, connection: Connection) -> bool:
@@ -163,9 +176,11 @@ def prepare(batch: Batch, connection: Connection) -> None:
         return
     archive = _archive_path(digest)
     there = {entry.name for entry in connection.files.list("code") or ()}
+    if digest in there:
+        return  # unpacked already
     if archive.exists():
         bring(connection.files, f"code/{digest}.tar", archive)
-    elif not there & {digest, f"{digest}.tar"}:
+    elif f"{digest}.tar" not in there:
         raise CodeError(
             f"the code of {batch.id} is neither on {batch.site} nor here any more",
             "Cancel the run, and submit the job again.",
@@ -254,7 +269,11 @@ def _archive_path(digest: str) -> Path:
 def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection) -> list[str]:
     """Ids of the runs to wait for; they must be in the site's queue already, or over."""
     ids = []
+    if not isinstance(after, Run | str | Iterable):
+        raise ArgumentError(f"after: {after!r} is no run", "Give runs, or their ids.")
     for item in [after] if isinstance(after, Run | str) else after:
+        if not isinstance(item, Run | str):
+            raise ArgumentError(f"after: {item!r} is no run", "Give runs, or their ids.")
         run = attach(item, connection.site.name) if isinstance(item, str) else item
         if run.site != connection.site.name:
             raise JobError(

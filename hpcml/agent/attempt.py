@@ -271,11 +271,11 @@ class Attempt:
             try:
                 digest, size = wire.digest_path(path)
                 self.outputs[output["path"]] = {"sha256": digest, "bytes": size}
-            except OSError:
-                missing.append(output["path"])
+            except OSError as error:
+                missing.append("%r (%s)" % (output["path"], why_missing(error, self.work)))
         if missing and outcome.exit_code == 0 and not outcome.received:
-            names = ", ".join(repr(path) for path in missing)
-            outcome.blame(wire.FAILED, "it ended well but left no output %s" % names)
+            names = ", ".join(missing)
+            outcome.blame(wire.FAILED, "it ended well but without its output %s" % names)
 
     def _workspace(self, name: str) -> str:
         return os.path.join(os.path.dirname(os.path.dirname(self.batch)), name)
@@ -286,6 +286,12 @@ def _failure(exit_code: int, reason: str) -> "supervise.Outcome":
     outcome.exit_code = exit_code
     outcome.blame(wire.FAILED, reason)
     return outcome
+
+
+def why_missing(error: OSError, work: str) -> str:
+    """What is wrong with an output, with the path within ``work/``."""
+    path = os.path.relpath(str(error.filename), work) if error.filename else "it"
+    return "%s: %s" % (path, error.strerror)
 
 
 def as_argument(value: "Any") -> str:

@@ -7,7 +7,8 @@ moment, the next one goes on from the files. What it knows of a job:
 ``queue/<id>.job``
     ``folder`` (the batch), ``first`` and ``count`` (its runs), ``cpus``, ``memory`` (bytes or
     null), ``machine`` (what may be used of this host), ``after`` (run ids that must be COMPLETED
-    first), ``group`` and ``max_running``, ``host``.
+    first), ``group`` and ``max_running``; whose it is
+    (``host``, ``boot``, ``space``).
 ``<batch>/queue/0.words``
     The scheduler's final words, and requests to cancel; appended, the first word counts.
 """
@@ -109,7 +110,6 @@ class Job:
         self.machine: "dict[str, int]" = entry["machine"]
         self.after: "list[str]" = entry["after"]
         self.group, self.max_running = entry["group"], entry["max_running"]
-        self.host = entry["host"]
         self.attempts = wire.Attempts(self.folder)
         self._heard = 0
         self._words: "dict[tuple[int, int], dict[str, Any]]" = {}

@@ -35,6 +35,8 @@ def unpack(folder: str, digest: str) -> str:
                 for member in archive:
                     entries.append(_extract(archive, member, temporary))
         except (OSError, tarfile.TarError) as error:
+            if os.path.isdir(place):
+                return place  # another agent was quicker, and has removed the archive
             raise SnapshotError("the code archive %s.tar cannot be read: %s" % (place, error))
         if wire.tree_digest(entries) != digest:
             raise SnapshotError("the code archive %s.tar is not what its name says" % place)
@@ -49,6 +51,10 @@ def unpack(folder: str, digest: str) -> str:
         except OSError:
             if not os.path.isdir(place):
                 raise
+        try:
+            os.unlink(place + ".tar")  # half of the space
+        except OSError:
+            pass  # another agent has
         return place
     finally:
         if os.path.isdir(temporary):

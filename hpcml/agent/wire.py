@@ -264,6 +264,14 @@ def boot_id() -> str:
         return ""
 
 
+def pid_namespace() -> str:
+    """Which processes this one sees (empty where the kernel does not tell)."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def started_at(pid: int) -> "int | None":
     """A process's start in clock ticks since boot, ``None`` if it is gone or a zombie."""
     try:
@@ -275,15 +283,31 @@ def started_at(pid: int) -> "int | None":
 
 
 def identity(pid: "int | None" = None) -> "dict[str, Any]":
-    """What names a process beyond its number: host, boot, pid and start time."""
+    """What names a process beyond its number: machine, pid and start time."""
     pid = os.getpid() if pid is None else pid
-    return {"host": os.uname()[1], "boot": boot_id(), "pid": pid, "started": started_at(pid)}
+    return dict(machine(), pid=pid, started=started_at(pid))
+
+
+def machine() -> "dict[str, Any]":
+    """What tells this machine from others that see the same files, and this boot from others."""
+    return {"host": os.uname()[1], "boot": boot_id(), "space": pid_namespace()}
+
+
+def is_here(record: "Mapping[str, Any]") -> bool:
+    """Whether something that carries a :func:`machine` belongs to this machine.
+
+    It has our name; or it is of our boot and sees our processes, and the machine was renamed.
+    (Containers on one host share its boot, but neither name nor processes.)
+    """
+    if record["host"] == os.uname()[1]:
+        return True
+    return (record["boot"], record["space"]) == (boot_id(), pid_namespace())
 
 
 def alive(owner: "Mapping[str, Any]") -> bool:
     """Whether the very process that ``identity`` described still runs on this machine."""
     return (
-        owner["host"] == os.uname()[1]
+        is_here(owner)
         and owner["boot"] == boot_id()
         and owner["started"] == started_at(owner["pid"])
         and owner["started"] is not None
@@ -293,7 +317,7 @@ def alive(owner: "Mapping[str, Any]") -> bool:
 # --- a batch's files --------------------------------------------------------------------
 
 ATTEMPT_FILE = r"(\d+)\.(\d+)\.(start|end)$"  # compiled when used: an agent never does
-NOBODY: "dict[str, Any]" = {"host": "", "boot": "", "pid": 0, "started": None}
+NOBODY: "dict[str, Any]" = {"host": "", "boot": "", "space": "", "pid": 0, "started": None}
 """An :func:`identity` that no process has."""
 
 
@@ -440,7 +464,7 @@ class QueueFolder:
             entry = read_json(self.path(job))
         except ValueError:
             return None
-        return entry if entry is not None and entry["host"] == os.uname()[1] else None
+        return entry if entry is not None and is_here(entry) else None
 
 
 def wake(fifo: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 
@@ -56,9 +57,18 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; errors become one message and exit code 70."""
+    """Run the command line; errors become one message and an exit code of the guide's table."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a job printed may not fit the locale
+            stream.reconfigure(errors="backslashreplace")
     try:
-        cli()
+        sys.exit(cli(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("\nhpcml: interrupted. Runs go on: `hpcml runs` lists them.", file=sys.stderr)
+        sys.exit(75)  # as after --timeout
     except Exception as error:
         from hpcml.errors import HpcmlError
 

@@ -16,11 +16,10 @@ _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # "TOKENIZERS_PARALLELISM" and "MAX_TOKENS" are no secrets.
-_SECRET = re.compile(
-    r"(TOKEN(?![A-Z])|PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|_PWD$"
-    r"|(API|ACCESS|PRIVATE)_?KEY)",
-    re.I,
-)
+_SENSITIVE = r"PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY"
+_SECRET_PARAMETER = re.compile(_SENSITIVE, re.I)
+# A parameter may well be called pad_token; a variable is not.
+_SECRET_VARIABLE = re.compile(rf"{_SENSITIVE}|TOKEN(?![A-Z])|_PWD$", re.I)
 
 
 DEEPEST = 50  # lists and dicts within each other
@@ -90,8 +89,18 @@ def params(values: Mapping[str, Any]) -> dict[str, Any]:
             raise JobError(
                 "params", f"{key!r} cannot be the name of a parameter", "Letters, digits, _ . -"
             )
+        if _SECRET_PARAMETER.search(key):
+            raise _looks_like_a_secret(f"params.{key}")
         checked[key] = json_value(f"params.{key}", value)
     return checked
+
+
+def _looks_like_a_secret(field: str) -> JobError:
+    return JobError(
+        field,
+        "this looks like a secret, and plans are written to disk and shared",
+        "Have the job read it from a file of its own, with mode 0600.",
+    )
 
 
 def json_value(field: str, value: Any, depth: int = 0) -> Any:
@@ -135,12 +144,8 @@ def environment(values: Mapping[str, str]) -> dict[str, str]:
             raise JobError("env", f"{key!r} cannot be the name of a variable", "Letters, digits, _")
         if key.startswith("HPCML_"):
             raise JobError(field, "names with HPCML_ are hpcml's own", "Choose another name.")
-        if _SECRET.search(key):
-            raise JobError(
-                field,
-                "this looks like a secret, and plans are written to disk and shared",
-                "Have the job read it from a file of its own, with mode 0600.",
-            )
+        if _SECRET_VARIABLE.search(key):
+            raise _looks_like_a_secret(field)
         checked[key] = text(field, value)
     return checked
 

@@ -75,7 +75,10 @@ def find_entry(job: Job) -> Entry:
         command = tuple(checks.texts("entry", job.entry))
         if not command or not command[0]:
             raise JobError("entry", "the command is empty", 'Write it like ["./program", "-v"].')
-        return _finish(job, Entry("command", command, str(base), _top(base, explicit)))
+        root = _top(base, explicit)
+        if root is None and any(_is_own(base, word) for word in command):
+            root = str(base)
+        return _finish(job, Entry("command", command, str(base), root))
     text = checks.text("entry", job.entry)
     module = _MODULE.fullmatch(text)
     if module:
@@ -154,6 +157,14 @@ def _module(name: str, base: Path, explicit: str | None) -> Entry:
 
 def _top(base: Path, explicit: str | None) -> str | None:
     return str(base) if explicit else top_level(base)
+
+
+def _is_own(base: Path, word: str) -> bool:
+    """Whether a word of a command names a file of the folder it is submitted from."""
+    try:
+        return bool(word) and not os.path.isabs(word) and _is_file(base / word)
+    except (OSError, ValueError):
+        return False
 
 
 def _interpreter(path: Path) -> tuple[str, ...]:

@@ -308,7 +308,10 @@ def test_a_missing_output_fails_the_run() -> None:
     ended = run(command("/bin/true", outputs=["model.pt", "x/y"]))
 
     assert ended.state == "FAILED" and ended.code == 0
-    assert ended.end["reason"] == "it ended well but left no output 'model.pt', 'x/y'"
+    assert ended.end["reason"] == (
+        "it ended well but without its output 'model.pt' (model.pt: No such file or directory), "
+        "'x/y' (x/y: No such file or directory)"
+    )
 
 
 def test_a_missing_output_does_not_hide_the_commands_own_failure() -> None:

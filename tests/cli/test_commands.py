@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -222,3 +223,36 @@ def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
         check=False,
     )
     assert done.stdout == "1\n" and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_waiting_leaves_the_run_and_says_so() -> None:
+    argv = ["submit", "--code", "none", "--wait", "--", "sleep", "60"]
+    with subprocess.Popen(
+        [sys.executable, "-c", "from hpcml.cli import main; main()", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "RUNNING" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        _, rest = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert "Runs go on" in rest and "Traceback" not in rest
+    (run,) = hpcml.runs()
+    assert run.state == "RUNNING"
+    assert run.cancel().wait(20).state == "CANCELLED"
+
+
+def test_output_that_the_locale_cannot_show_is_escaped(script: Callable[..., str]) -> None:
+    run = hpcml.submit(hpcml.Job(["printf", "\u00e9"], code=None)).wait(20)
+    done = subprocess.run(
+        [sys.executable, "-c", "from hpcml.cli import main; main()", "logs", run.id],
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"\\xe9")

@@ -42,7 +42,8 @@ def test_a_pipe_in_the_place_of_an_output_is_none_and_is_not_waited_for(
     entry = script("import os; os.mkfifo('model.pt'); os.mkdir('out'); os.mkfifo('out/pipe')")
     run = hpcml.submit(hpcml.Job(entry, outputs=["model.pt", "out"])).wait(30)
     assert run.state == "FAILED"
-    assert "'model.pt', 'out'" in run.reason
+    assert "'model.pt' (model.pt: neither a file nor a folder)" in run.reason
+    assert "'out' (out/pipe: neither a file nor a folder)" in run.reason
 
 
 def test_inputs_that_share_a_variable_are_refused(project: Path) -> None:

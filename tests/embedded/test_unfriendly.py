@@ -15,6 +15,7 @@ import pytest
 
 import hpcml
 from hpcml import batch, submission
+from hpcml.agent import wire
 from hpcml.errors import HpcmlError, QueueError, RunNotFoundError, RunStateError
 from tests.conftest import eventually
 
@@ -168,8 +169,10 @@ def test_a_run_on_another_host_is_not_judged_from_here(
     elsewhere = os.uname_result((here[0], "elsewhere", *here[2:5]))
     with monkeypatch.context() as patched:
         patched.setattr(os, "uname", lambda: elsewhere)
+        assert run.state == "RUNNING", "the same boot, the same processes: a machine renamed"
+        patched.setattr(wire, "boot_id", lambda: "another boot")
         assert run.state == "UNKNOWN" and f"started on {here[1]}" in run.reason
-        with pytest.raises(QueueError, match=f"runs on {here[1]}"):
+        with pytest.raises(QueueError, match=f"started on {here[1]}"):
             run.cancel()
     assert run.cancel().wait(20).state == "CANCELLED"
 
@@ -263,3 +266,56 @@ def test_looking_works_where_the_queue_cannot_be_started(
         assert second.state == "PENDING" and "cannot be started: no python" in second.reason
     run.cancel()
     assert second.wait(20).state == "CANCELLED"
+
+
+def test_a_command_outside_git_takes_the_folder_of_its_files_along(project: Path) -> None:
+    (project / "simulate").write_text("#!/bin/sh\necho steps $2\n")
+    (project / "simulate").chmod(0o755)
+    assert hpcml.submit(hpcml.Job(["./simulate", "--steps", "3"])).wait(20).logs() == "steps 3\n"
+    assert hpcml.plan(hpcml.Job(["echo", "simulated"])).what["code"] is None
+
+
+def test_runs_keep_the_site_they_were_planned_for(home: Path) -> None:
+    """Two profiles share a workspace."""
+    profiles = home / "config" / "hpcml" / "sites"
+    profiles.mkdir(parents=True)
+    (profiles / "small.yaml").write_text("extends: local\n")
+    small = hpcml.submit(command("true"), site="small").wait(20)
+    local = hpcml.submit(command("true")).wait(20)
+
+    assert hpcml.attach(small.id) == small
+    assert list(hpcml.runs()) == [small, local]
+    assert list(hpcml.runs(site="small")) == [small]
+    assert list(hpcml.runs(site="local")) == [local]
+
+
+def test_a_job_that_the_queue_lost_in_a_power_cut_is_queued_again(workspace: Path) -> None:
+    blocker = hpcml.submit(command("sleep", "30", name="blocker"))
+    lost = hpcml.submit(command("true"), after=blocker)
+    eventually(lambda: blocker.state == "RUNNING")
+    kill_dispatcher(workspace)
+    (entry,) = (workspace / "queue").glob(f"*{lost.id[:-6]}*.job")
+    entry.write_bytes(b"")
+    assert lost.state == "UNKNOWN" and "hpcml resume" in lost.reason
+
+    lost.resume()
+    assert lost.state == "PENDING"
+    blocker.cancel()
+    assert lost.wait(20).state == "CANCELLED"
+
+
+def test_wrong_arguments_are_errors_of_the_tree(script: Callable[..., str]) -> None:
+    run = hpcml.submit(script("pass")).wait(20)
+    for call in (
+        lambda: hpcml.submit([]),
+        lambda: hpcml.submit("train.py", after=3),  # type: ignore[call-overload]
+        lambda: hpcml.submit("train.py", max_running="2"),  # type: ignore[call-overload]
+        lambda: hpcml.attach(3),  # type: ignore[arg-type]
+        lambda: run.logs(stream="z"),
+        lambda: run.output("nothing"),
+        lambda: run.history("nothing"),
+        lambda: hpcml.plan(hpcml.Job("train.py", params={"api_key": "x"})),
+    ):
+        with pytest.raises(HpcmlError):
+            call()
+    assert hpcml.plan(hpcml.Job("train.py", params={"pad_token": "x"})).digest

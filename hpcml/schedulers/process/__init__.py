@@ -51,7 +51,8 @@ class ProcessScheduler:
         jobs = {job.partition("-")[2]: job for job in reversed(self.queue.jobs())}
         if jobs:
             self.wake_if_dead()  # whoever put it there may have been killed before waking one
-        return {name: jobs[name] for name in names if name in jobs}
+        found = {name: jobs[name] for name in names if name in jobs}
+        return {name: job for name, job in found.items() if self._entry(job) is not None}
 
     def poll(self, chunks: Sequence[Chunk]) -> dict[str, JobStatus]:
         jobs = set(self.queue.jobs())
@@ -150,9 +151,10 @@ class ProcessScheduler:
         start = attempts.read(index, attempt, "start")
         if "refused" in start or attempts.read(index, attempt, "end") is not None:
             return
-        host = start["owner"]["host"]
-        if host not in (os.uname()[1], wire.NOBODY["host"]):
-            raise QueueError(f"{wire.run_id(folder, index)} runs on {host}", "Cancel it there.")
+        owner = start["owner"]
+        if not wire.is_here(owner) and owner["host"]:
+            run = wire.run_id(folder, index)
+            raise QueueError(f"{run} was started on {owner['host']}", "Cancel it there.")
         # The request first: whoever sees the signal must find out why it was sent.
         wire.append_line(words, {"index": index, "request": "cancel", "time": time.time()})
         wire.terminate(start["owner"])
@@ -175,7 +177,7 @@ class ProcessScheduler:
                 "after": list(chunk.after),
                 "group": chunk.group,
                 "max_running": chunk.max_running,
-                "host": os.uname()[1],
+                **wire.machine(),
             },
         )
 
@@ -184,14 +186,13 @@ class ProcessScheduler:
         final = self._final_words(chunk)
         if chunk.id is None or chunk.id not in jobs:
             return JobStatus({}, final)
-        try:
-            entry = wire.read_json(self.queue.path(chunk.id))
-        except ValueError:
-            entry = None  # a power loss left the name alone
+        entry = self._entry(chunk.id)
         if entry is None:
             return JobStatus({}, final)
         attempts = wire.Attempts(folder)
         listing = attempts.listing()
+        said = wire.spoken(folder)
+        cancels = {record["index"] for record in said if record.get("request") == "cancel"}
         live = {}
         for index in chunk.indices:
             numbers = listing.get(index)
@@ -202,8 +203,9 @@ class ProcessScheduler:
                 if start is None or "refused" in start:
                     continue
                 if wire.alive(start["owner"]):
-                    live[index] = Word(State.RUNNING)
-                elif entry["host"] != os.uname()[1]:
+                    asked = index in cancels
+                    live[index] = Word(State.RUNNING, "it was told to end" if asked else "")
+                elif not wire.is_here(entry):
                     reason = f"it was started on {entry['host']}; from here it cannot be seen"
                     live[index] = Word(State.UNKNOWN, reason)
         return JobStatus(live, final)
@@ -215,9 +217,18 @@ class ProcessScheduler:
             for key, word in wire.first_words(folder).items()
         }
 
+    def _entry(self, job: str) -> dict[str, Any] | None:
+        """What the queue has of a job; ``None`` where a power loss has left the name alone."""
+        try:
+            entry: dict[str, Any] | None = wire.read_json(self.queue.path(job))
+        except ValueError:
+            return None
+        return entry
+
     def _why_pending(self, entry: dict[str, Any]) -> str:
-        if entry["host"] != os.uname()[1]:
-            return f"queued on the machine {entry['host']}, and waits there"
+        if not wire.is_here(entry):
+            host = entry["host"]
+            return f"queued on the machine {host}, and waits there; if that is gone: cancel it"
         if self._trouble:
             return f"its queue cannot be started: {self._trouble}"
         if entry["after"]:
