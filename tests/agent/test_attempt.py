@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -345,7 +346,9 @@ while time.process_time() < 0.3:
 def test_usage_counts_orphans() -> None:
     """Work that a shell's background process does is the run's, too."""
     burn = 'import time\nwhile time.process_time() < 0.3: pass\nopen("done", "w")'
-    script = f"({sys.executable} -c '{burn}' &); while [ ! -e done ]; do sleep 0.02; done"
+    script = (
+        f"({shlex.quote(sys.executable)} -c '{burn}' &); while [ ! -e done ]; do sleep 0.02; done"
+    )
 
     usage = run(command("/bin/sh", "-c", script)).end["usage"]
 

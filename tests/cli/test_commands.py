@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -215,8 +216,9 @@ def test_follow_prints_what_comes_until_the_end() -> None:
 
 def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
     run = hpcml.submit(hpcml.Job(["seq", "200000"], code=None)).wait(30)
+    logs = [sys.executable, "-c", "from hpcml.cli import main; main()", "logs", run.id]
     done = subprocess.run(
-        f"{sys.executable} -c 'from hpcml.cli import main; main()' logs {run.id} | head -1",
+        f"{shlex.join(logs)} | head -1",
         shell=True,
         capture_output=True,
         text=True,

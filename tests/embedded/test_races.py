@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def slow_agents(home: Path, tmp_path: Path) -> str:
     python.write_text(
         f'#!/bin/sh\ncase " $* " in *" run "*)\n'
         f"while [ ! -e {gate} ]; do sleep 0.02; done;; esac\n"
-        f'exec {sys.executable} "$@"\n'
+        f'exec {shlex.quote(sys.executable)} "$@"\n'
     )
     python.chmod(0o755)
     return write_profile(home, "slow", f"python: {python}\n")
