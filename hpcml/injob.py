@@ -139,7 +139,13 @@ def log(step: "int | None" = None, samples: "int | None" = None, **values: "Any"
         cannot be converted is kept as text. Nothing here ever raises: a metric is not worth a run.
     """
     if _emit is None:
-        return
+        return None
+    if len(values) == 1 and samples is None and step.__class__ is int:
+        # The usual case, without what the general one costs.
+        ((name, value),) = values.items()
+        single = _single.get(name)
+        if single is not None and value.__class__ is float and value - value == 0.0:
+            return _emit(single % (_now(), step, value))
     try:
         names = tuple(values)
         template = _templates.get(names) or _template(names)
@@ -154,7 +160,7 @@ def log(step: "int | None" = None, samples: "int | None" = None, **values: "Any"
             line = template[1] % (_now(), step, samples, *values.values())
     except TypeError:
         line = _careful(step, samples, values)
-    _emit(line)
+    return _emit(line)
 
 
 def describe(**facts: "Any") -> None:
@@ -173,6 +179,7 @@ def describe(**facts: "Any") -> None:
 
 _INT_OR_NONE = (int, type(None))
 _phases: "dict[str, Phase]" = {}
+_single: "dict[str, bytes]" = {}
 _templates: "dict[tuple[str, ...], tuple[bytes, bytes]]" = {}
 _now = getattr(time, "monotonic_ns", None) or (lambda: int(time.monotonic() * 1e9))
 
@@ -182,6 +189,8 @@ def _template(names: "tuple[str, ...]") -> "tuple[bytes, bytes]":
     quoted = [json.dumps(name).replace("%", "%%") + ":%a" for name in names]
     start, rest = b'{"m":%d,"e":"log","step":%d', b',"v":{' + ",".join(quoted).encode() + b"}}\n"
     _templates[names] = (start + rest, start + b',"samples":%d' + rest)
+    if len(names) == 1:
+        _single[names[0]] = start + rest
     return _templates[names]
 
 

@@ -127,8 +127,8 @@ def test_a_mark_costs_at_most_two_bare_writes(
 
 def test_an_agent_that_waits_costs_nothing() -> None:
     """It sleeps until a signal, its child's end or a limit."""
-    ended = run(command("/bin/sleep", "0.5"), time=100)
-    calm = run(command("/bin/sleep", "0"), time=100)
+    ended = run(command("/bin/sleep", "0.5"), time=100, notice=10)
+    calm = run(command("/bin/sleep", "0"), time=100, notice=10)
 
     assert [event["e"] for event in ended.events] == [event["e"] for event in calm.events]
     assert ended.end["usage"]["cpu_user"] < 0.1
