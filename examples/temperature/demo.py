@@ -77,7 +77,8 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def outcome(run: hpcml.Run) -> list[str]:
     """Tell where to find what a run left behind or, if it failed, why."""
-    where = [f"logs   hpcml logs {run.id}"]
+    hpcml_command = Path(sys.executable).with_name("hpcml")  # make demo has it in .venv
+    where = [f"logs   {hpcml_command} logs {run.id}"]
     if run.state == "COMPLETED":
         return [f"model  {run.output('model.pt')}", *where]
     return [f"{run.state}: {run.reason}", *run.logs().splitlines()[-LOG_LINES:], *where]
