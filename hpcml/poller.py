@@ -71,6 +71,7 @@ class BatchView:
     seen: dict[int, Seen] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     _attempts: dict[int, dict[int, Attempt]] = field(default_factory=dict)
+    _before: tuple[State, str] | None = None
 
     @classmethod
     def load(cls, identifier: str, connection: Connection) -> BatchView:
@@ -161,7 +162,7 @@ class BatchView:
     def judge(self, status: JobStatus) -> bool:
         """Judge every run. ``False``: some are silent, as if they had ended since the last look."""
         silent = self.stuck = False
-        self._before: tuple[State, str] | None = None
+        self._before = None
         for index in self.chunk.indices:
             if index in self.seen and self.seen[index].state.final:
                 continue
@@ -235,7 +236,7 @@ class BatchView:
         return State.PREPARING, _submitting(batch) if batch and alive else resume
 
     def _queued_again(self) -> bool:
-        """Whether somebody has queued it under another id, or is about to, since we looked."""
+        """Whether somebody has queued it under another id since we read the one we know."""
         known, self.chunk = self.chunk.id, replace(self.chunk, id=None)
         self._read_id()
         return self.chunk.id not in (None, known)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import overload
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, claim, new_batch
+from hpcml.batch import Batch, batch_folder, claim, new_batch
 from hpcml.connection import Connection, bind, connect
 from hpcml.errors import (
     ArgumentError,
@@ -175,7 +175,7 @@ def prepare(batch: Batch, connection: Connection) -> None:
     if digest is None:
         return
     archive = _archive_path(digest)
-    there = {entry.name for entry in connection.files.list("code") or ()}
+    there = _code_at(connection)
     if digest in there:
         return  # unpacked already
     if archive.exists():
@@ -249,7 +249,7 @@ def _plan_online(job: Job, connection: Connection) -> Plan:
         raise UnresolvedError(
             f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
         )
-    if snapshot is not None:
+    if snapshot is not None and snapshot.digest not in _code_at(connection):
         _keep(snapshot)
     library()  # kept likewise: hpcml may be upgraded before that
     return made
@@ -260,6 +260,11 @@ def _keep(snapshot: Snapshot) -> None:
     path, archive = _archive_path(snapshot.digest), snapshot.archive()
     if not path.exists() or path.stat().st_size != len(archive):
         keep(path, archive, "Nothing was submitted. Free some space and submit again.")
+
+
+def _code_at(connection: Connection) -> set[str]:
+    """What the site has of code: ``<digest>.tar``, and ``<digest>`` once it is unpacked."""
+    return {entry.name for entry in connection.files.list("code") or ()}
 
 
 def _archive_path(digest: str) -> Path:
@@ -281,9 +286,9 @@ def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection)
                 f"{run.id} is on {run.site}, not on {connection.site.name}",
                 "Wait for it, then submit.",
             )
-        folder = f"runs/{run.id.rpartition('.')[0]}"
+        folder = batch_folder(run.id.rpartition(".")[0])
         queue = {entry.name for entry in connection.files.list(f"{folder}/queue") or ()}
-        if "0.json" not in queue and not connection.files.list(f"{folder}/attempts"):
+        if "0.json" not in queue and not begun(folder, connection):
             raise JobError("after", f"{run.id} is not in the queue", f"hpcml resume {run.id}")
         ids.append(run.id)
     return ids

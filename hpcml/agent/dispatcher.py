@@ -439,7 +439,7 @@ class Dispatcher:
         if not numbers:
             return None
         end = wire.Attempts(folder).read(int(index), max(numbers), "end")
-        word = wire.first_words(folder).get((int(index), max(numbers)))
+        word = wire.first_words(wire.spoken(folder)).get((int(index), max(numbers)))
         if end is None and word is None:
             return None
         judged = wire.how_it_ended(end, word, time.time() - end["time"] if end else 0.0)

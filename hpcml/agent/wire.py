@@ -428,10 +428,10 @@ def spoken(batch: str) -> "Iterator[dict[str, Any]]":
         return iter(())
 
 
-def first_words(batch: str) -> "dict[tuple[int, int], dict[str, Any]]":
-    """The scheduler's first final word on each ``(index, attempt)`` of a batch."""
+def first_words(spoken: "Iterable[dict[str, Any]]") -> "dict[tuple[int, int], dict[str, Any]]":
+    """The scheduler's first final word on each ``(index, attempt)``, of what was said."""
     words: "dict[tuple[int, int], dict[str, Any]]" = {}
-    for record in spoken(batch):
+    for record in spoken:
         if "state" in record:
             words.setdefault((record["index"], record["attempt"]), record)
     return words

@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,11 +61,12 @@ class ProcessScheduler:
         return {chunk.name: self._status(chunk, jobs) for chunk in chunks}
 
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
-        path = wire.words_file(os.path.join(self.binding.workspace, chunk.folder))
+        folder = os.path.join(self.binding.workspace, chunk.folder)
         said = {"state": str(word.state), "reason": word.reason, "time": time.time()}
         with self._told("Free some space."):
-            wire.append_line(path, {"index": index, "attempt": attempt, **said})
-        return self._final_words(chunk).get((index, attempt), word)
+            line = {"index": index, "attempt": attempt, **said}
+            wire.append_line(wire.words_file(folder), line)
+        return _final_words(wire.spoken(folder)).get((index, attempt), word)
 
     def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
         folder = os.path.join(self.binding.workspace, chunk.folder)
@@ -163,7 +164,7 @@ class ProcessScheduler:
         folder = os.path.join(self.binding.workspace, chunk.folder)
         with open(os.path.join(folder, "plan.json"), "rb") as file:
             plan = json.load(file)
-        node = self.site.partitions[_partition(plan, self.site)].node
+        node = self.site.partitions[_partition(plan)].node
         return wire.enqueue(
             self.binding.workspace,
             {
@@ -183,7 +184,8 @@ class ProcessScheduler:
 
     def _status(self, chunk: Chunk, jobs: set[str]) -> JobStatus:
         folder = os.path.join(self.binding.workspace, chunk.folder)
-        final = self._final_words(chunk)
+        spoken = list(wire.spoken(folder))
+        final = _final_words(spoken)
         if chunk.id is None or chunk.id not in jobs:
             return JobStatus({}, final)
         entry = self._entry(chunk.id)
@@ -191,8 +193,7 @@ class ProcessScheduler:
             return JobStatus({}, final)
         attempts = wire.Attempts(folder)
         listing = attempts.listing()
-        said = wire.spoken(folder)
-        cancels = {record["index"] for record in said if record.get("request") == "cancel"}
+        cancels = {record["index"] for record in spoken if record.get("request") == "cancel"}
         live = {}
         for index in chunk.indices:
             numbers = listing.get(index)
@@ -209,13 +210,6 @@ class ProcessScheduler:
                     reason = f"it was started on {entry['host']}; from here it cannot be seen"
                     live[index] = Word(State.UNKNOWN, reason)
         return JobStatus(live, final)
-
-    def _final_words(self, chunk: Chunk) -> dict[tuple[int, int], Word]:
-        folder = os.path.join(self.binding.workspace, chunk.folder)
-        return {
-            key: Word(State(word["state"]), word["reason"])
-            for key, word in wire.first_words(folder).items()
-        }
 
     def _entry(self, job: str) -> dict[str, Any] | None:
         """What the queue has of a job; ``None`` where a power loss has left the name alone."""
@@ -236,6 +230,13 @@ class ProcessScheduler:
         return "waits for CPUs, memory, or its turn"
 
 
-def _partition(plan: dict[str, Any], site: Site) -> str:
+def _partition(plan: dict[str, Any]) -> str:
     option = next(d for d in plan["what"]["directives"] if d.startswith("--partition="))
     return str(option.partition("=")[2])
+
+
+def _final_words(spoken: Iterable[dict[str, Any]]) -> dict[tuple[int, int], Word]:
+    return {
+        key: Word(State(word["state"]), word["reason"])
+        for key, word in wire.first_words(spoken).items()
+    }
