@@ -234,14 +234,25 @@ def claim(identifier: str, step: str) -> Batch | None:
             return None
         if batch.cancelled:
             raise RunStateError(f"{identifier} was cancelled", "Submit the job again.")
-        if outbox_owner_alive(batch) and batch.owner != wire.identity():
-            raise RunStateError(
-                f"process {batch.owner['pid']} on {batch.owner['host']} is submitting {identifier}",
-                "Wait for it, or end it first.",
-            )
+        refuse_if_submitting(batch)
         owner = wire.identity()
         batch.note(step, owner=owner)
         return replace(batch, owner=owner)
+
+
+def refuse_if_submitting(batch: Batch) -> None:
+    """Leave a batch alone that another live process is submitting.
+
+    Raises
+    ------
+    RunStateError
+        There is one.
+    """
+    if outbox_owner_alive(batch) and batch.owner != wire.identity():
+        raise RunStateError(
+            f"process {batch.owner['pid']} on {batch.owner['host']} is submitting {batch.id}",
+            "Wait for it, or end it first.",
+        )
 
 
 def outbox_owner_alive(batch: Batch) -> bool:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, TextIO, overload
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, batch_folder, claim, load_outbox, outbox_ids, outbox_owner_alive
+from hpcml.batch import (
+    Batch,
+    batch_folder,
+    claim,
+    load_outbox,
+    outbox_ids,
+    outbox_owner_alive,
+    refuse_if_submitting,
+)
 from hpcml.connection import Connection, connect
 from hpcml.errors import (
     ArgumentError,
@@ -237,11 +245,8 @@ class Run:
         on_site = self._connection().files.list(view.folder) is not None
         if view.seen[self.index].state.final:
             return self
-        if batch is not None and outbox_owner_alive(batch) and batch.owner != wire.identity():
-            raise RunStateError(
-                f"process {batch.owner['pid']} is submitting {self.id} right now",
-                "Wait a moment, or end that process first.",
-            )
+        if batch is not None:
+            refuse_if_submitting(batch)
         if on_site:
             self._connection().queue.cancel(view.chunk, [self.index])
             if batch is not None:
