@@ -14,7 +14,10 @@ __version__ = "0.1.0.dev0"
 _LAZY = {
     "Job": "hpcml.job",
     "Resources": "hpcml.job",
+    "Sweep": "hpcml.job",
     "Dataset": "hpcml.job",
+    "Output": "hpcml.job",
+    "Checkpoint": "hpcml.job",
     "Plan": "hpcml.planning",
     "plan": "hpcml.submission",
     "submit": "hpcml.submission",
@@ -26,13 +29,16 @@ _LAZY = {
 }
 
 __all__ = [
+    "Checkpoint",
     "Dataset",
     "HpcmlError",
     "Job",
+    "Output",
     "Plan",
     "Resources",
     "Run",
     "Runs",
+    "Sweep",
     "attach",
     "describe",
     "input_path",

@@ -5,9 +5,12 @@ from hpcml.injob import log as log
 from hpcml.injob import output_path as output_path
 from hpcml.injob import params as params
 from hpcml.injob import phase as phase
+from hpcml.job import Checkpoint as Checkpoint
 from hpcml.job import Dataset as Dataset
 from hpcml.job import Job as Job
+from hpcml.job import Output as Output
 from hpcml.job import Resources as Resources
+from hpcml.job import Sweep as Sweep
 from hpcml.planning import Plan as Plan
 from hpcml.run import Run as Run
 from hpcml.run import Runs as Runs

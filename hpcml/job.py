@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import product
 from typing import Any
+
+from hpcml.errors import JobError
 
 
 @dataclass(frozen=True)
@@ -55,23 +58,69 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Output:
+    """A file or folder that a job leaves behind.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the job's working folder.
+    optional : bool
+        Whether a run may end well without it.
+    """
+
+    path: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How a job that is interrupted goes on: the contract of :func:`hpcml.checkpoint`.
+
+    Shortly before its walltime is over the job gets the signal USR2, saves its state, and ends with
+    exit code 144. It is then started again in the same folder, as a further attempt of the same
+    run. A submitit ``Checkpointable`` does all of that by itself.
+
+    Parameters
+    ----------
+    path : str
+        File or folder of the state, relative to the job's working folder; it is the job's to make.
+    notice : str or timedelta
+        How long before the end of the walltime the signal comes; half of the walltime at most.
+    requeues : int
+        How often it may be started again.
+    """
+
+    path: str = "checkpoint"
+    notice: str | timedelta = "5m"
+    requeues: int = 3
+
+
+@dataclass(frozen=True)
 class Job:
     """What to run.
 
     Parameters
     ----------
-    entry : str or sequence of str
-        ``"train.py"``, ``"run.sh"``, ``"-m package.module"``, or a command as a list.
+    entry : callable, str or sequence of str
+        A function, ``"train.py"``, ``"run.sh"``, ``"-m package.module"``, or a command as a list.
+        A function that can be imported goes by reference, with the code around it; another one
+        (of a notebook, of the script that runs, a lambda) by value, and then the job's Python must
+        have the client's version. An attribute ``fork = False`` of the function says that it must
+        start in a fresh interpreter, not in the fork of one that has its imports done.
     name : str, optional
         For people; default: the entry's.
     params : dict
         Parameters: JSON values by name. Scripts and modules get each as ``--name=value``
-        (``None``: left out) unless ``args`` is given, and all of them from ``hpcml.params()``.
+        (``None``: left out) unless ``args`` is given, functions as keywords, and all of them from
+        ``hpcml.params()``.
     args : sequence of str, optional
         Arguments in place of those: ``["--lr", "{params.lr}", "{inputs.t2m}"]``; ``[]``: none.
     inputs : dict
-        Data by name: a :class:`Dataset`, or a path.
-    outputs : sequence of str
+        Data by name: a :class:`Dataset`, a path, or the output of another run
+        (``run.output("model.pt")``), which then comes first. A function gets the path of an input
+        as the keyword of that name, if it has one.
+    outputs : sequence of str or Output
         Files or folders that the job must leave behind, relative to its working folder.
     resources : Resources
     env : dict
@@ -79,17 +128,78 @@ class Job:
     code : {"auto", None} or path
         ``"auto"``: what git tracks or would track around the entry; without git the script's
         folder. A path: that folder in place of the current one. ``None``: take no code along.
+    checkpoint : Checkpoint, optional
+        How it goes on after its walltime; a function with a method ``checkpoint`` has the default.
     tags : dict
         Text by name, for finding runs again.
     """
 
-    entry: str | Sequence[str]
+    entry: str | Sequence[str] | Callable[..., Any]
     name: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     args: Sequence[str] | None = None
     inputs: Mapping[str, Dataset | str] = field(default_factory=dict)
-    outputs: Sequence[str] = ()
+    outputs: Sequence[str | Output] = ()
     resources: Resources = field(default_factory=Resources)
     env: Mapping[str, str] = field(default_factory=dict)
     code: str | None = "auto"
+    checkpoint: Checkpoint | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    def sweep(
+        self, *, points: Iterable[Mapping[str, Any]] | None = None, **axes: Iterable[Any]
+    ) -> Sweep:
+        """This job at many points of its parameters.
+
+        Parameters
+        ----------
+        points : iterable of dict, optional
+            Parameters of each run.
+        **axes : iterable
+            Values by parameter: every combination is a run, the last axis varies fastest.
+            Together with ``points``: every combination at each of these.
+
+        Raises
+        ------
+        JobError
+            An axis is no list of values, or there is no point at all.
+        """
+        given = [{}] if points is None else [_point(number, p) for number, p in enumerate(points)]
+        values = [_values(name, axis) for name, axis in axes.items()]
+        combined = tuple(
+            {**point, **dict(zip(axes, chosen, strict=True))}
+            for point in given
+            for chosen in product(*values)
+        )
+        if not combined or (points is None and not axes):
+            raise JobError("sweep", "it has no points", "Write sweep(width=[32, 64]).")
+        return Sweep(self, combined)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A job at many points of its parameters: one submission, one run a point.
+
+    Attributes
+    ----------
+    points : tuple of dict
+        What each run has of its own, in the order of the runs.
+    """
+
+    job: Job
+    points: tuple[Mapping[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def _point(number: int, point: object) -> dict[str, Any]:
+    if not isinstance(point, Mapping):
+        raise JobError(f"points[{number}]", f"{point!r} is no dict", 'Write {"width": 32}.')
+    return dict(point)
+
+
+def _values(name: str, axis: object) -> list[Any]:
+    if isinstance(axis, str | bytes | Mapping) or not isinstance(axis, Iterable):
+        raise JobError(f"sweep.{name}", f"{axis!r} is no list of values", f"Write [{axis!r}].")
+    return list(axis)

@@ -7,9 +7,11 @@ queue is called, so that afterwards one can ask the queue whether it heard.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, claim, new_batch
@@ -17,12 +19,14 @@ from hpcml.connection import Connection, bind, connect
 from hpcml.errors import (
     ArgumentError,
     CodeError,
+    HpcmlError,
     JobError,
     QueueError,
     RunStateError,
     UnresolvedError,
+    nearest,
 )
-from hpcml.job import Job
+from hpcml.job import Job, Sweep
 from hpcml.library import library, put_library
 from hpcml.planning import Plan, make_plan
 from hpcml.poller import INTENT_PATIENCE, BatchView, note_queued
@@ -32,16 +36,20 @@ from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
 from hpcml.transports import bring
 
+Entry = str | Callable[..., Any]
 
-def plan(job: Job | str, site: str = "local") -> Plan:
+
+def plan(job: Job | Sweep | Entry, site: str = "local", **fields: Any) -> Plan:
     """Plan a job on a site, offline: nothing is reached, nothing is written.
 
     Parameters
     ----------
-    job : Job or str
-        A job, or its entry.
+    job : Job, Sweep, or an entry
+        A job, or what :class:`~hpcml.Job` takes as one.
     site : str
         Name of a site profile.
+    **fields
+        Fields of the job; what it has of params, inputs, env and tags is added to.
 
     Returns
     -------
@@ -54,38 +62,41 @@ def plan(job: Job | str, site: str = "local") -> Plan:
         What is wrong, where, and what would be valid.
     """
     profile = load_site(site)
-    return make_plan(resolve(_job(job), online=False), profile, bind(profile))
+    return make_plan(resolve(_job(job, fields), online=False), profile, bind(profile))
 
 
 @overload
 def submit(
-    job: Job | str,
+    job: Job | Entry,
     site: str = ...,
     *,
     after: Run | str | Iterable[Run | str] = ...,
     max_running: int | None = ...,
+    **fields: Any,
 ) -> Run: ...
 @overload
 def submit(
-    job: Sequence[Job],
+    job: Sweep | Sequence[Job | Sweep],
     site: str = ...,
     *,
     after: Run | str | Iterable[Run | str] = ...,
     max_running: int | None = ...,
+    **fields: Any,
 ) -> Runs: ...
 def submit(
-    job: Job | str | Sequence[Job],
+    job: Job | Sweep | Entry | Sequence[Job | Sweep],
     site: str = "local",
     *,
     after: Run | str | Iterable[Run | str] = (),
     max_running: int | None = None,
+    **fields: Any,
 ) -> Run | Runs:
-    """Submit a job, or a list of jobs, and return when the site's queue has taken it.
+    """Submit a job, a sweep or a list of them, and return when the site's queue has taken it.
 
     Parameters
     ----------
-    job : Job, str or list of Job
-        A job, its entry, or several jobs.
+    job : Job, an entry, Sweep, or list of them
+        A job, what :class:`~hpcml.Job` takes as one (a function, a script), or several jobs.
     site : str
         Name of a site profile.
     after : Run, str, or several
@@ -93,11 +104,15 @@ def submit(
         CANCELLED with that reason.
     max_running : int, optional
         How many runs of this submission may run at once.
+    **fields
+        Fields of the job, or of all jobs; what they have of params, inputs, env and tags is added
+        to: ``submit(infer, inputs={"model": run.output("model.pt")})``.
 
     Returns
     -------
     Run or Runs
-        As many as jobs were given. All jobs are checked before the first is queued.
+        One run a job and one a point of a sweep, in that order. All jobs are checked before the
+        first is queued.
 
     Raises
     ------
@@ -110,20 +125,33 @@ def submit(
         problem = f"max_running: {max_running!r} is no number from 1 up"
         raise ArgumentError(problem, "Leave it out: no limit.")
     connection = connect(site, reload=True)
-    waits_for = _runs_before(after, connection)
-    several = isinstance(job, Sequence) and not isinstance(job, str)
-    jobs: list[object] = [*job] if isinstance(job, Sequence) and several else [job]
+    several = isinstance(job, Sweep | Sequence) and not isinstance(job, str)
+    jobs = [*job] if isinstance(job, Sequence) and several else [job]
     if not jobs:
         raise ArgumentError("there is no job in the list", "Give one at least.")
-    planned = [_plan_online(_job(one), connection) for one in jobs]
-    group = None
-    runs = []
-    for ready in planned:
-        batch = new_batch(ready, [{}], after=waits_for, group=group, max_running=max_running)
-        group = batch.group
-        batch.save()
-        carry_on(batch, connection)
-        runs.append(Run(wire.run_id(batch.id, 0), site))
+    first = _runs_before(after, connection)
+    batches: list[Batch] = []
+    for ready in [_plan_online(_job(one, fields), connection) for one in jobs]:
+        origins = [str(origin["run"]) for origin in ready.plan.where["origins"].values()]
+        batches.append(
+            new_batch(
+                ready.plan,
+                ready.points,
+                after=[*dict.fromkeys([*first, *origins])],
+                group=batches[0].id if batches else None,
+                max_running=max_running,
+            )
+        )
+    runs: list[Run] = []
+    for batch in batches:
+        try:
+            batch.save()
+            carry_on(batch, connection)
+        except HpcmlError as error:
+            if runs:
+                error.add_note(f"In the queue already: {runs[0].id} and {len(runs) - 1} more.")
+            raise
+        runs += [Run(wire.run_id(batch.id, index), site) for index in batch.chunk.indices]
     return Runs(runs) if several else runs[0]
 
 
@@ -234,16 +262,44 @@ def begun(folder: str, connection: Connection) -> bool:
     return bool(wire.attempts_of(names))
 
 
-def _job(job: object) -> Job:
-    if isinstance(job, Job):
-        return job
-    if isinstance(job, str):
-        return Job(job)
-    raise JobError("job", f"{job!r} cannot be submitted", 'Give a Job, or a script: "train.py".')
+def _job(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
+    """What is given as a job, with more of its fields."""
+    if isinstance(job, Sweep):
+        return Sweep(_with(job.job, fields), job.points)
+    if isinstance(job, str) or callable(job):
+        job = Job(job)
+    if not isinstance(job, Job):
+        advice = 'Give a Job, a function, or a script: "train.py".'
+        raise JobError("job", f"{job!r} cannot be submitted", advice)
+    return _with(job, fields)
 
 
-def _plan_online(job: Job, connection: Connection) -> Plan:
+def _with(job: Job, fields: Mapping[str, Any]) -> Job:
+    known = [field.name for field in dataclasses.fields(Job) if field.name != "entry"]
+    for name in fields:
+        if name not in known:
+            raise ArgumentError(f"a job has no field {name!r}", nearest(name, known))
+    added: dict[str, Any] = {
+        name: {**getattr(job, name), **value} if isinstance(value, Mapping) else value
+        for name, value in fields.items()
+    }
+    return replace(job, **added)
+
+
+class _Ready(NamedTuple):
+    plan: Plan
+    points: Sequence[dict[str, Any]]
+
+
+def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
     resolved, snapshot = resolve_with_code(job)
+    for name, origin in resolved.origins.items():
+        if origin.site != connection.site.name:
+            raise JobError(
+                f"inputs.{name}",
+                f"{origin.run} is on {origin.site}, not on {connection.site.name}",
+                "Wait for it, fetch it, and give the file.",
+            )
     made = make_plan(resolved, connection.site, connection.binding)
     if made.unresolved:
         raise UnresolvedError(
@@ -252,7 +308,7 @@ def _plan_online(job: Job, connection: Connection) -> Plan:
     if snapshot is not None and snapshot.digest not in _code_at(connection):
         _keep(snapshot)
     library()  # kept likewise: hpcml may be upgraded before that
-    return made
+    return _Ready(made, resolved.points)
 
 
 def _keep(snapshot: Snapshot) -> None:

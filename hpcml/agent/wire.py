@@ -37,6 +37,9 @@ UNKNOWN = "UNKNOWN"
 WORD_PATIENCE = 60.0
 """Seconds for which a signalled end waits for the scheduler's word."""
 
+REQUEUE = 144
+"""Exit code by which a job with a checkpoint asks to be started again (submitit's, too)."""
+
 ENDING_SIGNALS = (1, 2, 3, 15, 24)
 """HUP INT QUIT TERM XCPU: whoever sends one of these wants the run to end."""
 
@@ -114,6 +117,32 @@ def digest_path(path: str) -> "tuple[str, int]":
             entries.append((relative, kind, sha256_file(full)))
             size += status.st_size
     return tree_digest(entries), size
+
+
+def stamp_of_file(status: "os.stat_result") -> "list[Any]":
+    """What tells that nobody has touched a file: size, times, inode.
+
+    The change time betrays who writes and then sets the mtime back (rsync -t --inplace).
+    """
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def stamp_of(rows: "Iterable[Sequence[Any]]") -> str:
+    """Digest of ``[path, *stamp_of_file]`` rows, and ``[path, target]`` of links."""
+    return sha256(json.dumps(sorted(list(row) for row in rows)).encode("utf-8", "surrogateescape"))
+
+
+def stamp_path(path: str) -> str:
+    """:func:`stamp_of` a file or a whole folder, for a stat a file."""
+    if not os.path.isdir(path):
+        return stamp_of([["", *stamp_of_file(_refuse_special(path))]])
+    rows: "list[list[Any]]" = []
+    for relative, full in walk(path):
+        if os.path.islink(full):
+            rows.append([relative, os.readlink(full)])
+        else:
+            rows.append([relative, *stamp_of_file(_refuse_special(full))])
+    return stamp_of(rows)
 
 
 def _refuse_special(path: str) -> "os.stat_result":

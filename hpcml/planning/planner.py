@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpcml import units
@@ -43,7 +44,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     partition_name, partition = _place(resolved, site, decisions)
     limits = _limits(resolved, site, partition_name, partition, decisions)
     cpus = _cpus(resolved, partition_name, partition)
-    what = {
+    what: dict[str, Any] = {
         "entry": resolved.entry,
         "args": None if resolved.args is None else list(resolved.args),
         "params": resolved.params,
@@ -51,7 +52,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "code": resolved.code,
         "folder": resolved.folder,
         "inputs": resolved.inputs,
-        "outputs": [{"path": path} for path in resolved.outputs],
+        "outputs": [dict(output) for output in resolved.outputs],
         "image": None,
         "launcher": None,
         "scheduler": site.scheduler,
@@ -59,6 +60,8 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "cpus": cpus,
         "directives": _directives(partition_name, cpus, limits),
     }
+    if resolved.checkpoint is not None:
+        what["checkpoint"] = {key: resolved.checkpoint[key] for key in ("path", "requeues")}
     where = {
         "site": site.name,
         "name": resolved.name,
@@ -70,6 +73,11 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "agent_python": binding.agent_python,
         "library": binding.library,
         "inputs": resolved.input_paths,
+        "stamps": resolved.stamps,
+        "origins": {
+            name: {"run": origin.run, "output": origin.output}
+            for name, origin in resolved.origins.items()
+        },
         "environment": _environment(resolved, binding, cpus, decisions),
         "git": resolved.git,
     }
@@ -93,7 +101,8 @@ def _check_binding(binding: Binding) -> None:
 
 def _check_arguments(resolved: Resolved) -> None:
     """Names in templates and parameters must be known; what is too long is refused."""
-    known = {"params": resolved.params, "inputs": resolved.inputs}
+    swept = resolved.swept
+    known = {"params": {**resolved.params, **swept}, "inputs": resolved.inputs}
     entry = resolved.entry
     field, templates = "args", list(resolved.args or [])
     if entry["kind"] == "command":
@@ -107,18 +116,20 @@ def _check_arguments(resolved: Resolved) -> None:
                     field, f"the job has no {{{kind}.{name}}}", nearest(name, known[kind])
                 )
     if resolved.known_params is not None:
-        for name in resolved.params:
+        for name in known["params"]:
             if name not in resolved.known_params:
                 raise PlanError(
                     f"params.{name}",
                     f"{entry['target']} does not know it",
                     nearest(name, resolved.known_params),
                 )
-    lengths = [_filled_length(template, resolved) for template in templates]
+    longest = {**resolved.params, **_longest(resolved.points)}
     if resolved.args is None and entry["kind"] != "command":
-        pairs = resolved.params.items()
         field = "params"
-        lengths = [len(f"--{name}={_argument(value)}".encode()) for name, value in pairs]
+        lengths = [len(f"--{name}={_argument(value)}".encode()) for name, value in longest.items()]
+    else:
+        values = {"params": longest, "inputs": resolved.input_paths}
+        lengths = [_filled_length(template, values) for template in templates]
     lengths += [len(f"{name}={value}".encode()) for name, value in resolved.env.items()]
     if max(lengths, default=0) >= LONGEST_ARGUMENT or sum(lengths) > ALL_ARGUMENTS:
         raise PlanError(
@@ -128,9 +139,20 @@ def _check_arguments(resolved: Resolved) -> None:
         )
 
 
-def _filled_length(template: str, resolved: Resolved) -> int:
+def _longest(points: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of each swept parameter the value that takes the most bytes."""
+    longest: dict[str, Any] = {}
+    for point in points:
+        for name, value in point.get("params", {}).items():
+            if name not in longest:
+                longest[name] = value
+            elif isinstance(value, str | list | dict):  # numbers are short, whichever they are
+                longest[name] = max(longest[name], value, key=lambda it: len(_argument(it)))
+    return longest
+
+
+def _filled_length(template: str, values: Mapping[str, Mapping[str, Any]]) -> int:
     """Bytes of an argument once the agent has put values in the place of their names."""
-    values = {"params": resolved.params, "inputs": resolved.input_paths}
     filled = TEMPLATE.sub(lambda match: _argument(values[match[1]][match[2]]), template)
     return len(filled.encode())
 
@@ -205,8 +227,16 @@ def _limits(
             )
     else:
         decisions.append("memory: not asked for; a share by CPUs is set aside, nothing is enforced")
-    notice = min(time / 10, LONGEST_NOTICE)
-    decisions.append(f"walltime {units.clock(time)}: USR2 to who listens {notice:g} s before")
+    notice: float | None = min(time / 10, LONGEST_NOTICE)
+    if resolved.checkpoint is not None:
+        notice = min(resolved.checkpoint["notice"], time / 2)
+    elif resolved.entry["kind"] == "function":
+        notice = None  # submitit would end a function that it cannot requeue
+    told = "no notice" if notice is None else f"USR2 to who listens {notice:g} s before"
+    decisions.append(f"walltime {units.clock(time)}: {told}")
+    if resolved.checkpoint is not None:
+        most = resolved.checkpoint["requeues"]
+        decisions.append(f"checkpoint: exit code 144 starts it again, {most} times at most")
     return {
         "time": time,
         "memory": memory,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hpcml.errors import JobError
-from hpcml.job import Job, Resources
+from hpcml.job import Job, Resources, Sweep
+from hpcml.output import Origin
 from hpcml.resolving import checks
 from hpcml.resolving.code import Snapshot, take_snapshot
 from hpcml.resolving.entry import Entry, find_entry
@@ -31,7 +32,13 @@ class Resolved:
     code : str or None
         Digest of the snapshot; ``folder`` is the job's current folder within it.
     inputs : dict
-        Digest by name, ``None`` where it is not known yet; ``input_paths`` says where they lie.
+        By name the digest, ``None`` where it is not known yet, or ``{"of": "<digest>#model.pt"}``
+        with a run's digest; ``input_paths`` says where they lie, ``origins`` which run makes them,
+        ``stamps`` what tells that nobody has touched them (:func:`hpcml.agent.wire.stamp_of`).
+    points : tuple of dict
+        One a run: what it has of its own. ``swept`` are the names of the parameters among it.
+    checkpoint : dict or None
+        ``path``, ``notice`` in s, ``requeues``.
     known_params : tuple of str or None
         Parameters that the entry's only ``hpcml.params(...)`` call names, if that can be told.
     unresolved : tuple of str
@@ -45,22 +52,31 @@ class Resolved:
     env: dict[str, str]
     code: str | None
     folder: str
-    inputs: dict[str, str | None]
+    inputs: dict[str, str | dict[str, str] | None]
     input_paths: dict[str, str]
-    outputs: tuple[str, ...]
+    outputs: tuple[dict[str, Any], ...]
     resources: Resources
+    points: tuple[dict[str, Any], ...] = ({},)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    stamps: dict[str, str] = field(default_factory=dict)
+    checkpoint: dict[str, Any] | None = None
     tags: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] | None = None
     known_params: tuple[str, ...] | None = None
     unresolved: tuple[str, ...] = ()
 
+    @property
+    def swept(self) -> dict[str, None]:
+        """Names of the parameters that points set, in their order."""
+        return {name: None for point in self.points for name in point.get("params", ())}
 
-def resolve(job: Job, *, online: bool = True) -> Resolved:
+
+def resolve(job: Job | Sweep, *, online: bool = True) -> Resolved:
     """Look at a job's files.
 
     Parameters
     ----------
-    job : Job
+    job : Job or Sweep
     online : bool
         False: nothing takes long and nothing is written; what would stands in ``unresolved``.
 
@@ -74,22 +90,31 @@ def resolve(job: Job, *, online: bool = True) -> Resolved:
     return resolve_with_code(job, online=online)[0]
 
 
-def resolve_with_code(job: Job, *, online: bool = True) -> tuple[Resolved, Snapshot | None]:
+def resolve_with_code(job: Job | Sweep, *, online: bool = True) -> tuple[Resolved, Snapshot | None]:
     """As :func:`resolve`, and the snapshot of the code that the digest stands for."""
+    points: tuple[dict[str, Any], ...] = ({},)
+    if isinstance(job, Sweep):
+        points, job = checks.points(job.points), job.job
     inputs = {
         checks.input_name(name): checks.input_source(name, source)
         for name, source in checks.mapping("inputs", job.inputs).items()
     }
     checks.distinct_variables(inputs)
-    outputs = tuple(checks.output(path) for path in checks.texts("outputs", job.outputs))
+    outputs = checks.outputs(job.outputs)
     entry = find_entry(job)
-    left_out = [*inputs.values(), *(os.path.join(entry.base, path) for path in outputs)]
+    left_out = [*inputs.values(), *(os.path.join(entry.base, out["path"]) for out in outputs)]
     snapshot = take_snapshot(entry.root, left_out) if entry.root else None
     _check_it_goes_along(entry, snapshot)
-    digests: dict[str, str | None] = {}
+    digests: dict[str, str | dict[str, str] | None] = {}
+    origins, stamps = {}, {}
     unresolved = []
     for name, path in inputs.items():
-        digests[name], why = digest_input(name, Path(path), long_reads=online)
+        origin = checks.input_origin(job.inputs[name])
+        if origin is not None:
+            origins[name] = origin
+            digests[name] = {"of": f"{origin.digest}#{origin.output}"}
+            continue
+        digests[name], stamps[name], why = digest_input(name, Path(path), long_reads=online)
         if why:
             unresolved.append(f"inputs.{name}: {why}")
     resolved = Resolved(
@@ -103,6 +128,10 @@ def resolve_with_code(job: Job, *, online: bool = True) -> tuple[Resolved, Snaps
         inputs=digests,
         input_paths=inputs,
         outputs=outputs,
+        points=points,
+        origins=origins,
+        stamps=stamps,
+        checkpoint=checks.checkpoint(job.checkpoint),
         resources=checks.resources(job.resources),
         tags=_tags(job.tags),
         git=snapshot.git if snapshot else None,

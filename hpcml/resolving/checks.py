@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hpcml import units
 from hpcml.errors import JobError
-from hpcml.job import Dataset, Resources
+from hpcml.job import Checkpoint, Dataset, Output, Resources
+from hpcml.output import Origin, OutputPath
 
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -95,6 +97,35 @@ def params(values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def points(values: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The points of a sweep, as the lines of ``points.jsonl``."""
+    known: set[str] = set()
+    checked = []
+    for number, point in enumerate(values):
+        new = [key for key in point if key not in known]
+        if new:  # names are alike from point to point: each is looked at once
+            try:
+                known.update(params({key: point[key] for key in new}))
+            except JobError as error:
+                raise _at_point(number, error) from None
+        row = {}
+        for key, value in point.items():
+            usual = (value.__class__ is int and -(1 << 62) < value < 1 << 62) or (
+                value.__class__ is float and value - value == 0.0  # finite
+            )
+            try:
+                row[key] = value if usual else json_value(f"params.{key}", value)
+            except JobError as error:
+                raise _at_point(number, error) from None
+        checked.append({"params": row})
+    return tuple(checked)
+
+
+def _at_point(number: int, error: JobError) -> JobError:
+    field = f"points[{number}].{error.field}"
+    return JobError(field, error.problem[len(error.field) + 2 :], error.advice)
+
+
 def _looks_like_a_secret(field: str) -> JobError:
     return JobError(
         field,
@@ -168,9 +199,17 @@ def distinct_variables(names: Iterable[str]) -> None:
             )
 
 
+def input_origin(source: object) -> Origin | None:
+    """Where an input comes from that is a run's output."""
+    source = source.source if isinstance(source, Dataset) else source
+    return source.origin if isinstance(source, OutputPath) else None
+
+
 def input_source(name: str, source: object) -> str:
     """Absolute path of an input on this machine."""
     field = f"inputs.{name}"
+    if isinstance(source, OutputPath):
+        return str(source)  # it need not be there yet
     path = text(field, source.source if isinstance(source, Dataset) else source)
     if "://" in path:
         raise JobError(
@@ -179,11 +218,43 @@ def input_source(name: str, source: object) -> str:
     return text(field, os.path.abspath(os.path.expanduser(path)))
 
 
-def output(path: str) -> str:
-    """An output's path within the working folder, normalised."""
+def outputs(values: Iterable[object]) -> tuple[dict[str, Any], ...]:
+    """Declared outputs: ``path``, and ``optional`` where one is."""
+    if isinstance(values, str | bytes | Output) or not isinstance(values, Sequence):
+        raise JobError("outputs", f"{values!r} is no list", f"Write [{values!r}].")
+    found: list[dict[str, Any]] = []
+    for number, value in enumerate(values):
+        field = f"outputs[{number}]"
+        path = value.path if isinstance(value, Output) else value
+        row: dict[str, Any] = {"path": below_work("outputs", text(field, path))}
+        if isinstance(value, Output) and value.optional:
+            row["optional"] = True
+        found.append(row)
+    return tuple(found)
+
+
+def below_work(field: str, path: str) -> str:
+    """A path within the working folder, normalised."""
     normal = posixpath.normpath(path)
     if not path or posixpath.isabs(path) or normal == "." or normal.split("/")[0] == "..":
         raise JobError(
-            "outputs", f"{path!r} is not below the job's folder", 'Write it like "model.pt".'
+            field, f"{path!r} is not below the job's folder", 'Write it like "model.pt".'
         )
     return normal
+
+
+def checkpoint(value: object) -> dict[str, Any] | None:
+    """How a job goes on after an interruption: ``path``, ``notice`` in s, ``requeues``."""
+    if value is None:
+        return None
+    if not isinstance(value, Checkpoint):
+        problem = f"{value!r} is no Checkpoint"
+        raise JobError("checkpoint", problem, "Write hpcml.Checkpoint(...).")
+    if type(value.requeues) is not int or value.requeues < 0:
+        problem = f"{value.requeues!r} is no number from 0 up"
+        raise JobError("checkpoint.requeues", problem, "Write it like requeues=3.")
+    return {
+        "path": below_work("checkpoint.path", text("checkpoint.path", value.path)),
+        "notice": units.seconds(value.notice, "checkpoint.notice"),
+        "requeues": value.requeues,
+    }

@@ -23,13 +23,16 @@ RACY = 2 * 10**9  # ns within which a file may change without its mtime telling
 Known = dict[str, list[int | str]]
 
 
-def digest_input(name: str, path: Path, *, long_reads: bool) -> tuple[str | None, str]:
+def digest_input(name: str, path: Path, *, long_reads: bool) -> tuple[str | None, str, str]:
     """Digest of a file's content, or of all files of a folder.
 
     Returns
     -------
     digest : str or None
         ``None`` if it would take a long read and ``long_reads`` is False.
+    stamp : str
+        What :func:`hpcml.agent.wire.stamp_of` says while nobody has touched the files since; empty
+        if they are too young for their times to tell.
     why : str
         Why there is none.
 
@@ -58,21 +61,26 @@ def _refuse_special(field: str, files: list[tuple[str, str]]) -> None:
             raise JobError(field, f"{full} is neither a file nor a folder", "Give files.")
 
 
-def _digest(path: Path, files: list[tuple[str, str]], long_reads: bool) -> tuple[str | None, str]:
+def _digest(
+    path: Path, files: list[tuple[str, str]], long_reads: bool
+) -> tuple[str | None, str, str]:
     manifest = cache_folder() / "digests" / f"{wire.sha256(os.fsencode(path))}.json"
     known = _load(manifest)
     rows: list[tuple[str, str, str]] = []
     entries: Known = {}
-    fresh, unread = False, 0
+    stamps: list[list[int | str]] = []
+    fresh, unread, young = False, 0, False
     for relative, full in files:
         if os.path.islink(full) and relative:
             rows.append((relative, "link", os.readlink(full)))
+            stamps.append([relative, os.readlink(full)])
             continue
         status = os.stat(full)
         seen = known.get(relative)
         # The change time betrays who writes and then sets the mtime back (rsync -t --inplace).
         times = status.st_mtime_ns, status.st_ctime_ns
-        stamp: list[int | str] = [status.st_size, *times, status.st_ino]
+        stamp = wire.stamp_of_file(status)
+        stamps.append([relative, *stamp])
         kind = "exec" if status.st_mode & 0o100 else "file"
         if seen is not None and seen[:-1] == stamp:
             digest = str(seen[-1])
@@ -84,14 +92,15 @@ def _digest(path: Path, files: list[tuple[str, str]], long_reads: bool) -> tuple
             now = time.time_ns()
             digest, fresh = wire.sha256_file(full), True
             if now - max(times) < RACY:  # too young to be told apart by its mtime
-                stamp[1] = -1
+                stamp[1], young = -1, True
         entries[relative] = [*stamp, digest]
         rows.append((relative, kind, digest))
     if unread > LONG_READ:
-        return None, f"{units.memory_text(unread)} of {path} have not been read yet"
+        return None, "", f"{units.memory_text(unread)} of {path} have not been read yet"
     if fresh and long_reads:  # offline, nothing is written
         _save(manifest, entries)
-    return (rows[0][2] if not path.is_dir() else wire.tree_digest(rows)), ""
+    digest = wire.tree_digest(rows) if path.is_dir() else rows[0][2]
+    return digest, "" if young else wire.stamp_of(stamps), ""
 
 
 def _load(manifest: Path) -> Known:

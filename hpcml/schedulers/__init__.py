@@ -60,12 +60,16 @@ class JobStatus:
     Attributes
     ----------
     live : dict
-        What runs or waits, by index. An index that is missing is no longer the queue's affair.
+        What runs or waits, by index.
+    rest : Word or None
+        What the queue says of all indices that are in neither dict and have not started: they wait.
+        ``None``: those are no longer the queue's affair.
     final : dict
         Final words by (index, attempt).
     """
 
     live: Mapping[int, Word] = field(default_factory=dict)
+    rest: Word | None = None
     final: Mapping[tuple[int, int], Word] = field(default_factory=dict)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from hpcml.settings import Binding
 from hpcml.sites import Site
@@ -83,6 +83,18 @@ class Transport(Protocol):
 
     def list(self, folder: str) -> list[FileStatus] | None:
         """Entries of a folder; ``None`` if there is no such folder."""
+        ...
+
+    def names(self, folder: str) -> set[str] | None:
+        """Names in a folder, without the cost of a status each; ``None`` if there is none."""
+        ...
+
+    def open_private(self, path: str) -> BinaryIO:
+        """A file that nobody else can have written, opened for reading.
+
+        The file and every folder from the workspace down belong to this user, and no folder can be
+        written to by others; neither is a link. TransportError says what is not so.
+        """
         ...
 
     def fetch(self, path: str, destination: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hpcml.agent import wire
 from hpcml.errors import TransportError
@@ -96,6 +97,31 @@ class LocalTransport:
                         continue  # gone since the listing
         return entries
 
+    def names(self, folder: str) -> set[str] | None:
+        path = self.workspace / folder
+        with _told(f"{path} cannot be listed"):
+            try:
+                return set(os.listdir(path))
+            except FileNotFoundError:
+                return None
+
+    def open_private(self, path: str) -> BinaryIO:
+        full = self.workspace / path
+        above = [place for place in full.parents if place.is_relative_to(self.workspace)]
+        for place in [*reversed(above), full]:
+            with _told(f"{place} cannot be looked at"):
+                status = place.lstat()
+            mask = 0o022 if place == full else 0o077
+            private = status.st_uid == os.geteuid() and not status.st_mode & mask
+            wanted = stat.S_ISREG if place == full else stat.S_ISDIR
+            if not private or not wanted(status.st_mode):
+                raise TransportError(
+                    f"{place} is not this user's alone: what is in it will not be loaded",
+                    f"Look at it; if it is all right: chmod 700 {place.parent}.",
+                )
+        with _told(f"{full} cannot be read"):
+            return open(full, "rb", opener=_not_a_link)
+
     def fetch(self, path: str, destination: Path) -> None:
         source = self.workspace / path
         temporary = destination.parent / f".{destination.name}.tmp-{wire.unique()}"
@@ -136,6 +162,10 @@ def _status(entry: os.DirEntry[str]) -> FileStatus:
         return FileStatus(entry.name, size, mtime, "folder")
     kind = "file" if entry.is_file(follow_symlinks=False) else "special"
     return FileStatus(entry.name, size, mtime, kind)
+
+
+def _not_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 @contextmanager

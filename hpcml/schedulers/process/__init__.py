@@ -187,10 +187,10 @@ class ProcessScheduler:
         spoken = list(wire.spoken(folder))
         final = _final_words(spoken)
         if chunk.id is None or chunk.id not in jobs:
-            return JobStatus({}, final)
+            return JobStatus(final=final)
         entry = self._entry(chunk.id)
         if entry is None:
-            return JobStatus({}, final)
+            return JobStatus(final=final)
         attempts = wire.Attempts(folder)
         listing = attempts.listing()
         cancels = {record["index"] for record in spoken if record.get("request") == "cancel"}
@@ -209,7 +209,7 @@ class ProcessScheduler:
                 elif not wire.is_here(entry):
                     reason = f"it was started on {entry['host']}; from here it cannot be seen"
                     live[index] = Word(State.UNKNOWN, reason)
-        return JobStatus(live, final)
+        return JobStatus(live, final=final)
 
     def _entry(self, job: str) -> dict[str, Any] | None:
         """What the queue has of a job; ``None`` where a power loss has left the name alone."""
