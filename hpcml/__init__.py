@@ -56,10 +56,30 @@ def __getattr__(name: str) -> object:
     if name in _LAZY:
         import importlib
 
-        value = getattr(importlib.import_module(_LAZY[name]), name)
+        try:
+            value = getattr(importlib.import_module(_LAZY[name]), name)
+        except Exception as error:
+            _explain(name, error)
+            raise
         globals()[name] = value
         return value
     raise AttributeError("module 'hpcml' has no attribute %r" % name)
+
+
+def _explain(name: str, error: Exception) -> None:
+    """Raise what tells more than an import's error in a job, whose Python has not chosen hpcml."""
+    import sys
+
+    advice = "Install hpcml into a Python, and name that in the settings: sites.<site>.python."
+    if sys.version_info < (3, 11):
+        which = (name, sys.executable, "%d.%d" % sys.version_info[:2], advice)
+        raise ImportError("hpcml.%s needs Python 3.11 or newer, and %s is %s\n  %s" % which)
+    if isinstance(error, ModuleNotFoundError):
+        from hpcml.errors import HpcmlError
+
+        missing = (name, error.name, sys.executable)
+        problem = "hpcml.%s needs the package %r, which %s does not have" % missing
+        raise HpcmlError(problem, advice) from error
 
 
 def __dir__() -> "list[str]":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcml.agent import wire
+from hpcml.enclosing import enclosing_run
 from hpcml.errors import HpcmlError, RunStateError
 from hpcml.planning import Plan
 from hpcml.schedulers import Chunk
@@ -41,6 +42,8 @@ class Batch:
         The process that submits it (see :func:`hpcml.agent.wire.identity`).
     steps : tuple of dict
         How far the submission came: ``step`` and ``time``.
+    parent : str or None
+        The run that submitted it.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Batch:
     owner: dict[str, Any]
     created: float
     steps: tuple[dict[str, Any], ...] = ()
+    parent: str | None = None
 
     @property
     def site(self) -> str:
@@ -74,6 +78,7 @@ class Batch:
             self.after,
             self.group,
             self.max_running,
+            parent=self.parent,
         )
 
     @property
@@ -93,6 +98,7 @@ class Batch:
             "group": self.group,
             "max_running": self.max_running,
             "created": self.created,
+            "parent": self.parent,
         }
         plan = {**self.plan.as_data(), "batch": submission}
         return {
@@ -113,6 +119,7 @@ class Batch:
             "max_running": self.max_running,
             "owner": self.owner,
             "created": self.created,
+            "parent": self.parent,
         }
         advice = "Nothing was submitted. Free some space and submit again."
         keep(self.outbox, wire.canonical(record) + b"\n", advice, sync=True)
@@ -148,7 +155,8 @@ def new_batch(
     group: str | None = None,
     max_running: int | None = None,
 ) -> Batch:
-    """A batch with a fresh id."""
+    """A batch with a fresh id; its parent is the run that this process is part of."""
+    run = enclosing_run()
     identifier = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{wire.random_letters(6)}"
     return Batch(
         identifier,
@@ -159,6 +167,7 @@ def new_batch(
         max_running,
         wire.identity(),
         time.time(),
+        parent=run.id if run else None,
     )
 
 
@@ -201,6 +210,7 @@ def load_outbox(identifier: str) -> Batch | None:
         owners[-1] if owners else head["owner"],
         head["created"],
         tuple(steps),
+        head.get("parent"),
     )
 
 

@@ -8,11 +8,12 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcml.enclosing import enclosing_run
 from hpcml.errors import HpcmlError, ProfileError
 from hpcml.library import library_name, travelling
 from hpcml.plugins import load_plugin
 from hpcml.schedulers import Scheduler
-from hpcml.settings import Binding, config_folder, data_folder, load_settings
+from hpcml.settings import Binding, SiteSettings, config_folder, data_folder, load_settings
 from hpcml.sites import Site, load_site
 from hpcml.transports import Transport
 
@@ -30,6 +31,10 @@ INHERITED = (
     "TMPDIR",
     "LD_LIBRARY_PATH",
     "VIRTUAL_ENV",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
 )
 
 
@@ -64,12 +69,14 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     reload : bool
         Read the profile and the settings again, and go on with the same connection if they have
         not changed.
+
+    Raises
+    ------
+    ProfileError
+        The profile or the settings are wrong.
+    HpcmlError
+        This is a job, and the site's queue is not the one that the job itself came from.
     """
-    if travelling():
-        raise HpcmlError(
-            "a job cannot submit or look at runs itself yet",
-            "Do it from outside; submit(..., after=run) makes runs follow each other.",
-        )
     key = (os.getpid(), name, str(config_folder()), str(data_folder()))
     with _lock:
         known = _open.get(key)
@@ -77,6 +84,7 @@ def connect(name: str, *, reload: bool = False) -> Connection:
         return known
     site = load_site(name)
     binding = bind(site)
+    _refuse_in_job(site, binding)
     if known is not None and (known.site, known.binding) == (site, binding):
         return known
     files = load_plugin("hpcml.transports", site.transport)(site, binding)
@@ -89,33 +97,61 @@ def connect(name: str, *, reload: bool = False) -> Connection:
 
 
 def bind(site: Site) -> Binding:
-    """What is yours on a site, from the settings.
+    """What is yours on a site, from the settings; within a job, what the job itself has there.
 
     Raises
     ------
     ProfileError
         The workspace is not known.
     """
-    yours = load_settings().sites.get(site.name)
-    workspace = (yours and yours.workspace) or site.workspace
+    yours = load_settings().sites.get(site.name) or SiteSettings()
+    run = enclosing_run()
+    if run is not None and run.site == site.name:
+        places = run.workspace, run.python, run.agent_python
+    else:
+        python = yours.python or sys.executable
+        places = _workspace(site, yours), python, site.python or sys.executable
+    return Binding(
+        *places,
+        library=library_name(),
+        account=yours.account,
+        user=yours.user,
+        environment={key: os.environ[key] for key in INHERITED if key in os.environ},
+    )
+
+
+def _workspace(site: Site, yours: SiteSettings) -> str:
+    workspace = yours.workspace or site.workspace
     if not workspace:
         raise ProfileError(
             f"no workspace is known on {site.name}",
             f"Write sites.{site.name}.workspace into the settings.",
         )
     try:
-        folder = Path(workspace).expanduser().absolute()
+        return str(Path(workspace).expanduser().absolute())
     except RuntimeError as error:  # there is no such user
         raise ProfileError(
             f"the workspace {workspace} of {site.name} cannot be found: {error}",
             f"Write another sites.{site.name}.workspace into the settings.",
         ) from error
-    return Binding(
-        workspace=str(folder),
-        python=(yours and yours.python) or sys.executable,
-        agent_python=site.python or sys.executable,
-        library=library_name(),
-        account=yours.account if yours else None,
-        user=yours.user if yours else None,
-        environment={key: os.environ[key] for key in INHERITED if key in os.environ},
-    )
+
+
+def _refuse_in_job(site: Site, binding: Binding) -> None:
+    """A job reaches its own queue alone: that is known to be served, and on this machine."""
+    run = enclosing_run()
+    if run is None:
+        if travelling():
+            raise HpcmlError(
+                "this is the hpcml of a job, and HPCML_BATCH does not say of which",
+                "Leave the job's environment as it is, or do it from outside.",
+            )
+    elif site.scheduler != "process":
+        raise HpcmlError(
+            f"a job cannot submit to {site.name} or look at its runs",
+            "Do it from outside; submit(..., after=run) makes runs follow each other.",
+        )
+    elif binding.workspace != run.workspace:
+        raise HpcmlError(
+            f"the workspace {binding.workspace} of {site.name} is not the one that this job is in",
+            f'Do it from outside, or on the job\'s own site: site="{run.site}".',
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib.resources.abc import Traversable
 from typing import Any, TypeVar
 
 import yaml
@@ -12,11 +12,11 @@ from hpcml.errors import ProfileError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 Place = tuple[str | int, ...]
-Lines = dict[Place, tuple[Path, int]]  # file and line (from 1) of each key
+Lines = dict[Place, tuple[Traversable, int]]  # file and line (from 1) of each key
 MOST_LINES = 10_000
 
 
-def read_model(model: type[Model], path: Path) -> Model:
+def read_model(model: type[Model], path: Traversable) -> Model:
     """Read one YAML file as a model.
 
     Raises
@@ -28,7 +28,7 @@ def read_model(model: type[Model], path: Path) -> Model:
     return check_model(model, content, path, lines)
 
 
-def read_document(path: Path) -> tuple[dict[str, Any], Lines]:
+def read_document(path: Traversable) -> tuple[dict[str, Any], Lines]:
     """A YAML mapping, and where each of its keys stands."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], Lines]:
     return content, lines
 
 
-def check_model(model: type[Model], content: Any, path: Path, lines: Lines) -> Model:
+def check_model(model: type[Model], content: Any, path: Traversable, lines: Lines) -> Model:
     """Validate content; the first thing that is wrong is reported with its line."""
     try:
         return model.model_validate(content)
@@ -72,7 +72,11 @@ def check_model(model: type[Model], content: Any, path: Path, lines: Lines) -> M
 
 
 def _note_lines(
-    node: yaml.Node | None, place: Place, lines: Lines, path: Path, above: tuple[yaml.Node, ...]
+    node: yaml.Node | None,
+    place: Place,
+    lines: Lines,
+    path: Traversable,
+    above: tuple[yaml.Node, ...],
 ) -> None:
     if node is None or node in above or len(lines) > MOST_LINES:
         return  # aliases may stand for their own parents, or for each other over and over

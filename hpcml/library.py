@@ -1,6 +1,9 @@
-"""The one file that travels: all of hpcml as an archive that Python runs and imports.
+"""What travels to a site, each as one file that is named by its digest.
 
-It is the agent, and on ``PYTHONPATH`` the ``import hpcml`` of the job.
+``hpcml-<digest>.pyz`` is all of hpcml: Python runs it as the agent, and on ``PYTHONPATH`` it is the
+``import hpcml`` of the job. ``fn-<digest>.zip`` is what executes functions, in two folders:
+``first/`` goes to the front of the job's ``sys.path``, ``last/`` to its end, where it serves only
+jobs that have none of their own.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import importlib.util
 import io
 import marshal
 import os
+import sys
 import zipfile
 import zipimport
 from functools import cache
@@ -17,6 +21,7 @@ from pathlib import Path
 from hpcml.agent import wire
 from hpcml.errors import HpcmlError
 from hpcml.settings import cache_folder, keep
+from hpcml.sites import packaged_profiles
 from hpcml.transports import Transport, bring
 
 MAIN = b"""\
@@ -28,40 +33,35 @@ sys.exit(main(sys.argv[1:]))
 """
 SITE_SIDE = ("__main__.py", "hpcml/__init__.py", "hpcml/injob.py", "hpcml/agent/")
 
+TYPING_EXTENSIONS = b"""\
+try:
+    from clients_typing_extensions import *
+except Exception:  # made for newer Pythons than this one: what submitit needs of it will do
+    from typing import TypedDict
+"""
+
 
 def travelling() -> bool:
     """Whether this hpcml is the travelling one: then this is a job."""
-    return isinstance(wire.__spec__.loader, zipimport.zipimporter)
+    return _archive_of_this() is not None
 
 
 def library_name() -> str:
-    """The archive's file name, which holds its digest."""
-    return _contents()[0]
+    """The file name of hpcml's archive, which holds its digest."""
+    return library().name if travelling() else _contents()[0]
 
 
 def library() -> Path:
-    """The archive in the cache, made if it is not there, or not whole after a power loss."""
+    """hpcml's archive in the cache, made if it is not there, or not whole after a power loss.
+
+    In a job it is the one that the job imports hpcml from.
+    """
+    archive = _archive_of_this()
+    if archive is not None:
+        return Path(archive)
     name, files = _contents()
-    path = cache_folder() / "lib" / name
-    if not zipfile.is_zipfile(path):
-        keep(path, _archive({**files, **_compiled(files)}), "Free some space.")
-    return path
-
-
-@cache
-def _contents() -> tuple[str, dict[str, bytes]]:
-    """Name and files of the archive, as the package was when it was first asked for."""
-    files = {"__main__.py": MAIN}
-    package = Path(__file__).parent
-    for folder, folders, names in os.walk(package):
-        folders[:] = sorted(set(folders) - {"__pycache__"})
-        for name in sorted(names):
-            if name.endswith(".py"):
-                path = Path(folder, name)
-                files[f"hpcml/{path.relative_to(package)}"] = path.read_bytes()
-    rows = [(name, "file", wire.sha256(content)) for name, content in files.items()]
-    rows.append(("bytecode", "file", importlib.util.MAGIC_NUMBER.hex()))
-    return f"hpcml-{wire.tree_digest(rows)[:16]}.pyz", files
+    compiled = {path: code for path, code in files.items() if path.startswith(SITE_SIDE)}
+    return _kept(name, files, compiled)
 
 
 def put_library(files: Transport, name: str | None = None) -> None:
@@ -72,14 +72,123 @@ def put_library(files: Transport, name: str | None = None) -> None:
     HpcmlError
         The earlier one is nowhere any more.
     """
-    path = library()
+    _put(files, library(), name)
+
+
+def function_library_name() -> str:
+    """The file name of the archive that executes functions, which holds its digest.
+
+    Raises
+    ------
+    HpcmlError
+        As :func:`function_library`.
+    """
+    return (_beside_this() or Path(_function_contents()[0])).name
+
+
+def function_library() -> Path:
+    """The archive that executes functions, in the cache, made if it is not there or not whole.
+
+    In a job it is the newest one of the site, if that has any.
+
+    Raises
+    ------
+    HpcmlError
+        A package that belongs into it is not installed.
+    """
+    beside = _beside_this()
+    if beside is not None:
+        return beside
+    name, files = _function_contents()
+    return _kept(name, files, files)
+
+
+def put_function_library(files: Transport, name: str | None = None) -> None:
+    """As :func:`put_library`, for the archive that executes functions."""
+    _put(files, function_library(), name)
+
+
+def _archive_of_this() -> str | None:
+    """The archive that this hpcml was imported from, ``None`` if it is an installed one."""
+    loader = wire.__spec__.loader
+    return loader.archive if isinstance(loader, zipimport.zipimporter) else None
+
+
+def _beside_this() -> Path | None:
+    """The newest archive for functions beside a travelling hpcml."""
+    if not travelling():
+        return None
+    found = [path for path in library().parent.glob("fn-*.zip") if zipfile.is_zipfile(path)]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+@cache
+def _contents() -> tuple[str, dict[str, bytes]]:
+    """Name and files of hpcml's archive, as the package was when it was first asked for."""
+    files = {"__main__.py": MAIN, **_sources(Path(__file__).parent)}
+    for profile in packaged_profiles():
+        files[f"hpcml/site-configs/{profile.name}"] = profile.read_bytes()
+    return f"hpcml-{_digest(files)}.pyz", files
+
+
+@cache
+def _function_contents() -> tuple[str, dict[str, bytes]]:
+    """Name and files of the archive for functions, of what is installed here."""
+    files = {}
+    for package in ("submitit", "cloudpickle"):
+        for name, content in _sources(_installed(package).parent).items():
+            files[f"first/{name}"] = content
+    # Pythons older than this client's may be older than any that its typing_extensions knows.
+    files["last/typing_extensions.py"] = TYPING_EXTENSIONS
+    files["last/clients_typing_extensions.py"] = _installed("typing_extensions").read_bytes()
+    return f"fn-{_digest(files)}.zip", files
+
+
+def _sources(package: Path) -> dict[str, bytes]:
+    """A package's Python files, its tests left out, by their paths beginning with its name."""
+    files = {}
+    for folder, folders, names in os.walk(package):
+        folders[:] = sorted(set(folders) - {"__pycache__"})
+        for name in sorted(names):
+            if name.endswith(".py") and not name.startswith(("test_", "conftest.")):
+                path = Path(folder, name)
+                files[path.relative_to(package.parent).as_posix()] = path.read_bytes()
+    return files
+
+
+def _installed(name: str) -> Path:
+    """The file of a module, or the ``__init__.py`` of a package; it is not imported."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise HpcmlError(
+            f"functions need the package {name}, and {sys.executable} does not have it",
+            "Install it there, or submit a script.",
+        )
+    return Path(spec.origin)
+
+
+def _digest(files: dict[str, bytes]) -> str:
+    rows = [(name, "file", wire.sha256(content)) for name, content in files.items()]
+    rows.append(("bytecode", "file", importlib.util.MAGIC_NUMBER.hex()))
+    return wire.tree_digest(rows)[:16]
+
+
+def _kept(name: str, files: dict[str, bytes], compiled: dict[str, bytes]) -> Path:
+    """An archive in the cache, with bytecode of some of its files."""
+    path = cache_folder() / "lib" / name
+    if not zipfile.is_zipfile(path):
+        keep(path, _archive({**files, **_compiled(compiled)}), "Free some space.")
+    return path
+
+
+def _put(files: Transport, path: Path, name: str | None) -> None:
     if name not in (None, path.name):
         path = cache_folder() / "lib" / str(name)
     if path.exists():
         bring(files, f"lib/{path.name}", path)
     elif path.name not in {entry.name for entry in files.list("lib") or ()}:
         raise HpcmlError(
-            f"{path}, the hpcml that planned this, is not there any more",
+            f"{path}, which was to run this when it was planned, is not there any more",
             "Cancel the run, and submit the job again.",
         )
 
@@ -92,11 +201,10 @@ def _compiled(files: dict[str, bytes]) -> dict[str, bytes]:
     """
     found = {}
     for name, source in files.items():
-        if name.startswith(SITE_SIDE):
-            code = marshal.dumps(compile(source, name, "exec", dont_inherit=True))
-            unchecked = (1).to_bytes(4, "little")
-            head = importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source)
-            found[f"{name}c"] = head + code
+        code = marshal.dumps(compile(source, name, "exec", dont_inherit=True))
+        unchecked = (1).to_bytes(4, "little")
+        head = importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source)
+        found[f"{name}c"] = head + code
     return found
 
 

@@ -1,15 +1,21 @@
-"""Backends found through entry points."""
+"""Backends: those of hpcml, and others found through entry points."""
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from hpcml.errors import HpcmlError, nearest
 
+# As in pyproject.toml. In a job hpcml is one file, without the metadata of a distribution.
+BUILT_IN = {
+    "hpcml.transports": {"local": "hpcml.transports.local:LocalTransport"},
+    "hpcml.schedulers": {"process": "hpcml.schedulers.process:ProcessScheduler"},
+}
+
 
 def load_plugin(group: str, name: str) -> Any:
-    """What an installed distribution offers under a name.
+    """What hpcml or another installed distribution offers under a name.
 
     Parameters
     ----------
@@ -21,8 +27,11 @@ def load_plugin(group: str, name: str) -> Any:
     HpcmlError
         There is none of that name; the message names those that are installed.
     """
+    own = BUILT_IN.get(group, {})
+    if name in own:
+        return EntryPoint(name, own[name], group).load()
     found = {point.name: point for point in entry_points(group=group)}
     if name not in found:
         kind = group.removeprefix("hpcml.").removesuffix("s")
-        raise HpcmlError(f"there is no {kind} {name!r} installed", nearest(name, found))
+        raise HpcmlError(f"there is no {kind} {name!r} installed", nearest(name, {**own, **found}))
     return found[name].load()

@@ -96,6 +96,7 @@ class BatchView:
                 tuple(submission["after"]),
                 submission["group"],
                 submission["max_running"],
+                parent=submission.get("parent"),
             )
             return cls(identifier, connection, plan, chunk, submission["created"])
         batch = load_outbox(identifier)
@@ -119,6 +120,7 @@ class BatchView:
             chunk.max_running,
             wire.identity(),
             self.created,
+            parent=chunk.parent,
         )
 
     @property

@@ -21,6 +21,7 @@ from hpcml.batch import (
     refuse_if_submitting,
 )
 from hpcml.connection import Connection, connect
+from hpcml.enclosing import enclosing_run
 from hpcml.errors import (
     ArgumentError,
     HpcmlError,
@@ -516,7 +517,10 @@ def _lies_at(batch: Batch, place: str) -> bool:
 
 
 def known_sites() -> list[str]:
-    """The embedded site, and those of the settings."""
+    """The embedded site, and those of the settings; within a job, the job's own alone."""
+    run = enclosing_run()
+    if run is not None:
+        return [run.site]
     return list(dict.fromkeys(["local", *load_settings().sites]))
 
 

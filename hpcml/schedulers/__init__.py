@@ -28,6 +28,8 @@ class Chunk:
         Whose ``max_running`` counts together.
     id : str or None
         The queue's own name for it, once it has one.
+    parent : str or None
+        The run that submitted it, and may wait for it.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Chunk:
     group: str = ""
     max_running: int | None = None
     id: str | None = None
+    parent: str | None = None
 
     @property
     def indices(self) -> range:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,20 @@ from hpcml.settings import config_folder, data_folder
 from hpcml.sites.profile import Partition, Site
 
 
-def profile_folders() -> list[Path]:
+def profile_folders() -> list[Traversable]:
     """Where profiles are looked for: yours first, then those that come with hpcml."""
-    packaged = Path(str(resources.files("hpcml"))) / "site-configs"
-    checkout = Path(__file__).resolve().parents[2] / "site-configs"
-    return [config_folder() / "sites", packaged if packaged.is_dir() else checkout]
+    return [config_folder() / "sites", _packaged()]
+
+
+def packaged_profiles() -> list[Traversable]:
+    """The profiles that come with hpcml, by name."""
+    return sorted(_profiles(_packaged()), key=lambda profile: profile.name)
 
 
 def site_names() -> list[str]:
     """Names of all profiles that can be found."""
-    found = {path.stem for folder in profile_folders() for path in folder.glob("*.yaml")}
-    return sorted(found)
+    found = [profile.name for folder in profile_folders() for profile in _profiles(folder)]
+    return sorted({name.removesuffix(".yaml") for name in found})
 
 
 def load_site(name: str) -> Site:
@@ -47,7 +52,21 @@ def load_site(name: str) -> Site:
     return site.model_copy(update={"partitions": partitions, "workspace": workspace})
 
 
-def _read(name: str, inner: tuple[str, ...], asked: str = "") -> tuple[dict[str, Any], Lines, Path]:
+def _packaged() -> Traversable:
+    """In the package, which may be an archive that travels; in a checkout it is beside it."""
+    packaged = resources.files("hpcml") / "site-configs"
+    checkout = Path(__file__).resolve().parents[2] / "site-configs"
+    return packaged if packaged.is_dir() else checkout
+
+
+def _profiles(folder: Traversable) -> Iterator[Traversable]:
+    if folder.is_dir():
+        yield from (path for path in folder.iterdir() if path.name.endswith(".yaml"))
+
+
+def _read(
+    name: str, inner: tuple[str, ...], asked: str = ""
+) -> tuple[dict[str, Any], Lines, Traversable]:
     path = _find(name, asked)
     if name in inner:
         chain = " → ".join(inner)
@@ -62,7 +81,7 @@ def _read(name: str, inner: tuple[str, ...], asked: str = "") -> tuple[dict[str,
     return content, lines, path
 
 
-def _find(name: str, asked: str) -> Path:
+def _find(name: str, asked: str) -> Traversable:
     for folder in profile_folders():
         path = folder / f"{name}.yaml"
         if os.sep not in name and path.is_file():

@@ -228,12 +228,6 @@ def test_links_a_run_has_made_are_files_and_pipes_are_not(
     assert (run.fetch(tmp_path / "got") / "best.pt").read_text() == "w"
 
 
-def test_a_job_that_would_submit_is_told_that_it_cannot_yet(script: Callable[..., str]) -> None:
-    run = hpcml.submit(script("import hpcml; hpcml.submit('other.py')")).wait(20)
-    assert run.state == "FAILED"
-    assert "a job cannot submit" in run.logs(stream="stderr")
-
-
 def test_the_digest_is_the_same_where_execute_bits_mean_nothing(project: Path) -> None:
     def git(*args: str) -> None:
         subprocess.run(["git", *args], cwd=project, check=True, capture_output=True)

@@ -135,5 +135,5 @@ def test_the_core_installs_small(environment: Path) -> None:
 
 def test_the_core_brings_no_framework(environment: Path) -> None:
     """Frameworks and data readers are the user's choice, by extras."""
-    heavy = {"torch", "numpy", "xarray", "zarr", "pandas", "netcdf4", "submitit", "dask"}
+    heavy = {"torch", "numpy", "xarray", "zarr", "pandas", "netcdf4", "dask"}
     assert heavy & set(distributions(environment)) == set()

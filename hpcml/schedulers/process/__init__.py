@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hpcml.agent import wire
+from hpcml.enclosing import enclosing_run
 from hpcml.errors import CommandError, HpcmlError, QueueError
 from hpcml.library import put_library
 from hpcml.schedulers import Chunk, JobStatus, Word
@@ -76,12 +77,17 @@ class ProcessScheduler:
         self.wake()
 
     def wake(self) -> None:
-        """Have a dispatcher look at the queue: wake the one there is, or start one."""
-        if not wire.wake(self.queue.wake):
+        """Have a dispatcher look at the queue: wake the one there is, or start one.
+
+        A job never starts one: it would end with the job. The job's own agent sees to it.
+        """
+        if not wire.wake(self.queue.wake) and enclosing_run() is None:
             self._start_dispatcher()
 
     def wake_if_dead(self) -> None:
         """Start a dispatcher unless one holds the lock (after a crash or a reboot)."""
+        if enclosing_run() is not None:
+            return
         try:
             descriptor = os.open(self.queue.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -178,6 +184,7 @@ class ProcessScheduler:
                 "after": list(chunk.after),
                 "group": chunk.group,
                 "max_running": chunk.max_running,
+                "parent": chunk.parent,
                 **wire.machine(),
             },
         )
