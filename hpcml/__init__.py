@@ -7,7 +7,7 @@ The names below are the public interface. Those that a job's own code uses (``pa
 ``log`` ...) are here at once and need nothing but Python 3.6; the others are loaded when used.
 """
 
-from hpcml.injob import describe, input_path, log, output_path, params, phase
+from hpcml.injob import checkpoint, describe, input_path, log, output_path, params, phase
 
 __version__ = "0.1.0.dev0"
 
@@ -40,6 +40,7 @@ __all__ = [
     "Runs",
     "Sweep",
     "attach",
+    "checkpoint",
     "describe",
     "input_path",
     "log",

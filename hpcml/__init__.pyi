@@ -1,4 +1,5 @@
 from hpcml.errors import HpcmlError as HpcmlError
+from hpcml.injob import checkpoint as checkpoint
 from hpcml.injob import describe as describe
 from hpcml.injob import input_path as input_path
 from hpcml.injob import log as log

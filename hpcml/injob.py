@@ -1,9 +1,10 @@
 """What a job's own code calls; harmless outside a run. Standard library, Python 3.6 and newer.
 
-A run's processes learn from two environment variables which run they are. Everything else is read
-from the batch's files when it is asked for.
+A run's processes learn from environment variables which run they are (:func:`bind`). Everything
+else is read from the batch's files when it is asked for.
 """
 
+import itertools
 import json
 import os
 import threading
@@ -91,6 +92,102 @@ def output_path(name: str) -> str:
     if folder:
         os.makedirs(folder, exist_ok=True)
     return path
+
+
+class Checkpointing:
+    """What :func:`checkpoint` gives.
+
+    Attributes
+    ----------
+    path : str
+        Where to keep the state: a file or a folder, as the code likes. Nothing is there at first.
+    requested : bool
+        Whether the signal USR2 has come: time runs out, it is time to save and to requeue.
+    """
+
+    def __init__(self, path: str, again: bool) -> None:
+        self.path, self.requested = path, False
+        self._again = again  # whether anybody would start this again
+        self._before: "Any" = None
+
+    def requeue(self) -> None:
+        """End this attempt, to be started again in the same folder. Call it after saving.
+
+        Raises
+        ------
+        SystemExit
+            With exit code 144: so it leaves.
+        RuntimeError
+            Nothing would start this again, or it is called in a thread, which alone would end.
+        """
+        if not self._again:
+            raise RuntimeError(
+                "nothing would start this again: it is not a run of a job with a checkpoint. "
+                "Call requeue() only if .requested is true, and give the job "
+                "checkpoint=hpcml.Checkpoint()."
+            )
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("requeue() would end this thread alone: call it in the main thread")
+        from hpcml.agent import wire
+
+        raise SystemExit(wire.REQUEUE)
+
+    def _listen(self) -> None:
+        import signal
+
+        self._before = signal.getsignal(signal.SIGUSR2)
+        try:
+            signal.signal(signal.SIGUSR2, self._heard)
+        except ValueError:  # Python allows it in the main thread only
+            raise RuntimeError(
+                "hpcml.checkpoint() cannot listen for signals from a thread: "
+                "call it first in the main thread"
+            )
+
+    def _heard(self, number: int, frame: "Any") -> None:
+        self.requested = True
+        if callable(self._before):
+            self._before(number, frame)
+
+
+def checkpoint(default: str = "checkpoint") -> Checkpointing:
+    """Where this run keeps its state, and whether it is asked to save it and to be requeued.
+
+    ::
+
+        state = hpcml.checkpoint()
+        if os.path.exists(state.path):
+            load(state.path)
+        for step in steps:
+            train(step)
+            if state.requested:
+                save(state.path)
+                state.requeue()
+
+    Call it early, before the work begins: in a run of a job with a checkpoint the first call sets
+    a handler for the signal USR2 (one that was there is called, too). A handler that the code sets
+    for USR2 later takes the place of this one. Further calls give the same object.
+
+    Parameters
+    ----------
+    default : str
+        The path outside a run, and in a run whose job has no checkpoint. Nothing is ever requested
+        there.
+
+    Raises
+    ------
+    RuntimeError
+        The first call was not made in the main thread, where alone Python lets set handlers.
+    """
+    path = os.environ.get("HPCML_CHECKPOINT") if _sink is not None else None
+    path = path or _given().checkpoint
+    known = _checkpoints.get(path or default)
+    if known is None:
+        known = Checkpointing(path or default, again=path is not None)
+        if path is not None:
+            known._listen()
+        _checkpoints[known.path] = known
+    return known
 
 
 class Phase:
@@ -238,29 +335,41 @@ def _text(value: object) -> str:
 class _Given:
     """What the run's files say of this run; empty outside a run."""
 
-    def __init__(self, batch: "str | None" = None, index: int = 0) -> None:
+    def __init__(self, batch: "str | None" = None, index: str = "0") -> None:
         self.params: "dict[str, Any]" = {}
         self.inputs: "dict[str, str]" = {}
         self.work: "str | None" = None
+        self.checkpoint: "str | None" = None
         if batch is None:
             return
         with open(os.path.join(batch, "plan.json"), "rb") as file:
             plan = json.loads(file.read().decode("utf-8"))
-        with open(os.path.join(batch, "points.jsonl"), "rb") as file:
-            for number, line in enumerate(file):
-                if number == index:
-                    point = json.loads(line.decode("utf-8"))
-                    break
-        self.params = dict(plan["what"]["params"], **point.get("params", {}))
+        self.params = dict(plan["what"]["params"], **_point(batch, index).get("params", {}))
         self.inputs = plan["where"]["inputs"]
-        self.work = os.path.join(batch, str(index), "work")
+        self.work = os.path.join(batch, index, "work")
+        if "checkpoint" in plan["what"]:
+            self.checkpoint = os.path.join(self.work, plan["what"]["checkpoint"]["path"])
+
+
+def _point(batch: str, index: str) -> "Any":
+    """The run's line of ``points.jsonl``; the environment may say at which byte it begins."""
+    with open(os.path.join(batch, "points.jsonl"), "rb") as file:
+        offset = os.environ.get("HPCML_POINT")
+        if offset is None:
+            line = next(itertools.islice(file, int(index), None))
+        else:
+            file.seek(int(offset))
+            line = file.readline()
+    return json.loads(line.decode("utf-8"))
 
 
 def _given() -> _Given:
     global _run
+    if _emit is _note_use:
+        _note_use(b"")
+        return _Given()
     if _run is None:
-        batch = os.environ.get("HPCML_BATCH")
-        _run = _Given(batch, int(os.environ["HPCML_INDEX"])) if batch else _Given()
+        _run = _Given(*_place() or ())
     return _run
 
 
@@ -388,14 +497,58 @@ def _drop(line: bytes) -> None:
     """What becomes of events when they cannot be recorded."""
 
 
+def _note_use(line: bytes) -> None:
+    """What becomes of events while use is watched."""
+    global used
+    used = True
+
+
 # (An annotated name cannot be `global` in Python 3.6.)
 _run = None  # type: _Given | None
 _sink = None  # type: Sink | None
 _emit = None  # type: Callable[[bytes], None] | None
-if os.environ.get("HPCML_BATCH"):
-    _sink = Sink(os.path.join(os.environ["HPCML_BATCH"], os.environ["HPCML_INDEX"], "events.jsonl"))
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_sink.forget)  # novm
-        _emit = _sink.write
-    else:  # Python 3.6
-        _emit = _sink.write_as_who_i_am
+_checkpoints = {}  # type: dict[str, Checkpointing]
+used = False  # whether anything that depends on the run was called since `watch_use`
+
+
+def _place() -> "tuple[str, str] | None":
+    """The batch's folder and the run's index in it; ``None`` outside a run."""
+    batch, index = os.environ.get("HPCML_BATCH"), os.environ.get("HPCML_INDEX")
+    return (batch, index) if batch and index else None
+
+
+def bind() -> None:
+    """Become part of the run that the environment names now; of none where it names none.
+
+    Called at import, and again by a process that was forked for a run after the import. All that
+    was known of an earlier run is forgotten, and use is no longer watched.
+    """
+    global _run, _sink, _emit, _checkpoints
+    _run, _sink, _emit, _checkpoints = None, None, None, {}
+    place = _place()
+    if place is not None:
+        _sink = Sink(os.path.join(place[0], place[1], "events.jsonl"))
+        # Before Python 3.7 nobody is told of a fork.
+        told = hasattr(os, "register_at_fork")
+        _emit = _sink.write if told else _sink.write_as_who_i_am
+
+
+def watch_use() -> None:
+    """Behave as outside a run until :func:`bind`, and note in ``used`` what would depend on one.
+
+    For a process that imports a job's code once and then forks for each run: it may do so only if
+    the import has asked for nothing that differs from run to run. (Making a phase does not count,
+    entering one does.)
+    """
+    global _run, _sink, _emit, _checkpoints, used
+    _run, _sink, _emit, _checkpoints, used = None, None, _note_use, {}, False
+
+
+def _forked() -> None:
+    if _sink is not None:
+        _sink.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)  # novm
+bind()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 
@@ -18,9 +19,11 @@ class Span:
         In s since the epoch, by the clock of the machine it ran on.
     seconds : float
     complete : bool
-        False: the run ended, or was killed, within it.
+        False: the attempt ended, or was killed, within it.
     depth : int
         How many spans were open around it.
+    attempt : int
+        In which attempt of the run it was; 1 is the first.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Span:
     seconds: float
     complete: bool = True
     depth: int = 0
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -40,21 +44,63 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Timeline:
-    """When a run did what. What is not known is ``None``.
+class AttemptTimeline:
+    """When one attempt of a run did what. What is not known is ``None``.
 
     Attributes
     ----------
-    queue : float or None
-        Seconds from asking the queue to the start of the agent.
+    number : int
+        1 is the first.
+    start : float
+        When its agent started, in s since the epoch, by the clock of the machine it ran on.
     setup : float or None
         Seconds from the agent's start to the command's.
     command : float or None
         Seconds that the command ran.
+    exit_code, signal : int or None
+        How the command ended: one of the two, once it has.
+    complete : bool
+        False: the agent did not write of its end. It is still at work, was killed, or could not
+        start the command.
+    """
+
+    number: int
+    start: float
+    setup: float | None = None
+    command: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    complete: bool = False
+
+    def __str__(self) -> str:
+        end = "no end was written"
+        if self.signal is not None:
+            end = f"signal {self.signal}"
+        elif self.complete:
+            end = f"exit code {self.exit_code}"
+        return f"setup {_seconds(self.setup)}, command {_seconds(self.command)}, {end}"
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When a run did what, over all its attempts. What is not known is ``None``.
+
+    Attributes
+    ----------
+    queue : float or None
+        Seconds from asking the queue to the start of the first attempt's agent.
+    setup : float or None
+        Seconds from the agent's start to the command's: the sum over the attempts of which it is
+        known.
+    command : float or None
+        Seconds that the command ran: the sum over the attempts of which it is known. One whose
+        agent was killed adds nothing, as nobody saw its end.
     spans : tuple of Span
         Phases in the order in which they began.
     samples : dict
         Samples logged while a phase was open, by phase.
+    attempts : tuple of AttemptTimeline
+        Those that wrote of their beginning, in order.
     """
 
     queue: float | None = None
@@ -62,6 +108,7 @@ class Timeline:
     command: float | None = None
     spans: tuple[Span, ...] = ()
     samples: Mapping[str, float] = field(default_factory=dict)
+    attempts: tuple[AttemptTimeline, ...] = ()
 
     @property
     def phases(self) -> dict[str, float]:
@@ -83,14 +130,19 @@ class Timeline:
     def __str__(self) -> str:
         rows = [("queue", self.queue), ("setup", self.setup), ("command", self.command)]
         rows += [(f"  {name}", seconds) for name, seconds in self.phases.items()]
-        return "\n".join(
-            f"{name:<20} {'–' if seconds is None else f'{seconds:.3f} s'}" for name, seconds in rows
-        )
+        lines = [f"{name:<20} {_seconds(seconds)}" for name, seconds in rows]
+        if len(self.attempts) > 1:
+            lines += [f"{f'attempt {one.number}':<20} {one}" for one in self.attempts]
+        return "\n".join(lines)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.3f} s"
 
 
 @dataclass(frozen=True)
 class Story:
-    """All that the events of a run tell."""
+    """All that the events of a run tell. Its host is the last attempt's."""
 
     timeline: Timeline
     history: Mapping[str, tuple[Point, ...]]
@@ -99,7 +151,7 @@ class Story:
 
 
 def tell(events: Iterable[Mapping[str, Any]], asked: float | None) -> Story:
-    """Read a run's events in one pass. Of several attempts the last one's phases count.
+    """Read a run's events in one pass: those of all its attempts, one after the other.
 
     Parameters
     ----------
@@ -109,22 +161,40 @@ def tell(events: Iterable[Mapping[str, Any]], asked: float | None) -> Story:
     asked : float or None
         When the queue was asked, in s since the epoch.
     """
+    reader = _Reader()
+    for attempt in _attempts(events):
+        reader.read(attempt)
+    return reader.story(asked)
+
+
+def _attempts(events: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """The events of each attempt, its start first.
+
+    What follows an end without a new start is passed over: by which clock it was is not known.
+    """
     attempt: list[Mapping[str, Any]] = []
     for event in events:
-        if event.get("e") == "start":
-            attempt = []
-        if "m" in event and "e" in event:
+        kind = event.get("e")
+        if kind is None or "m" not in event:
+            continue
+        if kind == "start":
+            if attempt:
+                yield attempt
+            attempt, ended = [event], False
+        elif attempt and not ended:
             attempt.append(event)
-    if not attempt or attempt[0]["e"] != "start":
-        return Story(Timeline(), {}, {}, {})
-    start = attempt[0]
-    return _Reader(start, asked).read(sorted(attempt, key=lambda event: event["m"]))
+            ended = kind == "end"
+    if attempt:
+        yield attempt
 
 
 class _Reader:
-    def __init__(self, start: Mapping[str, Any], asked: float | None) -> None:
-        self.start, self.asked = start, asked
-        self.marks: dict[str, Mapping[str, Any]] = {}
+    """Reads attempt after attempt. The clock of each is its own: they may be of several boots."""
+
+    def __init__(self) -> None:
+        self.start: Mapping[str, Any] = {}
+        self.number = 0
+        self.attempts: list[AttemptTimeline] = []
         self.open: list[tuple[str, float, int]] = []
         self.spans: list[tuple[int, Span]] = []
         self.begun = 0
@@ -132,10 +202,15 @@ class _Reader:
         self.history: dict[str, list[Point]] = {}
         self.described: dict[str, Any] = {}
 
-    def read(self, events: list[Mapping[str, Any]]) -> Story:
-        now = self.start["t"]
+    def read(self, events: list[Mapping[str, Any]]) -> None:
+        """Add one attempt."""
+        self.start = start = events[0]
+        self.number = start.get("attempt", self.number + 1)
+        events.sort(key=itemgetter("m"))
+        marks: dict[str, Mapping[str, Any]] = {}
         for event in events:
-            now = self._wall(event)
+            # By the monotonic clock: steps of the wall clock do not show.
+            now = float(start["t"] + (event["m"] - start["m"]) / 1e9)
             kind = event["e"]
             if kind == "begin":
                 self.open.append((event["phase"], now, self.begun))
@@ -147,32 +222,42 @@ class _Reader:
             elif kind == "describe":
                 self.described.update(event["v"])
             else:
-                self.marks.setdefault(kind, event)
+                marks.setdefault(kind, event)
         while self.open:
             self._close(len(self.open) - 1, now, complete=False)
-        history = {name: tuple(points) for name, points in self.history.items()}
-        host = {k: v for k, v in self.start.items() if k not in ("e", "t", "m", "run", "agent")}
-        return Story(self._timeline(), history, self.described, host)
+        self._note(marks.get("command"), marks.get("end"))
 
-    def _timeline(self) -> Timeline:
-        command, end = self.marks.get("command"), self.marks.get("end")
-        queue = None if self.asked is None else max(0.0, self.start["t"] - self.asked)
-        return Timeline(
+    def story(self, asked: float | None) -> Story:
+        """All that was read."""
+        attempts = tuple(self.attempts)
+        queue = None
+        if asked is not None and attempts and attempts[0].number == 1:
+            queue = max(0.0, attempts[0].start - asked)
+        timeline = Timeline(
             queue=queue,
-            setup=self._between(self.start, command),
-            command=self._between(command, end),
-            spans=tuple(span for _, span in sorted(self.spans, key=lambda pair: pair[0])),
+            setup=_sum(attempt.setup for attempt in attempts),
+            command=_sum(attempt.command for attempt in attempts),
+            spans=tuple(span for _, span in sorted(self.spans, key=itemgetter(0))),
             samples=self.samples,
+            attempts=attempts,
         )
+        history = {name: tuple(points) for name, points in self.history.items()}
+        left_out = ("e", "t", "m", "run", "agent", "attempt")
+        host = {key: value for key, value in self.start.items() if key not in left_out}
+        return Story(timeline, history, self.described, host)
 
-    def _wall(self, event: Mapping[str, Any]) -> float:
-        """Wall clock of an event, by the monotonic clock: steps of the wall clock do not show."""
-        return float(self.start["t"] + (event["m"] - self.start["m"]) / 1e9)
-
-    def _between(
-        self, one: Mapping[str, Any] | None, other: Mapping[str, Any] | None
-    ) -> float | None:
-        return None if one is None or other is None else (other["m"] - one["m"]) / 1e9
+    def _note(self, command: Mapping[str, Any] | None, end: Mapping[str, Any] | None) -> None:
+        self.attempts.append(
+            AttemptTimeline(
+                self.number,
+                float(self.start["t"]),
+                setup=_between(self.start, command),
+                command=_between(command, end),
+                exit_code=None if end is None else end.get("exit_code"),
+                signal=None if end is None else end.get("signal"),
+                complete=end is not None,
+            )
+        )
 
     def _finish(self, name: str, now: float) -> None:
         for place in range(len(self.open) - 1, -1, -1):
@@ -183,7 +268,8 @@ class _Reader:
     def _close(self, place: int, now: float, *, complete: bool) -> None:
         name, began, order = self.open.pop(place)
         if all(other != name for other, _, _ in self.open):  # within itself it counts once
-            self.spans.append((order, Span(name, began, now - began, complete, place)))
+            span = Span(name, began, now - began, complete, place, self.number)
+            self.spans.append((order, span))
 
     def _log(self, event: Mapping[str, Any], now: float) -> None:
         samples = event.get("samples")
@@ -192,3 +278,13 @@ class _Reader:
                 self.samples[name] = self.samples.get(name, 0) + samples
         for name, value in event["v"].items():
             self.history.setdefault(name, []).append(Point(event.get("step"), now, value))
+
+
+def _between(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> float | None:
+    return None if one is None or other is None else (other["m"] - one["m"]) / 1e9
+
+
+def _sum(known: Iterable[float | None]) -> float | None:
+    """Sum of what is known; ``None`` if nothing is."""
+    figures = [seconds for seconds in known if seconds is not None]
+    return sum(figures) if figures else None

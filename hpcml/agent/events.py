@@ -1,13 +1,16 @@
 """The agent's own lines in a run's ``events.jsonl``; the job's are written by hpcml.injob."""
 
-import json
+import itertools
+import os
 import time
 
 from hpcml.agent import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import IO, Any, Iterable, Iterator
+
+BLOCK = 1 << 20  # bytes of a file of events that are looked at together
 
 
 class Events:
@@ -30,13 +33,41 @@ class Events:
     def tidy(self) -> None:
         """Rewrite the file without the unused space that the job's processes had reserved."""
         try:
-            with open(self.path, "rb") as file:
-                data = file.read()
-            if b"\0" in data:
-                lines = [json.dumps(record) for record in wire.parse_lines(data)]
-                wire.publish(self.path, "".join(line + "\n" for line in lines).encode("ascii"))
+            with open(self.path, "rb", buffering=0) as file:
+                if any(b"\0" in block for block in _blocks(file)):
+                    file.seek(0)
+                    self._replace(_whole_lines(_blocks(file)))
         except (OSError, MemoryError):
             self.lost += 1  # readers pass over zero bytes
+
+    def _replace(self, pieces: "Iterable[bytes]") -> None:
+        temporary = os.path.join(os.path.dirname(self.path), ".tmp-" + wire.unique())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+            os.rename(temporary, self.path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def _blocks(file: "IO[bytes]") -> "Iterator[bytes]":
+    return iter(lambda: file.read(BLOCK), b"")
+
+
+def _whole_lines(blocks: "Iterable[bytes]") -> "Iterator[bytes]":
+    """The lines that are whole, without zero bytes, some at a time.
+
+    Whole is what looks like a JSON object: a reader parses it anyway, and passes over what is not.
+    Zero bytes end a line, too: what a killed writer left unfinished is followed by them.
+    """
+    rest = b""
+    for block in itertools.chain(blocks, [b"\n"]):
+        *lines, rest = (rest + block).replace(b"\0", b"\n").split(b"\n")
+        yield b"".join([line + b"\n" for line in lines if line[:1] == b"{" and line[-1:] == b"}"])
 
 
 def usage_since(before: "dict[str, int] | None") -> "dict[str, Any]":

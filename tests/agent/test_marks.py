@@ -17,7 +17,7 @@ import hpcml
 from hpcml.agent import wire
 from hpcml.agent.events import Events
 from hpcml.job import Job
-from hpcml.timeline import Span, Story, tell
+from hpcml.timeline import tell
 from tests.agent.direct import Agent, Attempt, command, publish, run
 
 
@@ -441,153 +441,65 @@ def test_a_line_after_a_torn_one_starts_anew(tmp_path: Path) -> None:
     assert list(wire.parse_lines(path.read_bytes())) == [{"e": "next"}]
 
 
-# --- the story ------------------------------------------------------------------------------------
+def test_tidying_leaves_alone_what_needs_none(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"e":"start","m":1}\n')
+    before = wire.stamp_of_file(path.stat())
+
+    Events(str(path)).tidy()
+
+    assert wire.stamp_of_file(path.stat()) == before
 
 
-def story_of(*events: dict[str, Any], asked: float | None = None) -> Story:
-    return tell([{"t": 100.0, **event} for event in events], asked)
+def test_tidying_reads_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a block ends: within a line, within zero bytes, between two lines."""
+    path = tmp_path / "events.jsonl"
+    data = b'{"m":1}\n\0\0\0{"m":2,"v":"a long line"}\n{"m":3}\n{"to\0\0{"m":4}\n\0'
+    for size in range(1, len(data) + 2):
+        monkeypatch.setattr("hpcml.agent.events.BLOCK", size)
+        path.write_bytes(data)
+        Events(str(path)).tidy()
+        assert path.read_bytes() == (b'{"m":1}\n{"m":2,"v":"a long line"}\n{"m":3}\n{"m":4}\n'), (
+            size
+        )
 
 
-START = {"e": "start", "m": 10 * 10**9, "t": 1000.0, "host": "here", "run": "x"}
+def test_tidying_takes_little_memory(tmp_path: Path) -> None:
+    """Whatever the size of the file."""
+    path = tmp_path / "events.jsonl"
+    line = b'{"m":12345678901234,"e":"log","step":3,"v":{"loss":0.5123}}\n'
+    with path.open("wb") as file:
+        for _ in range(100):
+            file.write(line * 10000 + bytes(1000))
+    code = """
+    import resource, sys
+    from hpcml.agent.events import Events
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Events(sys.argv[1]).tidy()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(code), path]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+
+    assert path.stat().st_size == len(line) * 1000000
+    assert int(done.stdout) < 20 << 10, "KiB, for a file of 60 MB"
 
 
-def at(second: float, kind: str, **fields: Any) -> dict[str, Any]:
-    return {"e": kind, "m": int(second * 1e9), **fields}
+def test_tidying_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"m":1}\n\0\0')
+    events = Events(str(path))
 
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
-def begin(second: float, name: str) -> dict[str, Any]:
-    return at(second, "begin", phase=name)
+    monkeypatch.setattr(os, "rename", refuse)
+    events.tidy()
 
-
-def finish(second: float, name: str) -> dict[str, Any]:
-    return at(second, "finish", phase=name)
-
-
-def test_nested_phases() -> None:
-    story = story_of(
-        START,
-        at(11, "command"),
-        begin(12, "a"),
-        begin(13, "b"),
-        finish(14, "b"),
-        begin(15, "b"),
-        finish(17, "b"),
-        finish(18, "a"),
-        at(20, "end"),
-        asked=997.0,
-    )
-
-    line = story.timeline
-    assert (line.queue, line.setup, line.command) == (3.0, 1.0, 9.0)
-    assert line.phases == {"a": 6.0, "b": 3.0}
-    assert line.spans == (
-        Span("a", 1002.0, 6.0, True, 0),
-        Span("b", 1003.0, 1.0, True, 1),
-        Span("b", 1005.0, 2.0, True, 1),
-    )
-    assert story.host == {"host": "here"}
-
-
-def test_unfinished_phases_last_until_the_last_event() -> None:
-    spans = story_of(START, begin(11, "a"), begin(12, "b"), at(15, "end")).timeline.spans
-
-    assert [(s.name, s.seconds, s.complete) for s in spans] == [
-        ("a", 4.0, False),
-        ("b", 3.0, False),
-    ]
-
-
-def test_a_phase_within_itself_counts_once() -> None:
-    line = story_of(
-        START,
-        begin(11, "a"),
-        begin(12, "a"),
-        at(12.5, "log", samples=5, v={}),
-        finish(13, "a"),
-        finish(15, "a"),
-    ).timeline
-
-    assert line.phases == {"a": 4.0} and line.samples == {"a": 5}
-    assert line.samples_per_second == {"a": 1.25}
-
-
-def test_phases_that_overlap_without_nesting() -> None:
-    """Two threads."""
-    line = story_of(
-        START, begin(11, "a"), begin(12, "b"), finish(13, "a"), finish(15, "b")
-    ).timeline
-
-    assert line.phases == {"a": 2.0, "b": 3.0}
-
-
-def test_a_phase_whose_beginning_was_lost_is_passed_over() -> None:
-    assert story_of(START, finish(11, "a"), at(12, "end")).timeline.spans == ()
-
-
-def test_of_two_attempts_the_last_one_counts() -> None:
-    again = {**START, "m": 30 * 10**9, "t": 1020.0}
-    story = story_of(
-        START,
-        begin(11, "a"),
-        at(12, "log", step=1, v={"x": 1}),
-        again,
-        begin(31, "b"),
-        at(32, "log", step=1, v={"x": 2}),
-        finish(33, "b"),
-    )
-
-    assert story.timeline.phases == {"b": 2.0}
-    assert [point.value for point in story.history["x"]] == [2]
-
-
-def test_a_reboot_between_attempts_sets_the_monotonic_clock_back() -> None:
-    again = {**START, "m": 1 * 10**9, "t": 5000.0}
-    story = story_of(START, begin(11, "a"), again, begin(2, "b"), finish(4, "b"))
-
-    assert story.timeline.spans == (Span("b", 5001.0, 2.0, True, 0),)
-
-
-def test_events_out_of_order() -> None:
-    """Several processes fill windows of their own."""
-    story = story_of(
-        START,
-        finish(13, "a"),
-        at(14, "log", step=2, v={"x": 2}),
-        begin(11, "a"),
-        at(12, "log", step=1, v={"x": 1}),
-    )
-
-    assert story.timeline.phases == {"a": 2.0}
-    assert [point.step for point in story.history["x"]] == [1, 2]
-
-
-def test_a_step_of_the_wall_clock_does_not_show() -> None:
-    """An hour back, within a phase."""
-    story = story_of(START, begin(11, "a"), {**at(12, "signal"), "t": -2600.0}, finish(13, "a"))
-
-    assert story.timeline.spans == (Span("a", 1001.0, 2.0, True, 0),)
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        {"m": 11, "e": "log", "v": {"x": 1}, "samples": "many"},
-        {"m": 11, "e": "log", "v": {"x": 1}, "samples": None},
-        {"m": 11, "e": "log", "v": {"x": 1}, "samples": float("nan")},
-        {"m": 11, "e": "unheard-of"},
-        {"e": "no clock"},
-        {},
-    ],
-)
-def test_strange_events_do_no_harm(event: dict[str, Any]) -> None:
-    story = story_of(START, begin(11, "a"), event, finish(13, "a"))
-
-    assert story.timeline.phases == {"a": 2.0} and story.timeline.samples == {}
-
-
-def test_without_a_beginning_there_is_no_story() -> None:
-    assert tell([], None) == Story(tell([], None).timeline, {}, {}, {})
-    assert story_of(begin(11, "a")).timeline.spans == ()
+    assert events.lost == 1 and path.read_bytes() == b'{"m":1}\n\0\0'
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["events.jsonl", "home"]
 
 
 def test_a_command_that_knows_nothing_of_hpcml_has_a_timeline_too() -> None:
