@@ -27,11 +27,16 @@ from hpcml.transports import Transport, bring
 MAIN = b"""\
 import sys
 
+if sys.argv[1:2] == ["call"]:
+    from hpcml.call import main
+
+    sys.exit(main(sys.argv[2:]))
+
 from hpcml.agent.main import main
 
 sys.exit(main(sys.argv[1:]))
 """
-SITE_SIDE = ("__main__.py", "hpcml/__init__.py", "hpcml/injob.py", "hpcml/agent/")
+SITE_SIDE = ("__main__.py", "hpcml/__init__.py", "hpcml/call.py", "hpcml/injob.py", "hpcml/agent/")
 
 TYPING_EXTENSIONS = b"""\
 try:

@@ -64,6 +64,8 @@ class Binding:
         Interpreter of hpcml's agent, 3.6 or newer.
     library : str
         File name of the travelling hpcml.
+    functions : str
+        File name of what functions need besides it; empty where nobody calls any.
     environment : dict
         Environment that the site gives to every job.
     """
@@ -72,6 +74,7 @@ class Binding:
     python: str
     agent_python: str
     library: str
+    functions: str = ""
     account: str | None = None
     user: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)

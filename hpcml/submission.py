@@ -27,10 +27,10 @@ from hpcml.errors import (
     nearest,
 )
 from hpcml.job import Job, Sweep
-from hpcml.library import library, put_library
+from hpcml.library import function_library_name, library, put_function_library, put_library
 from hpcml.planning import Plan, make_plan
 from hpcml.poller import INTENT_PATIENCE, BatchView, note_queued
-from hpcml.resolving import Snapshot, resolve, resolve_with_code
+from hpcml.resolving import resolve, resolve_with_code
 from hpcml.run import Run, Runs, attach
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
@@ -187,8 +187,8 @@ def carry_on(batch: Batch, connection: Connection) -> None:
         batch.let_go()
         raise
     batch.forget()
-    if batch.plan.what["code"]:
-        _archive_path(batch.plan.what["code"]).unlink(missing_ok=True)  # the site has it
+    for path in _kept_code(batch.plan):
+        path.unlink(missing_ok=True)  # the site has it
 
 
 def published(batch: Batch, connection: Connection) -> bool:
@@ -198,17 +198,25 @@ def published(batch: Batch, connection: Connection) -> bool:
 
 def prepare(batch: Batch, connection: Connection) -> None:
     """Make true what the plan names by digest: the travelling hpcml, and the code."""
-    put_library(connection.files, batch.plan.where["library"])
-    digest = batch.plan.what["code"]
-    if digest is None:
-        return
-    archive = _archive_path(digest)
+    plan, files = batch.plan, connection.files
+    put_library(files, plan.where["library"])
     there = _code_at(connection)
-    if digest in there:
-        return  # unpacked already
-    if archive.exists():
-        bring(connection.files, f"code/{digest}.tar", archive)
-    elif f"{digest}.tar" not in there:
+    if plan.what["entry"]["kind"] == "function":
+        put_function_library(files, plan.where["functions"])
+        if "pickle" in plan.what["entry"]:
+            digest = plan.what["entry"]["pickle"]
+            _bring_code(batch, connection, f"{digest}.pkl", _pickle_path(digest), there)
+    digest = plan.what["code"]
+    if digest is not None and digest not in there:  # else it is unpacked already
+        _bring_code(batch, connection, f"{digest}.tar", _archive_path(digest), there)
+
+
+def _bring_code(
+    batch: Batch, connection: Connection, name: str, kept: Path, there: set[str]
+) -> None:
+    if kept.exists():
+        bring(connection.files, f"code/{name}", kept)
+    elif name not in there:
         raise CodeError(
             f"the code of {batch.id} is neither on {batch.site} nor here any more",
             "Cancel the run, and submit the job again.",
@@ -300,22 +308,33 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
                 f"{origin.run} is on {origin.site}, not on {connection.site.name}",
                 "Wait for it, fetch it, and give the file.",
             )
-    made = make_plan(resolved, connection.site, connection.binding)
+    binding = connection.binding
+    if resolved.entry["kind"] == "function":
+        binding = replace(binding, functions=function_library_name())
+    made = make_plan(resolved, connection.site, binding)
     if made.unresolved:
         raise UnresolvedError(
             f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
         )
     if snapshot is not None and snapshot.digest not in _code_at(connection):
-        _keep(snapshot)
+        _keep(_archive_path(snapshot.digest), snapshot.archive())
+    if resolved.pickled is not None:
+        _keep(_pickle_path(resolved.entry["pickle"]), resolved.pickled)
     library()  # kept likewise: hpcml may be upgraded before that
     return _Ready(made, resolved.points)
 
 
-def _keep(snapshot: Snapshot) -> None:
-    """Keep the archive until the site has it: the files may change before that."""
-    path, archive = _archive_path(snapshot.digest), snapshot.archive()
-    if not path.exists() or path.stat().st_size != len(archive):
-        keep(path, archive, "Nothing was submitted. Free some space and submit again.")
+def _keep(path: Path, content: bytes) -> None:
+    """Keep code until the site has it: the files may change before that."""
+    if not path.exists() or path.stat().st_size != len(content):
+        keep(path, content, "Nothing was submitted. Free some space and submit again.")
+
+
+def _kept_code(plan: Plan) -> list[Path]:
+    """Files of the cache that wait until the site has the code."""
+    code, pickled = plan.what["code"], plan.what["entry"].get("pickle")
+    paths = [_archive_path(code)] if code else []
+    return [*paths, _pickle_path(pickled)] if pickled else paths
 
 
 def _code_at(connection: Connection) -> set[str]:
@@ -325,6 +344,10 @@ def _code_at(connection: Connection) -> set[str]:
 
 def _archive_path(digest: str) -> Path:
     return cache_folder() / "code" / f"{digest}.tar"
+
+
+def _pickle_path(digest: str) -> Path:
+    return cache_folder() / "code" / f"{digest}.pkl"
 
 
 def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection) -> list[str]:

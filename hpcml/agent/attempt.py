@@ -1,4 +1,4 @@
-"""One attempt of one run: take it, prepare its folder, run the command, say how it ended."""
+"""One attempt of one run: prepare its folder, run the command, say how it ended."""
 
 import errno
 import json
@@ -6,15 +6,16 @@ import os
 import re
 import subprocess
 import sys
-import time
 
-from hpcml.agent import events, facts, memory, processes, snapshot, supervise, wire
+from hpcml.agent import calling, events, memory, processes, snapshot, supervise, wire
+from hpcml.agent.inputs import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-END_PAUSES = (0.1, 1.0, 5.0, 10.0, 15.0)  # seconds between tries to record an end
+    from hpcml.agent.slot import Slot
+
 TEMPLATE = r"\{(params|inputs)\.([^{}]+)\}"
 
 
@@ -47,89 +48,56 @@ def load_plan(batch: str) -> "Any":
     return plan
 
 
-def load_point(batch: str, index: int) -> "Any":
-    """Line ``index`` of ``points.jsonl``: what this run has of its own."""
-    with open(os.path.join(batch, "points.jsonl"), "rb") as file:
-        for number, line in enumerate(file):
-            if number == index:
-                return json.loads(line.decode("utf-8"))
-    raise AgentError("%s/points.jsonl has no line %d" % (batch, index))
+class Points:
+    """The lines of ``points.jsonl``: what each run has of its own; parsed when asked for."""
+
+    def __init__(self, batch: str) -> None:
+        self.path = os.path.join(batch, "points.jsonl")
+        with open(self.path, "rb") as file:
+            self.data = file.read()
+        self.offsets = [0]
+        self.offsets += [match.end() for match in re.finditer(b"\n", self.data)]
+
+    def __getitem__(self, index: int) -> "Point":
+        if index + 1 >= len(self.offsets):
+            raise AgentError("%s has no line %d" % (self.path, index))
+        line = self.data[self.offsets[index] : self.offsets[index + 1]]
+        return Point(self.offsets[index], json.loads(line.decode("utf-8")))
 
 
-def run(batch: str, index: int) -> int:
-    """Run one attempt. Returns the command's exit code, 128 + n if signal n killed it.
+class Point:
+    """A run's line of ``points.jsonl``, and where it begins."""
 
-    Who finds the attempt taken returns 0 and judges nothing.
-    """
-    signals = supervise.Signals()
-    plan, point = load_plan(batch), load_point(batch, index)
-    number = int(os.environ.get("SLURM_RESTART_COUNT", "0")) + 1
-    attempts = wire.Attempts(batch)
-    if not attempts.start(index, number):
-        return 0
-    attempt = Attempt(batch, index, plan, point, signals)
-    outcome = attempt.perform()
-    _record_end(attempts, number, attempt, outcome)
-    return 128 + outcome.signal if outcome.signal is not None else outcome.exit_code or 0
-
-
-def _record_end(
-    attempts: wire.Attempts, number: int, attempt: "Attempt", outcome: supervise.Outcome
-) -> None:
-    """Write ``.end``; a disk that is full now may have room in a moment."""
-    for pause in (*END_PAUSES, None):
-        try:
-            attempts.end(
-                attempt.index,
-                number,
-                exit_code=outcome.exit_code,
-                signal=outcome.signal,
-                received=outcome.received,
-                cause=outcome.cause,
-                reason=outcome.reason,
-                usage=attempt.usage,
-                outputs=attempt.outputs,
-                events_lost=attempt.events.lost,
-            )
-            return
-        except OSError as error:
-            if pause is None:  # the exit code still tells the scheduler
-                said = "hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error)
-                sys.stderr.write(said)
-            else:
-                time.sleep(pause)
+    def __init__(self, offset: int, content: "dict[str, Any]") -> None:
+        self.offset, self.content = offset, content
 
 
 class Attempt:
-    """The folder and the command of a run.
+    """The folder and the command of one attempt of a run.
 
     Attributes
     ----------
+    inputs : dict
+        SHA-256 of each input, as it was when the run started.
     usage : dict
         What the run used (see :func:`hpcml.agent.events.usage_since`), and ``peak_memory`` in
         bytes: of its cgroup where it has one, else the most that was seen at any look, but the
         largest process at least.
     outputs : dict
-        ``{path: {"sha256", "bytes"}}`` of the declared outputs that are there.
+        ``{path: {"sha256", "bytes", "stamp"}}`` of the declared outputs that are there.
     """
 
-    def __init__(
-        self,
-        batch: str,
-        index: int,
-        plan: "dict[str, Any]",
-        point: "dict[str, Any]",
-        signals: "supervise.Signals",
-    ) -> None:
-        self.batch, self.index, self.signals = batch, index, signals
-        self.what, self.where = plan["what"], plan["where"]
-        self.params = dict(self.what["params"], **point.get("params", {}))
-        self.id = wire.run_id(batch, index)
-        self.folder = os.path.join(batch, str(index))
+    def __init__(self, slot: "Slot", index: int, number: int, point: Point) -> None:
+        self.slot, self.batch, self.index, self.number = slot, slot.batch, index, number
+        self.what, self.where = slot.plan["what"], slot.plan["where"]
+        self.params = dict(self.what["params"], **point.content.get("params", {}))
+        self.offset = point.offset
+        self.id = wire.run_id(self.batch, index)
+        self.folder = os.path.join(self.batch, str(index))
         self.work = os.path.join(self.folder, "work")
         self.events = events.Events(os.path.join(self.folder, "events.jsonl"))
-        self.adopting = False
         self.usage: "dict[str, Any]" = {}
+        self.inputs: "dict[str, str]" = {}
         self.outputs: "dict[str, dict[str, Any]]" = {}
 
     def perform(self) -> "supervise.Outcome":
@@ -137,17 +105,18 @@ class Attempt:
         try:
             try:
                 self._prepare()
-                run = self._start()
-            except (OSError, snapshot.SnapshotError, StartError) as error:
+                outcome = self._run()
+            except (OSError, snapshot.SnapshotError, InputError, StartError) as error:
                 code = error.exit_code if isinstance(error, StartError) else 1
                 return _failure(code, "before its command started: %s" % error)
-            outcome = self._watch(*run)
-            self._account_outputs(outcome)
+            self._judge(outcome)
         except Exception:  # a fault of the agent's own: say so, and leave nothing running
             import traceback
 
-            processes.kill_all(self.id, os.getpid())
+            processes.kill_all(self.id, os.getpid(), spare=self.slot.spare)
             return _failure(70, "hpcml's agent failed: %s" % traceback.format_exc(limit=-3))
+        if self.what["entry"]["kind"] == "function" and not outcome.requeue:
+            calling.tidy(self)
         self.events.write("end", exit_code=outcome.exit_code, signal=outcome.signal, **self.usage)
         self.events.tidy()
         return outcome
@@ -155,7 +124,10 @@ class Attempt:
     def _prepare(self) -> None:
         if not os.path.isdir(self.folder):
             os.mkdir(self.folder, 0o700)
-        self.events.write("start", run=self.id, agent=os.getpid(), **facts.host_facts())
+        self.events.write(
+            "start", run=self.id, agent=os.getpid(), attempt=self.number, **self.slot.host
+        )
+        self.inputs = self.slot.inputs.check()
         if not os.path.isdir(self.work):  # a later attempt goes on in the folder of the first
             self._make_work()
 
@@ -171,57 +143,67 @@ class Attempt:
             snapshot.lay_out(os.path.join(code, self.what["folder"]), fresh, outputs)
         os.rename(fresh, self.work)
 
-    def _start(self) -> "tuple[subprocess.Popen[bytes], memory.Limit]":
-        argv = self._argv()
-        limit = memory.Limit(self.what["limits"]["memory"], self.id)
-        self.adopting = processes.adopt_orphans()
+    def _run(self) -> "supervise.Outcome":
+        """Start the command and watch it to its end."""
+        limit = memory.Limit(self.what["limits"]["memory"], self.id, self.slot.spare)
+        streams = [self._stream("stdout"), self._stream("stderr")]
         try:
-            child = self._spawn(argv, limit)
-        except OSError as error:
+            supervisor = self._watch(limit, streams)
+            if supervisor.command.refused is not None:  # once more, in a fresh interpreter
+                self.events.write("refused", why=supervisor.command.refused)
+                self.slot.many = False
+                supervisor = self._watch(limit, streams)
+        finally:
+            for stream in streams:
+                os.close(stream)
             limit.close()
-            raise StartError(argv[0], error)
-        self.events.write("command", argv=argv, pid=child.pid)
-        return child, limit
-
-    def _watch(
-        self, child: "subprocess.Popen[bytes]", limit: "memory.Limit"
-    ) -> "supervise.Outcome":
-        before, limits = events.input_output(), self.what["limits"]
-        outcome = supervise.Supervisor(
-            child.pid, self.id, limits, limit, self.signals, self.events, self.adopting
-        ).watch()
-        child.returncode = 0  # collected by the supervisor
-        limit.close()
-        usage = events.usage_since(before)
+        usage = supervisor.usage.as_data()
         peak = limit.peak or 0
         if limit.folder is None:  # looks from time to time miss a short peak
             peak = max(peak, usage["max_rss"])
         self.usage = dict(usage, peak_memory=peak or None)
-        return outcome
-
-    def _spawn(self, argv: "list[str]", limit: "memory.Limit") -> "subprocess.Popen[bytes]":
-        streams = [
-            os.open(
-                os.path.join(self.folder, name),
-                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-                0o600,
+        if supervisor.noticed and calling.was_interrupted(self.folder):
+            supervisor.outcome.blame(
+                wire.TIMEOUT, "its walltime was over, and it may not be requeued once more"
             )
-            for name in ("stdout", "stderr")
-        ]
+        return supervisor.outcome
+
+    def _watch(self, limit: "memory.Limit", streams: "list[int]") -> "supervise.Supervisor":
+        if self.what["entry"]["kind"] == "function":
+            calling.clear(self.folder)
+            command = calling.start(self, limit, streams)
+        else:
+            command = self.spawn(self._argv(), limit, streams)
+        supervisor = supervise.Supervisor(
+            command, self.index, self.what["limits"], limit, self.slot, self.events
+        )
+        supervisor.watch()
+        return supervisor
+
+    def _stream(self, name: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        return os.open(os.path.join(self.folder, name), flags, 0o600)
+
+    def spawn(
+        self, argv: "list[str]", limit: "memory.Limit", streams: "list[int]"
+    ) -> supervise.Command:
+        """Start a process of its own."""
         try:
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 argv,
                 cwd=self.work,
-                env=self._environment(),
+                env=dict(self.environment(), **self.of_this_run()),
                 stdin=subprocess.DEVNULL,
                 stdout=streams[0],
                 stderr=streams[1],
                 start_new_session=True,
                 preexec_fn=limit.enter if limit.folder else None,
             )
-        finally:
-            for stream in streams:
-                os.close(stream)
+        except OSError as error:
+            raise StartError(argv[0], error)
+        child.returncode = 0  # the supervisor collects it
+        self.events.write("command", argv=argv, pid=child.pid)
+        return supervise.Command(child.pid)
 
     def _argv(self) -> "list[str]":
         entry, python = self.what["entry"], self.where["python"]
@@ -249,19 +231,53 @@ class Attempt:
 
         return re.sub(TEMPLATE, value, template) if "{" in template else template
 
-    def _environment(self) -> "dict[str, str]":
+    def environment(self) -> "dict[str, str]":
+        """The environment of all runs of the batch."""
         environment = dict(self.where["environment"])
         environment.update(self.what["env"])
         library = os.path.abspath(sys.path[0])
         environment["PYTHONPATH"] = os.pathsep.join(
             filter(None, (library, environment.get("PYTHONPATH")))
         )
-        environment["HPCML_BATCH"] = self.batch
-        environment["HPCML_INDEX"] = str(self.index)
-        environment[processes.RUN_VARIABLE] = self.id
         for name, path in self.where["inputs"].items():
             environment["HPCML_INPUT_" + name.upper()] = path
         return environment
+
+    def of_this_run(self) -> "dict[str, str]":
+        """What a run's environment has of its own."""
+        own = {
+            "HPCML_BATCH": self.batch,
+            "HPCML_INDEX": str(self.index),
+            "HPCML_POINT": str(self.offset),
+            processes.RUN_VARIABLE: self.id,
+        }
+        checkpoint = self.what.get("checkpoint")
+        if checkpoint is not None:
+            own["HPCML_CHECKPOINT"] = os.path.join(self.work, checkpoint["path"])
+        return own
+
+    # --- the end --------------------------------------------------------------------------
+
+    def _judge(self, outcome: "supervise.Outcome") -> None:
+        """Whether it goes on, what it left behind, and what nobody else can say of its end."""
+        if self._asks_to_go_on(outcome):
+            most = self.what["checkpoint"]["requeues"]
+            if self.number <= most:
+                outcome.requeue = True
+                return
+            outcome.blame(wire.FAILED, "it asked to be requeued more often than %d times" % most)
+        signalled = bool(outcome.received) or outcome.signal is not None
+        if signalled and self.slot.embedded:  # this agent is all there is of a scheduler
+            if self.slot.cancelled(self.index):
+                outcome.blame(wire.CANCELLED, "cancelled while it ran")
+            outcome.blame(wire.FAILED, wire.ended_on_signals(outcome.__dict__))
+        if self.what["entry"]["kind"] == "function":
+            calling.judge(self, outcome)
+        self._account_outputs(outcome)
+
+    def _asks_to_go_on(self, outcome: "supervise.Outcome") -> bool:
+        asks = outcome.exit_code == wire.REQUEUE and self.what.get("checkpoint") is not None
+        return asks and outcome.cause is None and not outcome.received
 
     def _account_outputs(self, outcome: "supervise.Outcome") -> None:
         """Digest the declared outputs; a missing one fails a run that says it succeeded."""
@@ -270,9 +286,11 @@ class Attempt:
             path = os.path.join(self.work, output["path"])
             try:
                 digest, size = wire.digest_path(path)
-                self.outputs[output["path"]] = {"sha256": digest, "bytes": size}
+                stamp = wire.stamp_path(path)
+                self.outputs[output["path"]] = {"sha256": digest, "bytes": size, "stamp": stamp}
             except OSError as error:
-                missing.append("%r (%s)" % (output["path"], why_missing(error, self.work)))
+                if not (output.get("optional") and error.errno == errno.ENOENT):
+                    missing.append("%r (%s)" % (output["path"], why_missing(error, self.work)))
         if missing and outcome.exit_code == 0 and not outcome.received:
             names = ", ".join(missing)
             outcome.blame(wire.FAILED, "it ended well but without its output %s" % names)

@@ -2,13 +2,16 @@
 
 One process a workspace and host, held by ``flock``. It lives as long as there are jobs in
 ``queue/``, sleeps until something happens, and knows nothing that is not on disk: killed at any
-moment, the next one goes on from the files. What it knows of a job:
+moment, the next one goes on from the files. A job is a range of runs, and is worked through in
+slots: each is an agent (hpcml.agent.slot) that takes run after run. What it knows of a job:
 
 ``queue/<id>.job``
     ``folder`` (the batch), ``first`` and ``count`` (its runs), ``cpus``, ``memory`` (bytes or
     null), ``machine`` (what may be used of this host), ``after`` (run ids that must be COMPLETED
-    first), ``group`` and ``max_running``; whose it is
-    (``host``, ``boot``, ``space``).
+    first), ``group`` and ``max_running``; ``requeues``, whether runs may ask to be started again;
+    ``parent``, the run that submitted it; whose it is (``host``, ``boot``, ``space``).
+``queue/<id>.slot.<k>``
+    Locked as long as the agent of that slot lives: it has inherited the lock.
 ``<batch>/queue/0.words``
     The scheduler's final words, and requests to cancel; appended, the first word counts.
 """
@@ -25,19 +28,21 @@ from hpcml.agent import memory, processes, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 FULL_DISK_INTERVAL = 2.0  # seconds between two tries to write
 ADOPTED_INTERVAL = 1.0  # seconds between two looks at agents that are not our children
-IDLE, FULL, HELD = "idle", "full", "held"
+HOPELESS = 3  # agents of a job that failed at once, until no further run of it is tried
+QUICK = 1.0  # seconds of life that are "at once"
+STARTED, IDLE, FULL, HELD = "started", "idle", "full", "held"
 
 
 def main(workspace: str) -> int:
     """Become the dispatcher of a workspace, or wake the one there is. Returns an exit code."""
     queue = wire.QueueFolder(workspace)
     lock = os.open(queue.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if not _take(lock):
+    if not wire.take_lock(lock):
         wire.wake(queue.wake)
         return 0
     if os.fork():
@@ -50,7 +55,7 @@ def main(workspace: str) -> int:
             fcntl.flock(lock, fcntl.LOCK_UN)
             # What was queued before we let go of the lock found it held and only woke us.
             waiting = set(queue.jobs()) - broken
-            if not any(map(queue.entry, waiting)) or not _take(lock):
+            if not any(map(queue.entry, waiting)) or not wire.take_lock(lock):
                 return 0
     except Exception:
         import traceback
@@ -77,16 +82,6 @@ def _serve(queue: "wire.QueueFolder") -> "set[str]":
         time.sleep(FULL_DISK_INTERVAL)
 
 
-def _take(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        raise
-
-
 def _detach(log: str) -> None:
     """Let go of the caller's terminal and pipes."""
     os.chdir("/")
@@ -99,7 +94,17 @@ def _detach(log: str) -> None:
 
 
 class Job:
-    """One job of the queue, and what its batch's files say of its runs."""
+    """One job of the queue, and what its batch's files say of its runs.
+
+    Attributes
+    ----------
+    free : list of int
+        Runs that nobody has taken, or that are to be started again.
+    open : dict
+        Attempts under way, by run.
+    slots : dict
+        Its agents, by the number of their slot.
+    """
 
     def __init__(self, identifier: str, entry: "dict[str, Any]") -> None:
         self.id = identifier
@@ -110,10 +115,41 @@ class Job:
         self.machine: "dict[str, int]" = entry["machine"]
         self.after: "list[str]" = entry["after"]
         self.group, self.max_running = entry["group"], entry["max_running"]
+        self.parent: "str | None" = entry.get("parent")
+        self.requeues: bool = entry["requeues"]
         self.attempts = wire.Attempts(self.folder)
+        self.free: "list[int]" = []
+        self.open: "dict[int, int]" = {}
+        self.slots: "dict[int, Slot]" = {}
+        self.failures = 0
+        self._listed = -1
+        self._over: "set[int]" = set()
         self._heard = 0
         self._words: "dict[tuple[int, int], dict[str, Any]]" = {}
         self._cancels: "set[int]" = set()
+
+    def look(self, certainly: bool = False) -> None:
+        """See which runs are free, and which under way; cheap if nothing has changed."""
+        changed = os.stat(self.attempts.folder).st_mtime_ns
+        if changed == self._listed and not certainly:
+            return
+        listing = self.attempts.listing()
+        self._listed = changed
+        self.free, self.open = [], {}
+        for index in self.indices:
+            numbers = listing.get(index)
+            if numbers is None:
+                self.free.append(index)
+            elif index not in self._over:
+                self._sort(index, max(numbers), numbers)
+
+    def _sort(self, index: int, last: int, numbers: "dict[int, set[str]]") -> None:
+        if "end" not in numbers[last]:
+            self.open[index] = last
+        elif self.requeues and (self.attempts.read(index, last, "end") or {}).get("requeue"):
+            self.free.append(index)
+        else:
+            self._over.add(index)
 
     def removed(self) -> bool:
         """Whether the batch is gone."""
@@ -165,19 +201,33 @@ class Job:
                 self._cancels.add(record["index"])
 
 
-class Running:
-    """An attempt under way: a child of ours, or an agent adopted from an earlier dispatcher."""
+class Slot:
+    """An agent that works on a job: a child of ours, or adopted from an earlier dispatcher.
+
+    Attributes
+    ----------
+    free : int
+        How many runs nobody had taken when it was started.
+    """
 
     def __init__(
         self,
-        job: Job,
-        index: int,
-        attempt: int,
+        lock: str,
         child: "subprocess.Popen[bytes] | None" = None,
-        owner: "dict[str, Any] | None" = None,
+        free: int = 0,
     ) -> None:
-        self.job, self.index, self.attempt = job, index, attempt
-        self.child, self.owner = child, owner
+        self.lock, self.child, self.free = lock, child, free
+        self.began = time.monotonic()
+
+    def ended(self) -> bool:
+        """Whether the agent is gone."""
+        if self.child is not None:
+            return self.child.poll() is not None
+        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            return wire.take_lock(descriptor)  # closing gives it up again
+        finally:
+            os.close(descriptor)
 
 
 class Dispatcher:
@@ -186,9 +236,8 @@ class Dispatcher:
     def __init__(self, queue: "wire.QueueFolder") -> None:
         self.queue = queue
         self.jobs: "dict[str, Job]" = {}
-        self.waiting: "dict[str, list[int]]" = {}
-        self.running: "dict[tuple[str, int], Running]" = {}
         self.broken: "set[str]" = set()
+        self.states: "dict[str, str]" = {}
         self.wakeup, self.writer = os.pipe()
         for descriptor in (self.wakeup, self.writer):
             os.set_blocking(descriptor, False)
@@ -205,12 +254,12 @@ class Dispatcher:
     def serve(self) -> None:
         """Work until the queue is empty."""
         while True:
-            self._drop_removed()
-            self._collect()
+            for job in list(self.jobs.values()):
+                self._try(self._tend, job)
             self._load()
             self._start()
             self._retire()
-            if not self.jobs and not self.running:
+            if not self.jobs:
                 break
             self._sleep()
 
@@ -220,16 +269,19 @@ class Dispatcher:
         for descriptor in (self.fifo, self.wakeup, self.writer):
             os.close(descriptor)
 
-    def _give_up(self, job: Job, error: OSError) -> None:
+    def _try(self, act: "Callable[[Job], object]", job: Job) -> "object":
         """Leave a job whose files cannot be used to a later dispatcher; the others go on."""
-        if error.errno in FULL_DISK:
-            raise error
-        os.write(2, ("%s: %s\n" % (job.id, error)).encode("utf-8", "replace"))
-        self.broken.add(job.id)
-        self.jobs.pop(job.id, None)
-        self.waiting.pop(job.id, None)
-        for key in [key for key in self.running if key[0] == job.id]:
-            del self.running[key]
+        try:
+            return act(job)
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise
+            os.write(2, ("%s: %s\n" % (job.id, error)).encode("utf-8", "replace"))
+            self.broken.add(job.id)
+            self.jobs.pop(job.id, None)
+            return None
+
+    # --- jobs -----------------------------------------------------------------------------
 
     def _load(self) -> None:
         """Learn of new jobs, and of what became of their runs before we came."""
@@ -237,209 +289,289 @@ class Dispatcher:
             if identifier in self.jobs or identifier in self.broken:
                 continue
             entry = self.queue.entry(identifier)
-            if entry is None:
-                continue
-            job = Job(identifier, entry)
-            try:
-                self._learn(job)
-            except OSError as error:
-                self._give_up(job, error)
+            if entry is not None:
+                self._try(self._learn, Job(identifier, entry))
 
     def _learn(self, job: Job) -> None:
         if job.removed():
-            return os.unlink(self.queue.path(job.id))
-        listing = job.attempts.listing()
+            return self._forget(job)
         self.jobs[job.id] = job
-        self.waiting[job.id] = [index for index in job.indices if index not in listing]
-        for index, numbers in listing.items():
-            if index in job.indices:
-                self._take_stock(job, index, max(numbers))
+        for number, lock in self.queue.slots(job.id).items():
+            slot = Slot(lock)
+            if not slot.ended():
+                job.slots[number] = slot
+        job.look()
+        self._take_stock(job)
         return None
 
-    def _drop_removed(self) -> None:
-        """Pass over jobs whose files somebody has removed; what runs of them is of no use."""
-        for identifier, job in self.jobs.items():
-            if job.removed():
-                self.waiting[identifier] = []
-                for index in job.indices:
-                    if self.running.pop((identifier, index), None) is not None:
-                        self._clean_up(job, index)
+    def _tend(self, job: Job) -> None:
+        """See which of its agents have ended, and what became of their runs."""
+        if job.removed():
+            return self._pass_over(job)
+        for number, slot in list(job.slots.items()):
+            if slot.ended():
+                del job.slots[number]
+                job.look(certainly=True)
+                self._take_stock(job, slot.child)
+                if slot.child is not None and slot.child.returncode != 0:
+                    self._failed(job, slot, slot.child.returncode)
+        job.look()
+        if job.open and not job.slots:
+            self._take_stock(job)
+        return None
 
-    def _take_stock(self, job: Job, index: int, attempt: int, code: "int | None" = None) -> None:
-        """See what became of an attempt that somebody has taken.
+    def _pass_over(self, job: Job) -> None:
+        """Its files were removed; what runs of it is of no use."""
+        for index in job.open:
+            self._clean_up(job, index, None)
+        job.free, job.open = [], {}
+        for slot in job.slots.values():
+            if slot.child is not None:
+                os.killpg(slot.child.pid, signal.SIGKILL)
+                slot.child.wait()
+        job.slots = {}
 
-        ``code`` is the exit code of its agent where that was our child and has ended.
-        """
-        start = job.attempts.read(index, attempt, "start") or {"owner": wire.NOBODY}
-        if job.attempts.read(index, attempt, "end") is not None:
-            self._settle(job, index, attempt, code)
-        elif "refused" in start:
-            job.attempts.end_refused(index, attempt, start["refused"])
-        elif wire.alive(start["owner"]):
-            self._track(Running(job, index, attempt, owner=start["owner"]))
-        elif start["owner"]["boot"] != wire.boot_id():
-            job.say(index, attempt, wire.NODE_FAIL, "the machine was rebooted while it ran")
-        else:
-            self._settle(job, index, attempt, code)
+    def _retire(self) -> None:
+        """Take jobs out of the queue whose runs have all ended."""
+        for job in list(self.jobs.values()):
+            if not job.free and not job.slots and not job.open:
+                del self.jobs[job.id]
+                self._forget(job)
 
-    def _track(self, running: Running) -> None:
-        self.running[(running.job.id, running.index)] = running
+    def _forget(self, job: Job) -> None:
+        os.unlink(self.queue.path(job.id))
+        for lock in self.queue.slots(job.id).values():
+            os.unlink(lock)
 
     # --- ends -----------------------------------------------------------------------------
 
-    def _collect(self) -> None:
-        """See which agents have ended."""
-        for running in list(self.running.values()):
-            if running.child is not None:
-                code = running.child.poll()
-                if code is None:
-                    continue
-            elif running.owner is not None and wire.alive(running.owner):
+    def _take_stock(self, job: Job, child: "subprocess.Popen[bytes] | None" = None) -> None:
+        """See what became of attempts that somebody has taken, and not ended.
+
+        ``child`` is an agent that has just ended.
+        """
+        for index, attempt in list(job.open.items()):
+            start = job.attempts.read(index, attempt, "start") or {"owner": wire.NOBODY}
+            owner = start["owner"]
+            if "refused" in start:
+                job.attempts.end_refused(index, attempt, start["refused"])
+            elif wire.alive(owner):
                 continue
+            elif owner["boot"] != wire.boot_id():
+                reason = "the machine was rebooted while it ran"
+                self._say(job, index, attempt, wire.NODE_FAIL, reason)
             else:
-                code = None
-            try:
-                self._ended(running, code)
-            except OSError as error:
-                self._give_up(running.job, error)
+                known = child is not None and child.pid == owner["pid"]
+                code = child.returncode if child is not None and known else None
+                self._settle(job, index, attempt, owner, code)
+            del job.open[index]
 
-    def _ended(self, running: Running, code: "int | None") -> None:
-        job, index, attempt = running.job, running.index, running.attempt
-        del self.running[(job.id, index)]
-        if job.attempts.read(index, attempt, "start") is None:
-            self._never_began(job, index, attempt, code)
+    def _say(self, job: Job, index: int, attempt: int, state: str, reason: str) -> None:
+        if job.word(index, attempt) is None:
+            job.say(index, attempt, state, reason)
+
+    def _settle(
+        self,
+        job: Job,
+        index: int,
+        attempt: int,
+        owner: "dict[str, Any]",
+        code: "int | None",
+    ) -> None:
+        """Give the scheduler's final word on an attempt whose agent is gone without one."""
+        self._clean_up(job, index, owner)
+        end = job.attempts.read(index, attempt, "end")  # it may have been its very last act
+        if end is not None and wire.how_it_ended(end, None, 0.0) is not None:
+            return
+        if job.cancel_requested(index):
+            self._say(job, index, attempt, wire.CANCELLED, "cancelled while it ran")
         else:
-            self._take_stock(job, index, attempt, code)
+            self._say(job, index, attempt, wire.FAILED, _silence(code))
 
-    def _never_began(self, job: Job, index: int, attempt: int, code: "int | None") -> None:
-        """The job's script ended before its agent took the attempt, so it never will."""
+    def _clean_up(self, job: Job, index: int, owner: "dict[str, Any] | None") -> None:
+        """End what a dead agent left running, and remove its cgroup."""
+        run = wire.run_id(job.folder, index)
+        processes.kill_all(run, slot=processes.slot_name(owner) if owner else None)
+        memory.remove_cgroup(run)
+
+    def _failed(self, job: Job, slot: Slot, code: int) -> None:
+        """An agent has not ended well: if it took no run at all, its first one never will begin."""
+        if len(job.free) < slot.free and time.monotonic() > slot.began + QUICK:
+            return
+        job.failures += 1
+        if len(job.free) < slot.free or job.slots or not job.free:
+            return
         with open(os.path.join(job.folder, "queue", "0.out"), errors="replace") as file:
             said = file.read()[-500:].strip()
-        how = "signal %d" % -code if code is not None and code < 0 else "exit code %s" % code
+        how = "signal %d" % -code if code < 0 else "exit code %d" % code
         reason = "its script ended with %s before the agent started: %s" % (
             how,
             said or "no output",
         )
+        for index in job.free if job.failures >= HOPELESS else job.free[:1]:
+            self._refuse(job, index, wire.FAILED, reason)
+        job.look(certainly=True)
+
+    def _refuse(self, job: Job, index: int, state: str, reason: str) -> None:
+        """End a run that will not be started (again)."""
         if job.cancel_requested(index):
-            job.attempts.refuse(index, attempt, wire.CANCELLED, "cancelled before it started")
-        else:
-            job.attempts.refuse(index, attempt, wire.FAILED, reason)
-
-    def _clean_up(self, job: Job, index: int) -> None:
-        """End what a dead agent left running, and remove its cgroup."""
-        run = wire.run_id(job.folder, index)
-        processes.kill_all(run)
-        memory.remove_cgroup(run)
-
-    def _settle(self, job: Job, index: int, attempt: int, code: "int | None") -> None:
-        """Give the scheduler's final word where the agent's own does not suffice."""
-        if job.word(index, attempt) is not None:
-            return
-        end = job.attempts.read(index, attempt, "end")
-        if end is None:
-            self._clean_up(job, index)
-            if job.attempts.read(index, attempt, "end") is not None:
-                return self._settle(job, index, attempt, code)  # its very last act
-        if end is not None and wire.how_it_ended(end, None, 0.0) is not None:
-            return
-        if job.cancel_requested(index):
-            job.say(index, attempt, wire.CANCELLED, "cancelled while it ran")
-        else:
-            job.say(index, attempt, wire.FAILED, _silence(code))
-
-    def _retire(self) -> None:
-        """Take jobs out of the queue whose runs have all ended."""
-        for identifier in list(self.jobs):
-            busy = self.waiting[identifier] or any(key[0] == identifier for key in self.running)
-            if not busy:
-                del self.jobs[identifier], self.waiting[identifier]
-                os.unlink(self.queue.path(identifier))
+            state, reason = wire.CANCELLED, "cancelled before it started"
+        numbers = job.attempts.listing().get(index)
+        job.attempts.refuse(index, max(numbers) + 1 if numbers else 1, state, reason)
 
     # --- starts ---------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Start waiting runs in order; one that does not fit yet holds back those behind it."""
-        for identifier in sorted(self.jobs):
-            job = self.jobs[identifier]
-            while self.waiting.get(identifier):
-                try:
-                    verdict = self._consider(job, self.waiting[identifier][0])
-                except OSError as error:
-                    self._give_up(job, error)
-                    break
-                if verdict == FULL:
-                    return
-                if verdict == HELD:
-                    break
-                self.waiting[identifier].pop(0)
+        """Start agents in order; a job that does not fit yet holds back those behind it."""
+        lenders = self._lenders()
+        order = sorted(self.jobs.values(), key=lambda job: (job.parent not in lenders, job.id))
+        for job in order:
+            verdict: object = STARTED
+            while verdict == STARTED:
+                verdict = self._try(lambda job: self._consider(job, lenders), job)
+            if verdict == FULL:
+                return
 
-    def _consider(self, job: Job, index: int) -> str:
-        """Start a run, or say why not. IDLE: it is started or over."""
-        if job.attempts.read(index, 1, "start") is not None:
-            # Cancelled meanwhile, or an agent that an earlier dispatcher had just started.
-            self._take_stock(job, index, max(job.attempts.listing()[index]))
+    def _lenders(self) -> "dict[str, Job]":
+        """Runs under way that have submitted jobs which are still in the queue.
+
+        They wait for these, or soon will; counted as busy, they might wait for ever.
+        """
+        folders = {os.path.basename(job.folder): job for job in self.jobs.values()}
+        found = {}
+        for parent in {job.parent for job in self.jobs.values() if job.parent}:
+            batch, _, index = parent.rpartition(".")
+            job = folders.get(batch)
+            if job is not None and int(index) in job.open:
+                found[parent] = job
+        return found
+
+    def _consider(self, job: Job, lenders: "dict[str, Job]") -> str:
+        """Start another agent for a job, or say why not. IDLE: it needs none."""
+        about_to_take = len(job.slots) - len(job.open)
+        if not job.free or len(job.free) <= about_to_take:
             return IDLE
-        for other in job.after:
-            state = self._state_of(other)
-            if state is None:
-                return HELD
-            if state != wire.COMPLETED:
-                reason = "it was to run after %s, which is %s" % (other, state)
-                job.attempts.refuse(index, 1, wire.CANCELLED, reason)
-                return IDLE
-        if job.max_running is not None:
-            group = [r for r in self.running.values() if r.job.group == job.group]
-            if len(group) >= job.max_running:
-                return HELD
-        running = list(self.running.values())
-        cpus = job.machine["cpus"] - sum(r.job.cpus for r in running)
-        free = job.machine["memory"] - sum(r.job.share_of_memory() for r in running)
-        if job.cpus > cpus or job.share_of_memory() > free:
-            if running:
+        verdict = self._not_yet(job)
+        if verdict:
+            return verdict
+        is_child = job.parent in lenders
+        busy = [other for other in self.jobs.values() for _ in other.slots]
+        cpus = job.machine["cpus"] - sum(other.cpus for other in busy)
+        free = job.machine["memory"] - sum(other.share_of_memory() for other in busy)
+        if is_child:
+            lent = lenders.values()
+            cpus += sum(lender.cpus for lender in lent)
+            free += sum(lender.share_of_memory() for lender in lent if lender.memory is None)
+        undemanding = is_child and job.memory is None  # its share is nobody's demand
+        if job.cpus > cpus or (job.share_of_memory() > free and not undemanding):
+            if len(busy) > (len(lenders) if is_child else 0):
                 return FULL
-            reason = "it asks for more than this machine has (%d CPUs, %d MiB)" % (
-                job.machine["cpus"],
-                job.machine["memory"] >> 20,
+            left = "this machine has left beside the runs that wait for it"
+            reason = "it asks for more than %s (%d CPUs, %d MiB)" % (
+                left if is_child else "this machine has",
+                cpus,
+                free >> 20,
             )
-            job.attempts.refuse(index, 1, wire.FAILED, reason)
-            return IDLE
-        self._spawn(job, index)
-        return IDLE
+            self._refuse(job, job.free[0], wire.FAILED, reason)
+            job.look(certainly=True)
+            return STARTED
+        self._spawn(job)
+        return STARTED
 
-    def _spawn(self, job: Job, index: int) -> None:
-        output = os.open(
-            os.path.join(job.folder, "queue", "0.out"),
-            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-            0o600,
-        )
+    def _not_yet(self, job: Job) -> "str | None":
+        """Whether a job waits for other runs, or its turn, or will never run."""
+        if job.failures and job.slots:
+            return HELD  # let us see how the others fare
+        state = self._state_before(job)
+        if state is not None and state[1] is None:
+            return HELD
+        if state is not None and state[1] != wire.COMPLETED:
+            for index in job.free:
+                reason = "it was to run after %s, which is %s" % state
+                self._refuse(job, index, wire.CANCELLED, reason)
+            job.look(certainly=True)
+            return IDLE
+        if job.max_running is not None:
+            group = [other for other in self.jobs.values() if other.group == job.group]
+            if sum(len(other.slots) for other in group) >= job.max_running:
+                return HELD
+        return None
+
+    def _spawn(self, job: Job) -> None:
+        number = next(k for k in range(len(job.slots) + 1) if k not in job.slots)
+        path = self.queue.slot(job.id, number)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        output = os.open(os.path.join(job.folder, "queue", "0.out"), flags, 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            if not wire.take_lock(lock):  # an agent that we did not know of
+                job.slots[number] = Slot(path)
+                return
             child = subprocess.Popen(
-                ["/bin/sh", "job.sh", str(index)],
+                ["/bin/sh", "job.sh", str(job.indices[0]), str(len(job.indices))],
                 cwd=job.folder,
+                env=dict(os.environ, HPCML_LOCK=str(lock), **processes.SERVICE),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                pass_fds=[lock],
             )
         except OSError as error:
-            job.attempts.refuse(index, 1, wire.FAILED, "it could not be started: %s" % error)
+            for index in job.free:
+                self._refuse(job, index, wire.FAILED, "it could not be started: %s" % error)
+            job.look(certainly=True)
             return
         finally:
+            os.close(lock)  # the agent has it
             os.close(output)
-        self._track(Running(job, index, 1, child=child))
+        job.slots[number] = Slot(path, child, len(job.free))
 
-    def _state_of(self, run: str) -> "str | None":
-        """Final state of a run of this workspace, ``None`` while it has none."""
-        batch, _, index = run.rpartition(".")
-        folder = os.path.join(self.queue.runs, batch)
+    def _state_before(self, job: Job) -> "tuple[str, str | None] | None":
+        """The first run before a job that is not COMPLETED, and its state, ``None`` if it has none.
+
+        A run that will never be COMPLETED comes before one that may be.
+        """
+        waiting: "tuple[str, str | None] | None" = None
+        listings: "dict[str, dict[int, dict[int, set[str]]] | None]" = {}
+        for run in job.after:
+            state = self.states.get(run)
+            if state is None:
+                batch, _, index = run.rpartition(".")
+                if batch not in listings:
+                    listings[batch] = self._listing(batch)
+                state = self._state_of(batch, int(index), listings[batch])
+            if state is None:
+                waiting = waiting or (run, None)
+                continue
+            self.states[run] = state
+            if state != wire.COMPLETED:
+                return run, state
+        return waiting
+
+    def _listing(self, batch: str) -> "dict[int, dict[int, set[str]]] | None":
         try:
-            numbers = wire.Attempts(folder).listing().get(int(index))
+            return wire.Attempts(os.path.join(self.queue.runs, batch)).listing()
         except FileNotFoundError:
+            return None
+
+    def _state_of(
+        self, batch: str, index: int, listing: "dict[int, dict[int, set[str]]] | None"
+    ) -> "str | None":
+        """Final state of a run of this workspace, ``None`` while it has none."""
+        if listing is None:
             return wire.UNKNOWN  # its files were removed
+        numbers = listing.get(index)
         if not numbers:
             return None
-        end = wire.Attempts(folder).read(int(index), max(numbers), "end")
-        word = wire.first_words(wire.spoken(folder)).get((int(index), max(numbers)))
+        folder = os.path.join(self.queue.runs, batch)
+        end = wire.Attempts(folder).read(index, max(numbers), "end")
+        if end is not None and end.get("requeue"):
+            return None
+        judged = wire.how_it_ended(end, None, 0.0) if end else None
+        if judged:
+            return judged[0]
+        word = wire.first_words(wire.spoken(folder)).get((index, max(numbers)))
         if end is None and word is None:
             return None
         judged = wire.how_it_ended(end, word, time.time() - end["time"] if end else 0.0)
@@ -449,9 +581,13 @@ class Dispatcher:
 
     def _sleep(self) -> None:
         """Until a child ends, somebody wakes us, or an adopted agent may have ended."""
-        adopted = any(running.child is None for running in self.running.values())
+        slots = [slot for job in self.jobs.values() for slot in job.slots.values()]
+        adopted = any(slot.child is None for slot in slots)
+        waiting = any(job.open and not job.slots for job in self.jobs.values())
         try:
-            select.select([self.wakeup, self.fifo], [], [], ADOPTED_INTERVAL if adopted else None)
+            select.select(
+                [self.wakeup, self.fifo], [], [], ADOPTED_INTERVAL if adopted or waiting else None
+            )
         except OSError as error:
             if error.errno != errno.EINTR:
                 raise

@@ -70,36 +70,10 @@ def _whole_lines(blocks: "Iterable[bytes]") -> "Iterator[bytes]":
         yield b"".join([line + b"\n" for line in lines if line[:1] == b"{" and line[-1:] == b"}"])
 
 
-def usage_since(before: "dict[str, int] | None") -> "dict[str, Any]":
-    """CPU time, memory and input/output of all children that have ended since ``before``.
-
-    Returns
-    -------
-    dict
-        ``cpu_user`` and ``cpu_system`` in s; ``max_rss``, the largest process, in bytes;
-        ``rchar`` and ``wchar``, bytes read and written by system calls, and ``read_bytes`` and
-        ``write_bytes``, those that reached storage (``None`` where the kernel does not count).
-    """
-    import resource
-
-    now = resource.getrusage(resource.RUSAGE_CHILDREN)
-    usage: "dict[str, Any]" = {
-        "cpu_user": now.ru_utime,
-        "cpu_system": now.ru_stime,
-        "max_rss": now.ru_maxrss * 1024,
-    }
-    after = input_output()
-    for key in ("rchar", "wchar", "read_bytes", "write_bytes"):
-        usage[key] = None
-        if before is not None and after is not None:
-            usage[key] = max(0, after[key] - before[key])
-    return usage
-
-
-def input_output() -> "dict[str, int] | None":
-    """This process's I/O counters, its ended children's included; ``None`` if not counted."""
+def input_output(pid: int) -> "dict[str, int] | None":
+    """A process's I/O counters, its ended children's included; ``None`` if not counted."""
     try:
-        with open("/proc/self/io") as file:
+        with open("/proc/%d/io" % pid) as file:
             return {line.split(":")[0]: int(line.split(":")[1]) for line in file}
     except (OSError, ValueError):
         return None

@@ -12,10 +12,10 @@ def main(argv: "list[str]") -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     command, rest = argv[0], argv[1:]
     if command == "run":
-        from hpcml.agent import attempt
+        from hpcml.agent import attempt, slot
 
         try:
-            return attempt.run(os.getcwd(), int(rest[0]))
+            return slot.run(os.getcwd(), *map(int, rest))
         except (attempt.AgentError, OSError) as error:
             sys.stderr.write("hpcml: %s\n" % error)
             return 70  # EX_SOFTWARE; no attempt was started

@@ -9,6 +9,10 @@ import os
 
 from hpcml.agent import processes
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Collection
+
 
 class Evidence:
     """The kernel's count of out-of-memory kills in the cgroup that this process lives in."""
@@ -38,6 +42,15 @@ class Evidence:
 
 def own_cgroup() -> "str | None":
     """Folder of the memory cgroup (version 2 or 1) of this process, ``None`` if there is none."""
+    if "own" not in _known:
+        _known["own"] = _own_cgroup()
+    return _known["own"]
+
+
+_known: "dict[str, str | None]" = {}
+
+
+def _own_cgroup() -> "str | None":
     try:
         with open("/proc/self/cgroup") as file:
             rows = [line.rstrip("\n").split(":", 2) for line in file]
@@ -66,10 +79,12 @@ class Limit:
         Bytes; ``None`` watches nothing.
     name : str
         Name of the cgroup to make: the run's id.
+    spare : collection of int
+        Children of the agent that are not the run's.
     """
 
-    def __init__(self, limit: "int | None", name: str) -> None:
-        self.limit = limit
+    def __init__(self, limit: "int | None", name: str, spare: "Collection[int]" = ()) -> None:
+        self.limit, self.spare = limit, spare
         self.peak: "int | None" = None
         self.folder = self._make(name) if limit else None
         self.evidence = Evidence(self.folder)
@@ -82,14 +97,19 @@ class Limit:
     def enter(self) -> None:
         """Move this process (a child before exec) into the run's cgroup."""
         if self.folder is not None:
-            _write(os.path.join(self.folder, "cgroup.procs"), str(os.getpid()))
+            _write(self.gate, str(os.getpid()))
+
+    @property
+    def gate(self) -> str:
+        """The file into which a process that enters the cgroup writes its id."""
+        return os.path.join(self.folder, "cgroup.procs") if self.folder is not None else ""
 
     def exceeded(self) -> bool:
         """Measure; ``True`` if the run's processes hold more than the limit right now."""
         limit = self.limit or 0
-        used = processes.resident(os.getpid())
+        used = processes.resident(os.getpid(), self.spare)
         if used > limit:  # counts shared pages again and again: look closer before judging
-            used = processes.descendants_memory(os.getpid())
+            used = processes.descendants_memory(os.getpid(), self.spare)
         self.peak = max(self.peak or 0, used)
         return used > limit
 

@@ -2,7 +2,8 @@
 
 A process belongs to a run if it descends from the agent or carries the run's name in its
 environment. As the agent adopts orphans (a Linux "child subreaper"), a double fork or a new
-session leads nowhere.
+session leads nowhere. Two kinds of descendants are not the run's: the interpreter that the agent
+keeps warm for further runs, and hpcml's own services (a dispatcher that was revived from here).
 """
 
 import errno
@@ -12,9 +13,11 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable
+    from typing import Any, Callable, Collection, Iterable, Mapping
 
 RUN_VARIABLE = "HPCML_RUN_ID"
+SLOT_VARIABLE = "HPCML_SLOT"  # whose warm interpreter a process was forked from
+SERVICE = {"HPCML_SERVICE": "1"}  # in the environment of dispatchers and agents
 SET_CHILD_SUBREAPER = 36  # of <sys/prctl.h>
 
 
@@ -47,7 +50,17 @@ def parents() -> "dict[int, int]":
     return found
 
 
-def of_run(run_id: str, agent: "int | None" = None) -> "set[int]":
+def slot_name(owner: "Mapping[str, Any]") -> str:
+    """What the forks of an agent's warm interpreter are known by."""
+    return "%s-%s" % (owner["pid"], owner["started"])
+
+
+def of_run(
+    run_id: str,
+    agent: "int | None" = None,
+    spare: "Collection[int]" = (),
+    slot: "str | None" = None,
+) -> "set[int]":
     """Process ids of a run, the agent's own left out.
 
     Parameters
@@ -55,55 +68,91 @@ def of_run(run_id: str, agent: "int | None" = None) -> "set[int]":
     run_id : str
     agent : int, optional
         The agent's process id where it is alive: its descendants are the run's.
+    spare : collection of int
+        Children of the agent that are not the run's, though what is below them is.
+    slot : str, optional
+        The :func:`slot_name` of an agent that is dead: all that was forked for it is meant, too.
     """
     tree = parents()
-    found: "set[int]" = set()
-    if agent is not None:
-        found = {agent}
-        while True:
-            more = {pid for pid, parent in tree.items() if parent in found} - found
-            if not more:
-                break
-            found |= more
-    token = ("%s=%s" % (RUN_VARIABLE, run_id)).encode("ascii")
+    found = _below(agent, tree, spare) if agent is not None else set()
+    tokens = {("%s=%s" % (RUN_VARIABLE, run_id)).encode("ascii")}
+    if slot is not None:
+        tokens.add(("%s=%s" % (SLOT_VARIABLE, slot)).encode("ascii"))
     for pid in set(tree) - found:
-        try:
-            with open("/proc/%d/environ" % pid, "rb") as file:
-                if token in file.read().split(b"\0"):
-                    found.add(pid)
-        except OSError:
-            continue  # another user's, or gone
+        if pid not in spare and tokens.intersection(_environment(pid)):
+            found.add(pid)
     return found - {agent, os.getpid()}
 
 
-def descendants_memory(agent: int) -> int:
+def _below(agent: int, tree: "Mapping[int, int]", spare: "Collection[int]") -> "set[int]":
+    children: "dict[int, list[int]]" = {}
+    for pid, parent in tree.items():
+        children.setdefault(parent, []).append(pid)
+    found: "set[int]" = set()
+    stack = [agent]
+    while stack:
+        for pid in children.get(stack.pop(), ()):
+            if pid not in found and not is_service(pid):
+                found.add(pid)
+                stack.append(pid)
+    return found.difference(spare)
+
+
+def is_service(pid: int) -> bool:
+    """Whether a process is a dispatcher or an agent."""
+    return b"HPCML_SERVICE=1" in _environment(pid)
+
+
+def _environment(pid: int) -> "list[bytes]":
+    """Variables that a process was started with; none if it is another user's, or gone."""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def left(spare: "Collection[int]") -> bool:
+    """Whether this process may have children that are a run's (orphans of it among them)."""
+    children = _children(os.getpid())
+    if children is None:
+        return True  # the kernel does not tell
+    return any(pid not in spare and not is_service(pid) for pid in children)
+
+
+def descendants_memory(agent: int, spare: "Collection[int]" = ()) -> int:
     """Bytes of memory that the agent's descendants hold, shared pages counted once.
 
     The sum of ``Pss`` of ``/proc/<pid>/smaps_rollup`` (Linux >= 4.14), of resident sizes before.
     """
-    return sum(_memory(pid) for pid in descendants(agent))
+    return sum(_memory(pid) for pid in descendants(agent, spare))
 
 
-def descendants(pid: int) -> "list[int]":
+def descendants(pid: int, spare: "Collection[int]" = ()) -> "list[int]":
     found: "list[int]" = []
     stack = [pid]
     while stack:
-        parent = stack.pop()
-        try:
-            for thread in os.listdir("/proc/%d/task" % parent):
-                with open("/proc/%d/task/%s/children" % (parent, thread), "rb") as file:
-                    below = [int(word) for word in file.read().split()]
-                found += below
-                stack += below
-        except OSError:
-            continue
+        below = _children(stack.pop()) or []
+        found += [child for child in below if child not in spare]
+        stack += below
     return found
 
 
-def resident(agent: int) -> int:
+def _children(pid: int) -> "list[int] | None":
+    found: "list[int]" = []
+    try:
+        for thread in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/children" % (pid, thread), "rb") as file:
+                found += [int(word) for word in file.read().split()]
+    except OSError:
+        return None  # gone, or a kernel that does not tell
+    return found
+
+
+def resident(agent: int, spare: "Collection[int]" = ()) -> int:
     """An upper bound of :func:`descendants_memory` that costs less: the sum of resident sizes."""
     total = 0
-    for pid in descendants(agent):
+    for pid in descendants(agent, spare):
         try:
             with open("/proc/%d/statm" % pid, "rb") as file:
                 total += int(file.read().split()[1])
@@ -137,27 +186,26 @@ def send(pids: "Iterable[int]", number: int) -> None:
                 raise
 
 
-def kill_all(run_id: str, agent: "int | None" = None, patience: float = 10.0) -> "set[int]":
+def kill_all(
+    run_id: str,
+    agent: "int | None" = None,
+    patience: float = 10.0,
+    spare: "Collection[int]" = (),
+    slot: "str | None" = None,
+    reap: "Callable[[], object] | None" = None,
+) -> "set[int]":
     """Kill a run's processes until none is left. Returns those that would not die.
 
     A process in uninterruptible sleep (a hung file system) outlives even SIGKILL; after
-    ``patience`` seconds it is left to the kernel.
+    ``patience`` seconds it is left to the kernel. ``reap`` collects those that this process has
+    adopted: uncollected, they stay, and their usage does not count.
     """
     deadline = time.monotonic() + patience
     while True:
-        left = of_run(run_id, agent)
-        if agent == os.getpid():
-            _reap()  # the last of them, too: uncollected, its usage would not count
+        left = of_run(run_id, agent, spare, slot)
+        if reap is not None:
+            reap()
         if not left or time.monotonic() > deadline:
             return left
         send(left, signal.SIGKILL)
         time.sleep(0.005)
-
-
-def _reap() -> None:
-    """Collect adopted orphans, so that they do not stay zombies."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except OSError:
-        pass

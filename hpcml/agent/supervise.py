@@ -6,14 +6,16 @@ import select
 import signal
 import time
 
-from hpcml.agent import processes, wire
+from hpcml.agent import events, processes, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import resource
     from typing import Any
 
     from hpcml.agent.events import Events
     from hpcml.agent.memory import Limit
+    from hpcml.agent.slot import Slot
 
 FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGCONT")
 MEMORY_INTERVAL = 0.2  # seconds between two looks where no cgroup enforces the limit
@@ -40,10 +42,13 @@ class Signals:
         taken, self.pending = self.pending, []
         return taken
 
-    def wait(self, seconds: "float | None") -> None:
-        """Sleep until a signal comes (a child's end is one), ``seconds`` at most."""
+    def wait(self, seconds: "float | None", *also: int) -> None:
+        """Sleep until a signal comes (a child's end is one), ``seconds`` at most.
+
+        Or until one of the other descriptors has something to read.
+        """
         try:
-            select.select([self.reader], [], [], seconds)
+            select.select([self.reader, *list(also)], [], [], seconds)
         except OSError as error:
             if error.errno != errno.EINTR:
                 raise
@@ -63,6 +68,7 @@ class Outcome:
         self.received: "list[int]" = []
         self.cause: "str | None" = None
         self.reason: "str | None" = None
+        self.requeue = False
 
     def blame(self, cause: str, reason: str) -> None:
         """Name the cause; the first one stands."""
@@ -70,36 +76,105 @@ class Outcome:
             self.cause, self.reason = cause, reason
 
 
+class Usage:
+    """CPU time and memory of ended processes, and input and output meanwhile."""
+
+    def __init__(self, *parents: int) -> None:
+        self.parents = parents  # those that wait for the processes, and so count what they did
+        self.before = self._input_output()
+        self.cpu_user = self.cpu_system = 0.0
+        self.max_rss = 0
+
+    def add(self, used: "resource.struct_rusage") -> None:
+        self.cpu_user += used.ru_utime
+        self.cpu_system += used.ru_stime
+        self.max_rss = max(self.max_rss, used.ru_maxrss * 1024)
+
+    def as_data(self) -> "dict[str, Any]":
+        """What was used.
+
+        Returns
+        -------
+        dict
+            ``cpu_user`` and ``cpu_system`` in s; ``max_rss``, the largest process, in bytes;
+            ``rchar`` and ``wchar``, bytes read and written by system calls, and ``read_bytes`` and
+            ``write_bytes``, those that reached storage (``None`` where the kernel does not count).
+        """
+        usage: "dict[str, Any]" = {
+            "cpu_user": self.cpu_user,
+            "cpu_system": self.cpu_system,
+            "max_rss": self.max_rss,
+        }
+        after = self._input_output()
+        for key in ("rchar", "wchar", "read_bytes", "write_bytes"):
+            usage[key] = None
+            if self.before is not None and after is not None:
+                usage[key] = max(0, after[key] - self.before[key])
+        return usage
+
+    def _input_output(self) -> "dict[str, int] | None":
+        counts = [events.input_output(pid) for pid in self.parents]
+        if None in counts:
+            return None
+        return {key: sum(count[key] for count in counts if count) for key in counts[0] or ()}
+
+
+class Command:
+    """A started command: a process, or a warm interpreter that is about to fork one.
+
+    Attributes
+    ----------
+    pid : int
+        The process that stands for it now, leader of a session of its own.
+    refused : str or None
+        Why it did not come to be, where that is no end of the run.
+    status, used
+        As ``os.wait4`` would say, once somebody else has waited for it.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.refused: "str | None" = None
+        self.status: "int | None" = None
+        self.used: "Any" = None
+
+    def awaited(self) -> "list[int]":
+        """Descriptors by which there may be news of it."""
+        return []
+
+    def hear(self) -> None:
+        """Learn what news there is."""
+
+
 class Supervisor:
     """Sees a started command through to its end.
 
     Parameters
     ----------
-    pid : int
-        The command's process, leader of a session of its own.
-    run_id : str
+    command : Command
+    index : int
+        The run's.
     limits : dict
-        ``time``, ``notice`` (before the end) and ``kill_wait`` in s; ``time`` may be ``None``.
+        ``time``, ``notice`` (before the end) and ``kill_wait`` in s; ``time`` and ``notice`` may be
+        ``None``.
     memory : hpcml.agent.memory.Limit
-    signals : Signals
+    slot : hpcml.agent.slot.Slot
+        Whose signals these are.
     events : hpcml.agent.events.Events
-    adopting : bool
-        Whether orphans of the command become children of this process.
     """
 
     def __init__(
         self,
-        pid: int,
-        run_id: str,
+        command: Command,
+        index: int,
         limits: "dict[str, Any]",
         memory: "Limit",
-        signals: Signals,
+        slot: "Slot",
         events: "Events",
-        adopting: bool = True,
     ) -> None:
-        self.pid, self.run_id, self.memory = pid, run_id, memory
-        self.adopting = adopting
-        self.signals, self.events = signals, events
+        self.command, self.index, self.memory = command, index, memory
+        self.run_id = wire.run_id(slot.batch, index)
+        self.slot, self.signals, self.events = slot, slot.signals, events
         self.kill_wait: float = limits["kill_wait"]
         self.limit = limits["time"]
         self.began = time.monotonic()
@@ -107,23 +182,29 @@ class Supervisor:
         self.notice_at: "float | None" = None
         if self.deadline is not None and limits["notice"]:
             self.notice_at = self.deadline - limits["notice"]
+        self.noticed = False
         self.look_at: "float | None" = self.began + 0.02 if memory.watched else None
         self.kill_at: "float | None" = None
         self.outcome = Outcome()
+        self.usage = Usage(os.getpid(), *slot.spare)
 
     def watch(self) -> Outcome:
         """Block until the command has ended and nothing of it is left. Returns an Outcome."""
         while True:
+            self.command.hear()
             self._forward()
             status = self._reap()  # before acting: what has ended kept its limits
             if status is not None:
                 break
-            self._act(time.monotonic())
-            self.signals.wait(self._patience(time.monotonic()))
+            now = time.monotonic()
+            self._act(now)
+            patience = self._patience(time.monotonic())
+            self.signals.wait(patience, *self.command.awaited())
         if os.WIFSIGNALED(status):
             self.outcome.signal = os.WTERMSIG(status)
         else:
             self.outcome.exit_code = os.WEXITSTATUS(status)
+        self.command.hear()  # its last word
         self._forward()  # a signal that came while the command ended
         if self.outcome.exit_code != 0 and self._killed_for_memory():
             self.outcome.blame(
@@ -134,23 +215,36 @@ class Supervisor:
 
     def _reap(self) -> "int | None":
         """Collect ended children: the command's status, and orphans adopted from it."""
+        ended = self.command.status
+        if self.command.used is not None:
+            self.usage.add(self.command.used)
+            self.command.used = None
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, used = os.wait4(-1, os.WNOHANG)
             except OSError as error:
                 if error.errno == errno.EINTR:
                     continue
+                if error.errno == errno.ECHILD:
+                    return ended
                 raise
             if pid == 0:
-                return None
-            if pid == self.pid:
-                return status
+                return ended
+            if pid == self.command.pid:
+                ended = status
+            if not self.slot.has_lost(pid):
+                self.usage.add(used)
 
     def _forward(self) -> None:
         for number in self.signals.take():
+            if number in wire.ENDING_SIGNALS and not self.slot.concerns(self.index):
+                continue  # it was meant for a run that has ended meanwhile
             self.events.write("signal", signal=number)
+            if number == signal.SIGUSR2:
+                self._notify()  # "save your state": it would kill those who do not know it
+                continue
             try:
-                os.killpg(self.pid, number)
+                os.killpg(self.command.pid, number)
             except OSError:
                 pass  # it has ended
             if number in wire.ENDING_SIGNALS:
@@ -158,9 +252,12 @@ class Supervisor:
                 self.kill_at = self.kill_at or time.monotonic() + self.kill_wait
 
     def _act(self, now: float) -> None:
+        self.slot.look_after(now)
         if self.notice_at is not None and now >= self.notice_at:
             self.notice_at = None
-            self._give_notice()
+            self.noticed = True
+            self.events.write("notice", seconds=self.began + self.limit - time.monotonic())
+            self._notify()
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
             self.outcome.blame(wire.TIMEOUT, "walltime of %g s is over" % self.limit)
@@ -177,22 +274,25 @@ class Supervisor:
         if self.kill_at is not None and now >= self.kill_at:
             self.kill_at = None
             self.events.write("kill")
-            processes.send(processes.of_run(self.run_id, os.getpid()), signal.SIGKILL)
+            processes.send(self._all(), signal.SIGKILL)
             self.kill_at = now + 1.0  # what was forked meanwhile
 
-    def _give_notice(self) -> None:
+    def _notify(self) -> None:
         """Tell whoever listens for USR2 that time runs out; it would kill the others."""
-        self.events.write("notice", seconds=self.began + self.limit - time.monotonic())
-        pids = [pid for pid in processes.of_run(self.run_id, os.getpid()) if catches_usr2(pid)]
-        processes.send(pids, signal.SIGUSR2)
+        processes.send([pid for pid in self._all() if catches_usr2(pid)], signal.SIGUSR2)
 
     def _end(self, why: str) -> None:
         self.events.write("terminate", why=why)
-        processes.send(processes.of_run(self.run_id, os.getpid()), signal.SIGTERM)
+        processes.send(self._all(), signal.SIGTERM)
         self.kill_at = time.monotonic() + self.kill_wait
 
+    def _all(self) -> "set[int]":
+        """The run's processes: with the warm interpreter while that stands for the command."""
+        found = processes.of_run(self.run_id, os.getpid(), self.slot.spare)
+        return found | {self.command.pid}
+
     def _patience(self, now: float) -> "float | None":
-        times = (self.notice_at, self.deadline, self.look_at, self.kill_at)
+        times = (self.notice_at, self.deadline, self.look_at, self.kill_at, self.slot.look_at)
         waits = [moment - now for moment in times if moment is not None]
         return max(0.0, min(waits)) if waits else None
 
@@ -202,15 +302,14 @@ class Supervisor:
 
     def _end_leftovers(self) -> None:
         """End what the command left running: its cores are given to the next run."""
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass  # orphans that have ended by themselves
-        except OSError:
-            # No children: nothing was left, unless orphans went to init.
-            if self.adopting or not processes.of_run(self.run_id):
+        self._reap()  # orphans that have ended by themselves
+        if self.slot.adopting:
+            if not processes.left(self.slot.spare):
                 return
+        elif not processes.of_run(self.run_id, os.getpid(), self.slot.spare):
+            return  # without adoption orphans went to init
         self.events.write("leftovers")
-        processes.kill_all(self.run_id, os.getpid())
+        processes.kill_all(self.run_id, os.getpid(), spare=self.slot.spare, reap=self._reap)
 
 
 def catches_usr2(pid: int) -> bool:

@@ -345,7 +345,6 @@ def alive(owner: "Mapping[str, Any]") -> bool:
 
 # --- a batch's files --------------------------------------------------------------------
 
-ATTEMPT_FILE = r"(\d+)\.(\d+)\.(start|end)$"  # compiled when used: an agent never does
 NOBODY: "dict[str, Any]" = {"host": "", "boot": "", "space": "", "pid": 0, "started": None}
 """An :func:`identity` that no process has."""
 
@@ -426,10 +425,10 @@ def attempts_of(names: "Iterable[str]") -> "dict[int, dict[int, set[str]]]":
     """Sort the file names of ``attempts/`` into ``{index: {attempt: {"start", "end"}}}``."""
     found: "dict[int, dict[int, set[str]]]" = {}
     for name in names:
-        match = re.match(ATTEMPT_FILE, name)
-        if match:
-            index, attempt, kind = int(match.group(1)), int(match.group(2)), match.group(3)
-            found.setdefault(index, {}).setdefault(attempt, set()).add(kind)
+        parts = name.split(".")
+        if len(parts) == 3 and parts[2] in ("start", "end") and parts[0] and parts[1]:
+            index, number = int(parts[0]), int(parts[1])
+            found.setdefault(index, {}).setdefault(number, set()).add(parts[2])
     return found
 
 
@@ -480,12 +479,33 @@ class QueueFolder:
         self.wake = os.path.join(self.folder, "dispatcher.%s.wake" % host)
         self.log = os.path.join(self.folder, "dispatcher.%s.log" % host)
 
+    def is_served(self) -> bool:
+        """Whether this host's dispatcher is alive: it holds the lock."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return not take_lock(descriptor)  # closing gives it up again
+        finally:
+            os.close(descriptor)
+
     def jobs(self) -> "list[str]":
         """Ids of the jobs in the queue, first in first."""
         return sorted(name[:-4] for name in os.listdir(self.folder) if name.endswith(".job"))
 
     def path(self, job: str) -> str:
         return os.path.join(self.folder, job + ".job")
+
+    def slot(self, job: str, number: int) -> str:
+        """The file whose lock says that an agent works in a slot of a job."""
+        return os.path.join(self.folder, "%s.slot.%d" % (job, number))
+
+    def slots(self, job: str) -> "dict[int, str]":
+        """Those files that there are, by number."""
+        start = job + ".slot."
+        names = [name for name in os.listdir(self.folder) if name.startswith(start)]
+        return {int(name[len(start) :]): os.path.join(self.folder, name) for name in names}
 
     def entry(self, job: str) -> "Any":
         """A job's content if it is this host's to run, else ``None``."""
@@ -494,6 +514,17 @@ class QueueFolder:
         except ValueError:
             return None
         return entry if entry is not None and is_here(entry) else None
+
+
+def take_lock(descriptor: int) -> bool:
+    """Lock a file with ``flock``; ``False`` if somebody else holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
 
 
 def wake(fifo: str) -> bool:
@@ -580,7 +611,7 @@ def how_it_ended(
             return word["state"], word["reason"]
         if word is None and waited < WORD_PATIENCE:
             return None
-        return FAILED, _signals(end)
+        return FAILED, ended_on_signals(end)
     if word is not None:
         if word["state"] == COMPLETED:
             return FAILED, "the scheduler says COMPLETED, but the agent left no word of its end"
@@ -588,7 +619,8 @@ def how_it_ended(
     return UNKNOWN, "neither the agent nor the scheduler says how it ended"
 
 
-def _signals(end: "Mapping[str, Any]") -> str:
+def ended_on_signals(end: "Mapping[str, Any]") -> str:
+    """Reason of an end with ``signal`` or ``received`` signals."""
     if end["signal"] is not None:
         return "killed by signal %d (%s)" % (end["signal"], signal_name(end["signal"]))
     names = ", ".join("%d (%s)" % (number, signal_name(number)) for number in end["received"])

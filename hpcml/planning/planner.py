@@ -81,6 +81,8 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "environment": _environment(resolved, binding, cpus, decisions),
         "git": resolved.git,
     }
+    if resolved.entry["kind"] == "function":
+        where["functions"] = binding.functions
     if resolved.code:
         decisions.append(f"code: snapshot {resolved.code[:12]}")
     else:
@@ -109,6 +111,10 @@ def _check_arguments(resolved: Resolved) -> None:
         if resolved.args is not None:
             raise PlanError("args", "a command list holds its own arguments", "Add them to entry.")
         field, templates = "entry", entry["target"]
+    if entry["kind"] == "function":
+        if resolved.args is not None:
+            raise PlanError("args", "a function takes keywords", "Give params instead.")
+        _check_required(resolved)
     for template in templates:
         for kind, name in TEMPLATE.findall(template):
             if name not in known[kind]:
@@ -137,6 +143,25 @@ def _check_arguments(resolved: Resolved) -> None:
             "an argument or variable may have 128 KiB, all together 1 MiB",
             "Write long values into a file, and give that as an input.",
         )
+
+
+def _check_required(resolved: Resolved) -> None:
+    """A function gets its parameters, and its inputs' paths, as keywords."""
+    common = {*resolved.params, *resolved.inputs}
+    seen: set[frozenset[str]] = set()
+    for number, point in enumerate(resolved.points):
+        names = frozenset(point.get("params", ()))
+        if names in seen:
+            continue
+        seen.add(names)
+        for name in resolved.required:
+            if name not in common and name not in names:
+                field = f"points[{number}].params" if resolved.swept else "params"
+                raise PlanError(
+                    field,
+                    f"{resolved.entry['target']} needs {name!r}",
+                    f'Write params={{"{name}": ...}}, or give the parameter a default.',
+                )
 
 
 def _longest(points: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

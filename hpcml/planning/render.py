@@ -20,7 +20,7 @@ def render_script(what: Mapping[str, Any], where: Mapping[str, Any]) -> str:
         [
             "#!/bin/sh",
             *(f"{prefix} {directive}" for directive in what["directives"]),
-            f'exec {shlex.join(agent)} "$1"',
+            f'exec {shlex.join(agent)} "$@"',
             "",
         ]
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcml.errors import JobError
-from hpcml.job import Job, Resources, Sweep
+from hpcml.job import Checkpoint, Job, Resources, Sweep
 from hpcml.output import Origin
 from hpcml.resolving import checks
 from hpcml.resolving.code import Snapshot, take_snapshot
@@ -39,6 +39,8 @@ class Resolved:
         One a run: what it has of its own. ``swept`` are the names of the parameters among it.
     checkpoint : dict or None
         ``path``, ``notice`` in s, ``requeues``.
+    required : tuple of str
+        Parameters that a function must get. ``pickled`` is the function, if it goes by value.
     known_params : tuple of str or None
         Parameters that the entry's only ``hpcml.params(...)`` call names, if that can be told.
     unresolved : tuple of str
@@ -60,6 +62,8 @@ class Resolved:
     origins: dict[str, Origin] = field(default_factory=dict)
     stamps: dict[str, str] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
+    required: tuple[str, ...] = ()
+    pickled: bytes | None = None
     tags: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] | None = None
     known_params: tuple[str, ...] | None = None
@@ -131,7 +135,9 @@ def resolve_with_code(job: Job | Sweep, *, online: bool = True) -> tuple[Resolve
         points=points,
         origins=origins,
         stamps=stamps,
-        checkpoint=checks.checkpoint(job.checkpoint),
+        checkpoint=checks.checkpoint(_checkpoint(job, entry)),
+        required=entry.function.required if entry.function else (),
+        pickled=entry.function.pickled if entry.function else None,
         resources=checks.resources(job.resources),
         tags=_tags(job.tags),
         git=snapshot.git if snapshot else None,
@@ -158,6 +164,12 @@ def _check_it_goes_along(entry: Entry, snapshot: Snapshot | None) -> None:
             f"{path} is left out of the code that goes along",
             "Git or .hpcmlignore ignores it, or it is among the job's inputs and outputs.",
         )
+
+
+def _checkpoint(job: Job, entry: Entry) -> Checkpoint | None:
+    """What the job says; a function that submitit can requeue has the default."""
+    implied = entry.function is not None and entry.function.checkpointable
+    return Checkpoint() if job.checkpoint is None and implied else job.checkpoint
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:

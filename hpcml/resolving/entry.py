@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from hpcml.errors import JobError, nearest
 from hpcml.job import Job
 from hpcml.resolving import checks
+from hpcml.resolving.functions import Function, find_function
 from hpcml.resolving.git import top_level
 
 _MODULE = re.compile(r"-m\s+([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
@@ -28,6 +31,8 @@ class Entry:
         Absolute folder that becomes the job's current folder; ``target`` is relative to it.
     root : str or None
         Absolute folder to take a snapshot of; ``None``: no code goes along.
+    import_paths : tuple of str
+        Folders within it that a function's imports start from.
     """
 
     kind: str
@@ -36,10 +41,14 @@ class Entry:
     root: str | None
     interpreter: tuple[str, ...] = ()
     known_params: tuple[str, ...] | None = None
+    function: Function | None = None
+    import_paths: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """What people call it."""
+        if self.function is not None:
+            return self.function.target.rpartition(":")[2].rpartition(".")[2]
         first = self.target if isinstance(self.target, str) else self.target[0]
         base = os.path.basename(first).removesuffix(".py").removesuffix(".sh")
         return checks.CONTROL.sub(" ", base)[:200] or "job"
@@ -52,6 +61,8 @@ class Entry:
 
     def as_data(self) -> dict[str, Any]:
         """For the plan."""
+        if self.function is not None:
+            return {**self.function.as_data(), "path": list(self.import_paths)}
         target = self.target if isinstance(self.target, str) else list(self.target)
         data: dict[str, Any] = {"kind": self.kind, "target": target}
         if self.kind == "shell":
@@ -70,7 +81,7 @@ def find_entry(job: Job) -> Entry:
     explicit = None if job.code in ("auto", None) else str(job.code)
     base = _base(explicit)
     if callable(job.entry):
-        raise JobError("entry", "functions cannot be submitted yet", 'Give a script: "train.py".')
+        return _finish(job, _function(job.entry, base, explicit))
     if not isinstance(job.entry, str | os.PathLike):
         command = tuple(checks.texts("entry", job.entry))
         if not command or not command[0]:
@@ -91,6 +102,31 @@ def find_entry(job: Job) -> Entry:
         'Write "train.py", "run.sh", "-m package.module", or a command as a list: '
         '["program", "argument"].',
     )
+
+
+def _function(function: Callable[..., Any], base: Path, explicit: str | None) -> Entry:
+    found = find_function(function)
+    start = Path(found.root) if found.root else None
+    root = str(base) if explicit else None
+    if root is None and start is not None:
+        root = top_level(start) or str(start)
+    if root is None:
+        return Entry("function", found.target, str(base), None, (), found.known, found)
+    if start is not None and not start.is_relative_to(root):
+        problem = f"{found.target} is imported from {start}, not from the folder that code names"
+        raise JobError("code", problem, 'Give a folder that holds it, or leave code="auto".')
+    if not base.is_relative_to(root):
+        base = Path(root)
+    paths = [str(start)] if start else []
+    if found.pickled is not None:  # what it imports may come from anywhere in there
+        paths += [path for path in sys.path if os.path.isabs(path) and _is_source(path, root)]
+    relative = tuple(dict.fromkeys(os.path.relpath(path, root) for path in paths))
+    return Entry("function", found.target, str(base), root, (), found.known, found, relative)
+
+
+def _is_source(path: str, root: str) -> bool:
+    """Whether a folder of ``sys.path`` is within the code, and no environment's own."""
+    return Path(path).is_relative_to(root) and "site-packages" not in path and os.path.isdir(path)
 
 
 def _base(explicit: str | None) -> Path:

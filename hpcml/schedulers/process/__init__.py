@@ -185,6 +185,7 @@ class ProcessScheduler:
                 "group": chunk.group,
                 "max_running": chunk.max_running,
                 "parent": chunk.parent,
+                "requeues": "checkpoint" in plan["what"],
                 **wire.machine(),
             },
         )

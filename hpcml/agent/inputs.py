@@ -1,0 +1,86 @@
+"""The inputs of a run, looked at before it starts: are they still what was submitted?"""
+
+import os
+import time
+
+from hpcml.agent import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+TRUST = 10.0  # a look that took a second is believed for so many seconds, by one agent
+
+
+class InputError(Exception):
+    """An input is not what it was, or not there."""
+
+
+class Inputs:
+    """The inputs that all runs of a batch share.
+
+    Parameters
+    ----------
+    plan : dict
+    runs : str
+        The folder of all batches, where the runs lie whose outputs are inputs here.
+    """
+
+    def __init__(self, plan: "dict[str, Any]", runs: str) -> None:
+        self.digests: "dict[str, Any]" = plan["what"]["inputs"]
+        where = plan["where"]
+        self.paths: "dict[str, str]" = where["inputs"]
+        self.origins: "dict[str, dict[str, str]]" = where["origins"]
+        self.stamps: "dict[str, str]" = dict(where["stamps"])
+        self.runs = runs
+        self.trusted_until = 0.0
+        self.used: "dict[str, str]" = {}
+
+    def check(self) -> "dict[str, str]":
+        """Look at all inputs. Returns the digest of each; untouched files cost a stat.
+
+        Raises
+        ------
+        InputError
+            One has changed since it was submitted, or since the run that made it has ended.
+        """
+        began = time.monotonic()
+        if began >= self.trusted_until:
+            self.used = {name: self._check(name) for name in sorted(self.digests)}
+            now = time.monotonic()
+            self.trusted_until = now + TRUST * (now - began)
+        return self.used
+
+    def _check(self, name: str) -> str:
+        path, digest = self.paths[name], self.digests[name]
+        try:
+            if name in self.origins:
+                made = self._made(**self.origins[name])
+                digest, stamp = made["sha256"], made["stamp"]
+            else:
+                stamp = self.stamps[name]
+            now = wire.stamp_path(path)
+            if now == stamp:
+                return str(digest)
+            found = wire.digest_path(path)[0]
+        except OSError as error:
+            raise InputError("input %r: %s cannot be read: %s" % (name, path, error.strerror))
+        if found != digest:
+            raise InputError(
+                "input %r: %s is not what it was: its content has changed since the job was "
+                "submitted" % (name, path)
+            )
+        if name not in self.origins:
+            self.stamps[name] = now
+        return found
+
+    def _made(self, run: str, output: str) -> "dict[str, str]":
+        """What a run said of its output at its end."""
+        batch, _, index = run.rpartition(".")
+        attempts = wire.Attempts(os.path.join(self.runs, batch))
+        numbers = attempts.listing().get(int(index), {})
+        end = attempts.read(int(index), max(numbers), "end") if numbers else None
+        made: "dict[str, str] | None" = (end or {}).get("outputs", {}).get(output)
+        if made is None:
+            raise InputError("run %s has left no %r" % (run, output))
+        return made

@@ -1,0 +1,238 @@
+"""A slot: one agent that works through runs of a batch, one after the other.
+
+The runs are shared out by ``.start``: whoever makes it appear has the run, so that any number of
+slots can work on one range. The same loop serves a single run and ten thousand.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+
+from hpcml.agent import facts, processes, supervise, wire
+from hpcml.agent.attempt import Attempt, Points, load_plan
+from hpcml.agent.inputs import Inputs
+from hpcml.agent.warm import Warm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LOOK_INTERVAL = 2.0  # seconds between two looks whether the queue has a dispatcher
+END_PAUSES = (0.1, 1.0, 5.0, 10.0, 15.0)  # seconds between tries to record an end
+LOCK_VARIABLE = "HPCML_LOCK"
+
+
+def run(batch: str, first: int, count: int = 1) -> int:
+    """Work through ``count`` runs from ``first`` on, as far as nobody else has them.
+
+    Returns
+    -------
+    int
+        Of a single run the command's exit code, 128 + n if signal n killed it, and 0 if somebody
+        else has it; of several 0.
+    """
+    slot = Slot(batch, load_plan(batch))
+    points = Points(batch)
+    indices = slot.free(range(first, first + count))
+    slot.many = len(indices) > 1
+    code = 0
+    for place, index in enumerate(indices):
+        if place and slot.told_to_end():
+            break
+        code = slot.work(index, points)
+    slot.close()
+    return code if count == 1 else 0
+
+
+class Slot:
+    """What lasts from run to run.
+
+    Attributes
+    ----------
+    signals : hpcml.agent.supervise.Signals
+    adopting : bool
+        Whether orphans become children of this process.
+    spare : set of int
+        Children that are no run's: the warm interpreter.
+    many : bool
+        Whether there is more than one run to work on: then it pays to keep an interpreter warm.
+    look_at : float or None
+        When to look after the queue, by the monotonic clock.
+    """
+
+    def __init__(self, batch: str, plan: "dict[str, Any]") -> None:
+        self.batch, self.plan = batch, plan
+        self.signals = supervise.Signals()
+        self.attempts = wire.Attempts(batch)
+        self.adopting = processes.adopt_orphans()
+        self.inputs = Inputs(plan, os.path.dirname(batch))
+        self.host = facts.host_facts()
+        self.embedded = plan["what"]["scheduler"] == "process"
+        self.warm: "Warm | None" = None
+        self.spare: "set[int]" = set()
+        self.many = False
+        self.stopped = False
+        self.look_at: "float | None" = time.monotonic() + LOOK_INTERVAL if self.embedded else None
+        self._heard = 0
+        self._cancels: "set[int]" = set()
+        self._worked_on: "set[int]" = set()
+        self._unanswered: "set[int]" = set()  # cancels whose signal is still to come
+        _keep_the_lock_to_ourselves()
+
+    # --- which runs -----------------------------------------------------------------------
+
+    def free(self, indices: range) -> "list[int]":
+        """Those that nobody has, or that are to be started again, as it looks now."""
+        listing = self.attempts.listing()
+        if self.plan["what"].get("checkpoint") is None:
+            return [index for index in indices if index not in listing]
+        return [index for index in indices if self._next(index, listing.get(index)) is not None]
+
+    def _next(self, index: int, numbers: "dict[int, set[str]] | None") -> "int | None":
+        """Number of a run's next attempt; ``None`` if it is under way or over."""
+        if not numbers:
+            return 1
+        last = max(numbers)
+        end = self.attempts.read(index, last, "end") if "end" in numbers[last] else None
+        return last + 1 if end is not None and end.get("requeue") else None
+
+    def work(self, index: int, points: Points) -> int:
+        """Run it, and start it again as often as it asks to. Returns the last exit code."""
+        restarts = os.environ.get("SLURM_RESTART_COUNT")
+        number: "int | None" = int(restarts) + 1 if restarts else 1
+        if self.plan["what"].get("checkpoint") is not None and not restarts:
+            number = self._next(index, self.attempts.listing().get(index))
+        code = 0
+        while number is not None and self.attempts.start(index, number):
+            self._worked_on.add(index)
+            attempt = Attempt(self, index, number, points[index])
+            outcome = attempt.perform()
+            self._record_end(attempt, outcome)
+            code = 128 + outcome.signal if outcome.signal is not None else outcome.exit_code or 0
+            again = outcome.requeue and not self.told_to_end()
+            number = number + 1 if again else None
+        return code
+
+    def _record_end(self, attempt: Attempt, outcome: supervise.Outcome) -> None:
+        """Write ``.end``; a disk that is full now may have room in a moment."""
+        facts = {"requeue": True} if outcome.requeue else {}
+        for pause in (*END_PAUSES, None):
+            try:
+                self.attempts.end(
+                    attempt.index,
+                    attempt.number,
+                    exit_code=outcome.exit_code,
+                    signal=outcome.signal,
+                    received=outcome.received,
+                    cause=outcome.cause,
+                    reason=outcome.reason,
+                    usage=attempt.usage,
+                    inputs=attempt.inputs,
+                    outputs=attempt.outputs,
+                    events_lost=attempt.events.lost,
+                    **facts,
+                )
+                return
+            except OSError as error:
+                if pause is None:  # the exit code still tells the scheduler
+                    sys.stderr.write(
+                        "hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error)
+                    )
+                else:
+                    time.sleep(pause)
+
+    # --- signals --------------------------------------------------------------------------
+
+    def told_to_end(self) -> bool:
+        """Whether somebody wants this agent to end; asked between two runs."""
+        for number in self.signals.take():
+            if number in wire.ENDING_SIGNALS:
+                self.concerns(None)
+        return self.stopped
+
+    def concerns(self, index: "int | None") -> bool:
+        """Whether a signal that has just come is for the run ``index`` that goes on now.
+
+        Who cancels a run on the embedded site says so in the batch's words first, and then sends a
+        signal to its agent; that may have gone on to another run meanwhile. A signal without such a
+        word is for the agent, and so for the run that goes on and all that would follow.
+        """
+        if self.embedded:
+            self._listen()
+            if index in self._cancels:
+                self._unanswered.discard(index)
+                return True
+            late = self._unanswered & self._worked_on
+            if late:
+                self._unanswered.discard(min(late))
+                return False
+        self.stopped = True
+        return True
+
+    def cancelled(self, index: int) -> bool:
+        """Whether somebody asked for a run to be cancelled."""
+        self._listen()
+        return index in self._cancels
+
+    def _listen(self) -> None:
+        """Read whose cancelling was asked for since we last listened."""
+        try:
+            with open(wire.words_file(self.batch), "rb") as file:
+                file.seek(self._heard)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        whole = data[: data.rfind(b"\n") + 1]
+        self._heard += len(whole)
+        for record in wire.parse_lines(whole):
+            if record.get("request") == "cancel":
+                self._cancels.add(record["index"])
+                self._unanswered.add(record["index"])
+
+    # --- what is kept from run to run -----------------------------------------------------
+
+    def has_lost(self, pid: int) -> bool:
+        """Whether an ended child was no run's."""
+        if self.warm is None or pid != self.warm.pid:
+            return False
+        self.warm.lost()
+        self.warm = None
+        self.spare = set()
+        return True
+
+    def keep_warm(self, warm: Warm) -> None:
+        self.warm, self.spare = warm, {warm.pid}
+
+    def close(self) -> None:
+        """Let the warm interpreter go."""
+        if self.warm is not None:
+            self.warm.close()
+
+    def look_after(self, now: float) -> None:
+        """Revive the queue's dispatcher: a run that waits for its children cannot.
+
+        It must not start one itself: that would live in the run's cgroup, and die with it.
+        """
+        if self.look_at is None or now < self.look_at:
+            return
+        self.look_at = now + LOOK_INTERVAL
+        queue = wire.QueueFolder(os.path.dirname(os.path.dirname(self.batch)))
+        if queue.is_served() or not any(map(queue.entry, queue.jobs())):
+            return
+        argv = [sys.executable, "-I", "-S", os.path.abspath(sys.path[0]), "dispatch"]
+        argv.append(os.path.dirname(queue.folder))
+        environment = dict(processes.SERVICE, PATH=os.defpath, LC_ALL="C.UTF-8")
+        try:
+            subprocess.call(argv, cwd="/", env=environment, stdin=subprocess.DEVNULL)
+        except OSError:
+            pass  # the next look, or any client, tries again
+
+
+def _keep_the_lock_to_ourselves() -> None:
+    """The slot's lock, inherited from the dispatcher, lasts as long as this process."""
+    descriptor = os.environ.get(LOCK_VARIABLE)
+    if descriptor:
+        flags = fcntl.fcntl(int(descriptor), fcntl.F_GETFD)
+        fcntl.fcntl(int(descriptor), fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)

@@ -1,0 +1,407 @@
+"""Calls a run's function, in the job's own Python (3.8 and newer), by way of submitit.
+
+The unmodified ``submitit.core._submit`` executes the call. What it pickles and calls is a
+:class:`Call`, which finds the function, and saves an exception in a form in which it can come
+back. Two ways lead here: a fresh interpreter calls one function; a warm one imports what the
+function needs, and then forks for each run that it is asked for.
+"""
+
+import base64
+import gc
+import json
+import os
+import pickle
+import signal
+import sys
+import traceback
+
+from hpcml import injob
+from hpcml.agent import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+SHORT = 2000  # characters of a repr
+NOTHING = object()
+
+
+class PythonVersionError(RuntimeError):
+    """A function by value was pickled by another version of Python."""
+
+
+def main(argv: "list[str]") -> int:
+    """``call <batch> <functions.zip> <code folder> [<socket>]``. Returns an exit code."""
+    batch, functions, code = argv[:3]
+    sys.dont_write_bytecode = True  # into the snapshot
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "CRITICAL")  # states and reasons tell more
+    plan = wire.read_json(os.path.join(batch, "plan.json"))
+    sys.path[1:1] = [functions + "/first"]
+    sys.path[2:2] = [os.path.join(code, path) for path in plan["what"]["entry"]["path"]]
+    sys.path.append(functions + "/last")
+    function = Function(batch, plan)
+    if len(argv) > 3:
+        folder = _serve(int(argv[3]), function)
+        if folder is not None:
+            _leave(_call_as_a_program(folder, function))
+        return 0
+    return _call(os.path.join(batch, os.environ["HPCML_INDEX"]), function)
+
+
+class Function:
+    """The plan's function, loaded when asked for, once a process."""
+
+    def __init__(self, batch: str, plan: "dict[str, Any]") -> None:
+        self.batch, self.plan = batch, plan
+        self.entry = plan["what"]["entry"]
+        self.loaded: Any = NOTHING
+
+    def load(self) -> "Any":
+        if self.loaded is NOTHING:
+            self.loaded = self._load()
+        return self.loaded
+
+    def _load(self) -> "Any":
+        if "pickle" not in self.entry:
+            import importlib
+
+            module, _, path = self.entry["target"].partition(":")
+            found = importlib.import_module(module)
+            for name in path.split("."):
+                found = getattr(found, name)
+            return found
+        here = "%d.%d" % sys.version_info[:2]
+        if here != self.entry["python"]:  # bytecode of another version may crash the interpreter
+            raise PythonVersionError(
+                "the function was pickled by Python %s, and the job's Python is %s: put it into a "
+                "module, so that it is imported; or submit from Python %s, or let the job run in "
+                "Python %s" % (self.entry["python"], here, here, self.entry["python"])
+            )
+        root = os.path.dirname(os.path.dirname(self.batch))
+        with open(os.path.join(root, "code", self.entry["pickle"] + ".pkl"), "rb") as file:
+            data = file.read()
+        if wire.sha256(data) != self.entry["pickle"]:
+            raise RuntimeError("the pickled function is not what its name says")
+        return pickle.loads(data)  # noqa: S301 (what the user submitted; its digest says so)
+
+    def arguments(self) -> "dict[str, Any]":
+        """Keywords: the parameters, and the paths of inputs that the function has names for."""
+        given = dict(injob.params())
+        inputs = self.plan["where"]["inputs"]
+        if inputs:
+            import inspect
+
+            try:
+                known = inspect.signature(self.load()).parameters
+            except (TypeError, ValueError):
+                known = {}  # type: ignore[assignment]
+            for name, path in inputs.items():
+                parameter = known.get(name)
+                if parameter is not None and parameter.kind is not parameter.VAR_KEYWORD:
+                    given.setdefault(name, path)
+        return given
+
+
+class Call:
+    """What submitit pickles and calls: the function of the plan, or what a checkpoint put instead.
+
+    Parameters
+    ----------
+    function : callable
+    planned : bool
+        It is the plan's, as it was submitted: pickled, only that is said.
+    """
+
+    def __init__(self, function: "Any", planned: bool = False) -> None:
+        self.function, self.planned = function, planned
+
+    def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
+        # submitit ignores TERM, and takes USR2 for a reason to end; both are the function's.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if not isinstance(self, CheckpointableCall):
+            signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+        process = os.getpid()
+        try:
+            value = self.function(*args, **kwargs)
+        except Exception as error:
+            _leave_if_forked(process, error)
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            save(error, "function")
+            raise
+        _leave_if_forked(process)
+        _returned.append(value)
+        return value
+
+    def __reduce__(self) -> "tuple[Any, ...]":
+        return _again, (type(self), None if self.planned else self.function)
+
+
+class CheckpointableCall(Call):
+    """Of a function with a method ``checkpoint``: submitit requeues what that gives back."""
+
+    def checkpoint(self, *args: "Any", **kwargs: "Any") -> "Any":
+        method = getattr(self.function, "__submitit_checkpoint__", None)
+        delayed = (method or self.function.checkpoint)(*args, **kwargs)
+        if delayed is not None:
+            delayed.function = call_of(delayed.function)
+        return delayed
+
+
+def call_of(function: "Any", planned: bool = False) -> Call:
+    """The call of a function."""
+    return (CheckpointableCall if is_checkpointable(function) else Call)(function, planned)
+
+
+def is_checkpointable(function: object) -> bool:
+    """Whether submitit can requeue it."""
+    return hasattr(function, "checkpoint") or hasattr(function, "__submitit_checkpoint__")
+
+
+def _again(kind: "type[Call]", function: "Any") -> Call:
+    return kind(function) if function is not None else kind(_function[0].load(), planned=True)
+
+
+_function: "list[Function]" = []  # the plan's, in a process that calls it
+_returned: "list[Any]" = []  # what it has returned, until submitit has pickled that
+
+
+def _call(folder: str, function: Function) -> int:
+    """Have submitit call the function for one run. Returns an exit code."""
+    run = os.environ["HPCML_RUN_ID"]
+    os.environ.update(
+        SUBMITIT_EXECUTOR="local",
+        SUBMITIT_LOCAL_JOB_ID=run,
+        SUBMITIT_LOCAL_NTASKS="1",
+        SUBMITIT_LOCAL_JOB_NUM_NODES="1",
+        SUBMITIT_LOCAL_NODEID="0",
+        SUBMITIT_LOCAL_GLOBALID="0",
+        SUBMITIT_LOCAL_LOCALID="0",
+    )
+    _function[:] = [function]
+    process = os.getpid()
+    try:
+        call = call_of(function.load(), planned=True)
+        _write_submission(os.path.join(folder, run + "_submitted.pkl"), call, function)
+    except Exception as error:
+        save(error, "start" if isinstance(error, PythonVersionError) else "function", folder)
+        traceback.print_exc()
+        return 1
+    from submitit.core._submit import submitit_main
+
+    sys.argv = ["submitit", folder]
+    try:
+        submitit_main()
+    except Exception as error:
+        _leave_if_forked(process, error)
+        if _returned:
+            save(error, "result", folder, _returned[0])
+        elif not os.path.exists(os.path.join(folder, "exception.json")):
+            save(error, "function", folder)
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _write_submission(path: str, call: Call, function: Function) -> None:
+    """What submitit loads; after a checkpoint it is there, with the state."""
+    if os.path.exists(path):
+        return
+    from submitit.core.utils import DelayedSubmission
+
+    delayed = DelayedSubmission(call, **function.arguments())
+    what = function.plan["what"]
+    checkpoint = what.get("checkpoint") or {"requeues": 0}
+    delayed.set_timeout((what["limits"]["time"] or 0) / 60, checkpoint["requeues"])
+    temporary = path + ".tmp"
+    delayed.dump(temporary)
+    os.rename(temporary, path)
+
+
+def _leave_if_forked(process: int, error: "Exception | None" = None) -> None:
+    """End a child that the function has forked and let return: the parent gives the result."""
+    if os.getpid() == process:
+        return
+    if error is not None:
+        traceback.print_exception(type(error), error, error.__traceback__)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if error is None else 1)
+
+
+def _call_as_a_program(folder: str, function: Function) -> int:
+    """:func:`_call`; what would end an interpreter gives its exit code."""
+    try:
+        return _call(folder, function)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException:  # KeyboardInterrupt
+        traceback.print_exc()
+        return 1
+
+
+def _leave(code: int) -> None:
+    """End a fork as an interpreter ends, without taking apart what it shares with its origin.
+
+    That would copy every page, and take longer than most functions.
+    """
+    import atexit
+    import threading
+
+    threading._shutdown()  # type: ignore[attr-defined] # waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            code = code or 120  # as Python does
+    os._exit(code & 0xFF)
+
+
+# --- exceptions -----------------------------------------------------------------------------
+
+
+def save(
+    error: Exception, about: str, folder: "str | None" = None, value: object = NOTHING
+) -> None:
+    """Write ``exception.json``, from which the client raises it again.
+
+    Parameters
+    ----------
+    about : {"function", "result", "start"}
+        It raised; it returned ``value``, which cannot be pickled; it was never called.
+    """
+    if folder is None:
+        folder = os.path.join(os.environ["HPCML_BATCH"], os.environ["HPCML_INDEX"])
+    record = {
+        "about": about,
+        "type": type(error).__qualname__,
+        "module": type(error).__module__,
+        "message": _text(str, error),
+        "repr": _text(repr, error if value is NOTHING else value),
+        "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
+        "python": "%d.%d" % sys.version_info[:2],
+        "pickle": _pickled(error) if about == "function" else None,
+    }
+    wire.publish(
+        os.path.join(folder, "exception.json"),
+        json.dumps(record).encode("ascii", "surrogatepass"),
+    )
+
+
+def _text(of: "Callable[[object], str]", value: object) -> str:
+    try:
+        text = of(value)
+    except Exception as error:  # whatever a foreign type does
+        text = "<%s whose text raises %s>" % (type(value).__name__, type(error).__name__)
+    return text if len(text) <= SHORT else text[:SHORT] + "…"
+
+
+def _pickled(error: Exception) -> "str | None":
+    """The exception itself, or the parts to build it from; ``None`` if neither can be pickled."""
+    import cloudpickle
+
+    try:
+        data = cloudpickle.dumps(("object", error))
+        back = pickle.loads(data)[1]  # noqa: S301 (just made)
+        if type(back) is type(error) and back.args == error.args:
+            return base64.b64encode(data).decode("ascii")
+    except Exception:  # noqa: S110 (an __init__ that wants more than args, say)
+        pass
+    try:
+        parts = ("parts", type(error), error.args, dict(error.__dict__))
+        return base64.b64encode(cloudpickle.dumps(parts)).decode("ascii")
+    except Exception:
+        return None
+
+
+# --- the warm interpreter -------------------------------------------------------------------
+
+
+def _serve(descriptor: int, function: Function) -> "str | None":
+    """Fork for each run that is asked for, one at a time. Returns a run's folder in its process."""
+    import socket
+
+    asked = socket.socket(fileno=descriptor)
+
+    def answer(**what: "Any") -> None:
+        asked.sendall(json.dumps(what).encode("ascii") + b"\n")
+
+    for line in asked.makefile("rb"):
+        request = json.loads(line.decode("ascii"))
+        if function.loaded is NOTHING:
+            why = _warm_up(function)
+            if why:
+                answer(refused=why)
+                return None
+            _let_go_of_streams()
+        process = os.fork()
+        if process == 0:
+            asked.close()
+            _become(request)
+            return str(request["folder"])
+        answer(pid=process)
+        _, status, used = os.wait4(process, 0)
+        usage = {name: getattr(used, name) for name in ("ru_utime", "ru_stime", "ru_maxrss")}
+        answer(ended=status, usage=usage)
+    return None
+
+
+def _warm_up(function: Function) -> str:
+    """Load the function and submitit. Returns why forking would not be safe, or nothing."""
+    import argparse
+
+    injob.watch_use()
+    try:
+        function.load()
+        import submitit.core._submit
+        import submitit.core.plugins
+
+        submitit.core.plugins.get_job_environments()  # which it looks for everywhere, and keeps
+        argparse.ArgumentParser().parse_args([])  # as submitit will: it fills its caches
+    except BaseException as error:  # a fresh interpreter will say it again, in the run's own files
+        return "it cannot be loaded: %r" % (error,)
+    if injob.used:
+        return "it asks for the run's parameters or files while it is imported"
+    import threading
+
+    if threading.active_count() > 1:
+        return "its import has started threads"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return "its import has initialised CUDA"
+    gc.freeze()  # a collection would touch, and so copy, what all forks share
+    return ""
+
+
+def _let_go_of_streams() -> None:
+    """What was printed while importing is the first run's; from here on nothing is ours."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def _become(request: "dict[str, Any]") -> None:
+    """Make this fork the process of a run, as if it had been started for it."""
+    os.setsid()
+    if request["gate"]:
+        with open(request["gate"], "w") as file:
+            file.write(str(os.getpid()))
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        stream = os.open(os.path.join(request["folder"], name), flags, 0o600)
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(request["work"])
+    os.environ.pop("HPCML_SLOT", None)
+    os.environ.update(request["environment"])
+    injob.bind()
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()  # as in a fresh process: else all forks draw the same numbers

@@ -1,0 +1,177 @@
+"""Functions as entries: by reference where they can be imported, else by value."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import site
+import sys
+import sysconfig
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcml import units
+from hpcml.agent import wire
+from hpcml.call import is_checkpointable
+from hpcml.errors import JobError
+
+LARGEST = 50 * 10**6  # bytes of a function by value, with all that it holds
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function, found.
+
+    Attributes
+    ----------
+    target : str
+        ``package.module:name``, or a name alone for one by value.
+    root : str or None
+        Absolute folder that its imports start from, where that is the user's own.
+    known : tuple of str or None
+        Names of its parameters; ``None``: it takes any. ``required`` have no default.
+    pickled : bytes or None
+        A function by value.
+    """
+
+    target: str
+    root: str | None
+    known: tuple[str, ...] | None
+    required: tuple[str, ...]
+    checkpointable: bool
+    fork: bool
+    pickled: bytes | None = None
+
+    def as_data(self) -> dict[str, Any]:
+        """What the plan says of it; stable for a function by reference."""
+        data: dict[str, Any] = {"kind": "function", "target": self.target}
+        if not self.fork:
+            data["fork"] = False
+        if self.pickled is not None:
+            data["pickle"] = wire.sha256(self.pickled)
+            data["python"] = "{}.{}".format(*sys.version_info[:2])
+        return data
+
+
+def find_function(function: Callable[..., Any]) -> Function:
+    """See how a function can be taken along.
+
+    Raises
+    ------
+    JobError
+        It can neither be imported nor pickled, or it cannot be called with keywords.
+    """
+    module = _importable(function)
+    name = getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
+    known, required = _parameters(function)
+    return Function(
+        target=f"{module.__name__}:{function.__qualname__}" if module else name,
+        root=import_root(module) if module else _root_by_value(function),
+        known=known,
+        required=required,
+        checkpointable=is_checkpointable(function),
+        fork=getattr(function, "fork", True) is not False,
+        pickled=None if module else _pickle(function),
+    )
+
+
+def _importable(function: Callable[..., Any]) -> types.ModuleType | None:
+    """The module under whose name the very same function can be imported."""
+    name = getattr(function, "__module__", None)
+    path = getattr(function, "__qualname__", None)
+    if not isinstance(name, str) or not isinstance(path, str) or name == "__main__":
+        return None
+    module = sys.modules.get(name)
+    found: object = module
+    for part in path.split("."):  # "<locals>" and "<lambda>" are no attributes
+        found = getattr(found, part, None)
+    if module is None or found is not function:
+        return None
+    file = _file(module)
+    if file is not None and not _is_installed(file) and import_root(module) is None:
+        return None  # loaded in some way that its name does not tell
+    return module
+
+
+def import_root(module: types.ModuleType) -> str | None:
+    """The folder on ``sys.path`` from which a module of the user's own is imported."""
+    file = _file(module)
+    if file is None or _is_installed(file):
+        return None
+    path = file.parent if file.name == "__init__.py" else file.with_suffix("")
+    parts = module.__name__.split(".")
+    if tuple(path.parts[-len(parts) :]) != tuple(parts):
+        return None
+    return str(Path(*path.parts[: -len(parts)]))
+
+
+def _root_by_value(function: object) -> str | None:
+    """Where what a function by value imports may lie."""
+    module = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
+    if module is not None and module.__name__ != "__main__":
+        return import_root(module)
+    file = _file(module) if module is not None else None
+    if file is not None:
+        return str(file.parent)
+    here = Path.cwd()  # a notebook: its own modules count, if it has loaded any
+    own = [other for other in map(_file, list(sys.modules.values())) if other is not None]
+    found = any(other.is_relative_to(here) and not _is_installed(other) for other in own)
+    return str(here) if found else None
+
+
+def _file(module: object) -> Path | None:
+    name = getattr(module, "__file__", None)
+    if not isinstance(name, str) or not name.endswith(".py") or not os.path.isfile(name):
+        return None
+    return Path(name).resolve()
+
+
+def _is_installed(file: Path) -> bool:
+    """Whether it came with Python or was installed: then the job's Python has it, or has not."""
+    paths = sysconfig.get_paths()
+    folders = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    folders += [site.getusersitepackages(), str(Path(__file__).parents[1])]
+    return any(file.is_relative_to(Path(folder).resolve()) for folder in folders)
+
+
+def _parameters(
+    function: Callable[..., Any],
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Names that a function takes as keywords, and those that it must get."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return None, ()
+    for parameter in parameters:
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
+            problem = f"its parameter {parameter.name!r} cannot be given by name"
+            raise JobError("entry", problem, "Parameters are keywords: remove the / before it.")
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = tuple(p.name for p in named if p.default is p.empty)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None, required
+    return tuple(p.name for p in named), required
+
+
+def _pickle(function: Callable[..., Any]) -> bytes:
+    import cloudpickle
+
+    try:
+        data: bytes = cloudpickle.dumps(function)
+    except Exception as error:  # whatever a foreign type's __reduce__ does
+        raise JobError(
+            "entry",
+            f"{function!r} cannot be imported, nor pickled: {type(error).__name__}: {error}",
+            "Put it into a module, or do not let it hold what lives in this process only.",
+        ) from error
+    if len(data) > LARGEST:
+        size = units.memory_text(len(data))
+        raise JobError(
+            "entry",
+            f"{function!r} holds {size} of data, and may have 50 MB",
+            "Data that a job reads belongs into Job(inputs=...).",
+        )
+    return data
