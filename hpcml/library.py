@@ -202,7 +202,8 @@ def _compiled(files: dict[str, bytes]) -> dict[str, bytes]:
     """Bytecode of what runs on the site: half of an agent's start would be compiling.
 
     "Unchecked" (PEP 552), as it lies beside its source for good. Other versions of Python pass
-    over it, and compile.
+    over it, and compile. Which objects marshal flags as shared depends on what else the process
+    holds, so that two archives of one name may differ in these bits; never in length or meaning.
     """
     found = {}
     for name, source in files.items():

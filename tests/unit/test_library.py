@@ -51,6 +51,15 @@ def tell(python: Path | str, code: str) -> str:
     return done.stdout.strip()
 
 
+def members(archive: Path) -> list[tuple[str, int, int, bytes]]:
+    """Name, place and length of all that is in an archive, and its content but for bytecode."""
+    with zipfile.ZipFile(archive) as opened:
+        return [
+            (m.filename, m.header_offset, m.file_size, opened.read(m) * (m.filename[-1] != "c"))
+            for m in opened.infolist()
+        ]
+
+
 # --- what executes functions --------------------------------------------------------------
 
 
@@ -91,19 +100,19 @@ def test_the_archive_for_functions_holds_no_tests_and_no_compression() -> None:
     assert {member.compress_type for member in members} == {zipfile.ZIP_STORED}
 
 
-def test_an_archive_is_the_same_whoever_makes_it_and_made_again_if_torn(
+def test_an_archive_is_laid_out_the_same_whoever_makes_it_and_made_again_if_torn(
     another_python: Another,
 ) -> None:
     code = "from hpcml.library import *; print(function_library(), library())"
     paths = [Path(path) for path in another_python(code).stdout.split()]
-    contents = [path.read_bytes() for path in paths]
-    for path, content in zip(paths, contents, strict=True):
-        path.write_bytes(content[:1000])
+    contents = [members(path) for path in paths]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:1000])
 
     made = [library.function_library(), library.library()]
 
     assert made == paths
-    assert [path.read_bytes() for path in made] == contents
+    assert [members(path) for path in made] == contents
     assert [library.function_library_name(), library.library_name()] == [p.name for p in paths]
 
 
