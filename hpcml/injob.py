@@ -174,6 +174,13 @@ def checkpoint(default: str = "checkpoint") -> Checkpointing:
         The path outside a run, and in a run whose job has no checkpoint. Nothing is ever requested
         there.
 
+    Returns
+    -------
+    Checkpointing
+        ``.path`` (str) is where to keep the state, a file or a folder: in a run absolute, and the
+        same in all its attempts. ``.requested`` (bool) tells whether USR2 has come.
+        ``.requeue()`` ends this attempt with exit code 144, to be started again.
+
     Raises
     ------
     RuntimeError
