@@ -4,7 +4,6 @@ import os
 import sys
 
 from hpcml.agent import processes, supervise, wire
-from hpcml.agent.warm import Warm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ def start(attempt: "Attempt", limit: "Limit", streams: "list[int]") -> "supervis
     slot, argv = attempt.slot, command(attempt)
     if not slot.many or attempt.what["entry"].get("fork") is False:
         return attempt.spawn(argv, limit, streams)
+    from hpcml.agent.warm import Warm
+
     warm = slot.warm
     if warm is None:
         name = processes.slot_name(wire.identity())

@@ -122,7 +122,7 @@ class Job:
         self.open: "dict[int, int]" = {}
         self.slots: "dict[int, Slot]" = {}
         self.failures = 0
-        self._listed = -1
+        self._listed, self._first = -1, True
         self._over: "set[int]" = set()
         self._heard = 0
         self._words: "dict[tuple[int, int], dict[str, Any]]" = {}
@@ -134,7 +134,7 @@ class Job:
         if changed == self._listed and not certainly:
             return
         listing = self.attempts.listing()
-        self._listed = changed
+        self._first, self._listed = self._listed == -1, changed
         self.free, self.open = [], {}
         for index in self.indices:
             numbers = listing.get(index)
@@ -144,9 +144,14 @@ class Job:
                 self._sort(index, max(numbers), numbers)
 
     def _sort(self, index: int, last: int, numbers: "dict[int, set[str]]") -> None:
-        if "end" not in numbers[last]:
+        end: "dict[str, Any] | None" = None
+        if "end" in numbers[last]:
+            end = {}
+            if self.requeues or self._first:  # after a power loss it may be empty
+                end = self.attempts.read(index, last, "end")
+        if end is None:
             self.open[index] = last
-        elif self.requeues and (self.attempts.read(index, last, "end") or {}).get("requeue"):
+        elif end.get("requeue"):
             self.free.append(index)
         else:
             self._over.add(index)

@@ -13,11 +13,12 @@ import time
 from hpcml.agent import facts, processes, supervise, wire
 from hpcml.agent.attempt import Attempt, Points, load_plan
 from hpcml.agent.inputs import Inputs
-from hpcml.agent.warm import Warm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from hpcml.agent.warm import Warm
 
 LOOK_INTERVAL = 2.0  # seconds between two looks whether the queue has a dispatcher
 END_PAUSES = (0.1, 1.0, 5.0, 10.0, 15.0)  # seconds between tries to record an end
@@ -202,7 +203,7 @@ class Slot:
         self.spare = set()
         return True
 
-    def keep_warm(self, warm: Warm) -> None:
+    def keep_warm(self, warm: "Warm") -> None:
         self.warm, self.spare = warm, {warm.pid}
 
     def close(self) -> None:

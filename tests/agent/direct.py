@@ -27,7 +27,14 @@ from tests.conftest import eventually
 NOBODY = 65534
 
 
-def publish(job: Job, *, runs: int = 1, python: str | None = None, **limits: Any) -> Path:
+def publish(
+    job: Job,
+    *,
+    runs: int = 1,
+    python: str | None = None,
+    scheduler: str = "process",
+    **limits: Any,
+) -> Path:
     """Put a batch of equal runs into the workspace. Returns its folder.
 
     ``limits`` are those of the plan, in s and bytes, finer than a job can ask for them.
@@ -35,7 +42,7 @@ def publish(job: Job, *, runs: int = 1, python: str | None = None, **limits: Any
     connection = connect("local")
     resolved, snapshot = resolve_with_code(job)
     plan = make_plan(resolved, connection.site, connection.binding)
-    what = {**plan.what, "limits": {**plan.what["limits"], **limits}}
+    what = {**plan.what, "limits": {**plan.what["limits"], **limits}, "scheduler": scheduler}
     where = {**plan.where, **({"python": python, "agent_python": python} if python else {})}
     batch = new_batch(dataclasses.replace(plan, what=what, where=where), [{}] * runs)
     put_library(connection.files)
@@ -47,7 +54,7 @@ def publish(job: Job, *, runs: int = 1, python: str | None = None, **limits: Any
 
 def agent(folder: Path, index: int = 0, python: str = sys.executable) -> list[str]:
     """The command of ``job.sh``."""
-    (library,) = (folder.parents[1] / "lib").iterdir()
+    (library,) = (folder.parents[1] / "lib").glob("hpcml-*.pyz")
     return [python, "-I", "-S", f"../../lib/{library.name}", "run", str(index)]
 
 

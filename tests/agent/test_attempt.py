@@ -102,7 +102,8 @@ def test_a_user_signal_does_not_change_how_it_ended(name: str) -> None:
 
 def test_the_scheduler_explains_a_signal_that_the_command_survived() -> None:
     """It exits 0 on TERM: only who sent the signal knows why."""
-    agent = Agent(publish(python(LISTENER.replace("sys.exit(7)", "sys.exit(0)"))))
+    job = python(LISTENER.replace("sys.exit(7)", "sys.exit(0)"))
+    agent = Agent(publish(job, scheduler="slurm"))
     agent.await_line("ready")
     agent.send(signal.SIGTERM)
     end = agent.wait().end
@@ -111,6 +112,24 @@ def test_the_scheduler_explains_a_signal_that_the_command_survived() -> None:
     word = {"state": "CANCELLED", "reason": "by hand"}
     assert wire.how_it_ended(end, word, 0.0) == ("CANCELLED", "by hand")
     assert wire.how_it_ended(end, None, 61.0)[0] == "FAILED"  # type: ignore[index]
+
+
+def test_on_the_embedded_site_the_agent_itself_says_what_a_signal_meant() -> None:
+    """There is no other scheduler to ask."""
+    folder = publish(python(LISTENER))
+    agent = Agent(folder)
+    agent.await_line("ready")
+    agent.send(signal.SIGTERM)
+    by_hand = agent.wait()
+    assert (by_hand.end["cause"], by_hand.end["received"]) == ("FAILED", [signal.SIGTERM])
+    assert "SIGTERM" in by_hand.end["reason"]
+
+    folder = publish(python(LISTENER))
+    agent = Agent(folder)
+    agent.await_line("ready")
+    wire.append_line(wire.words_file(str(folder)), {"index": 0, "request": "cancel"})
+    agent.send(signal.SIGTERM)
+    assert agent.wait().end["cause"] == "CANCELLED"
 
 
 def test_who_ignores_term_is_killed_after_kill_wait() -> None:
@@ -299,10 +318,10 @@ def test_outputs_are_digested() -> None:
 
     empty = wire.sha256(b"")
     tree = wire.tree_digest([("d/a", "file", wire.sha256(b"A"))])
-    assert ended.end["outputs"] == {
-        "m": {"sha256": empty, "bytes": 0},
-        "out": {"sha256": tree, "bytes": 1},
-    }
+    m, out = ended.end["outputs"]["m"], ended.end["outputs"]["out"]
+    assert (m["sha256"], m["bytes"]) == (empty, 0)
+    assert (out["sha256"], out["bytes"]) == (tree, 1)
+    assert out["stamp"] == wire.stamp_path(str(ended.work / "out"))
 
 
 def test_a_missing_output_fails_the_run() -> None:

@@ -82,7 +82,7 @@ def test_sigkill_without_evidence_is_a_failure() -> None:
     for limit in (None, 500 * MiB):
         ended = run(command("/bin/sh", "-c", "kill -9 $$"), memory=limit)
 
-        assert ended.end["cause"] is None and ended.end["signal"] == signal.SIGKILL
+        assert ended.end["cause"] == "FAILED" and ended.end["signal"] == signal.SIGKILL
         assert ended.state == "FAILED"
 
 
@@ -251,4 +251,4 @@ def test_a_kill_by_hand_in_a_limited_cgroup_is_no_evidence() -> None:
             options["preexec_fn"] = lambda: procs.write_text(str(os.getpid()))
         ended = Agent(batch, **options).wait()
 
-    assert ended.state == "FAILED" and ended.end["cause"] is None
+    assert ended.state == "FAILED" and ended.end["cause"] == "FAILED"

@@ -263,7 +263,7 @@ def test_nothing_of_the_outer_run_goes_on_to_the_inner_ones(script: Write, small
 
     workspace = connect(small).binding.workspace
     batch = f"{workspace}/runs/{identifier.rpartition('.')[0]}"
-    own = {"HPCML_BATCH": batch, "HPCML_INDEX": "0", "HPCML_RUN_ID": identifier}
+    own = {"HPCML_BATCH": batch, "HPCML_INDEX": "0", "HPCML_RUN_ID": identifier, "HPCML_POINT": "0"}
     library = os.path.join(workspace, "lib", inner.plan.where["library"])
     own |= {"PYTHONPATH": library, "OMP_NUM_THREADS": "1"}
     assert {key: environment[key] for key in own} == own
