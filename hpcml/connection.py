@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +50,8 @@ class Connection:
     queue: Scheduler
 
 
+# No lock: a forked child would inherit it, locked.
 _open: dict[tuple[int, str, str, str], Connection] = {}
-_lock = threading.Lock()
 
 
 def connect(name: str, *, reload: bool = False) -> Connection:
@@ -71,8 +70,7 @@ def connect(name: str, *, reload: bool = False) -> Connection:
             "Do it from outside; submit(..., after=run) makes runs follow each other.",
         )
     key = (os.getpid(), name, str(config_folder()), str(data_folder()))
-    with _lock:
-        known = _open.get(key)
+    known = _open.get(key)
     if known is not None and not reload:
         return known
     site = load_site(name)
@@ -83,8 +81,7 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     made = Connection(
         site, binding, files, load_plugin("hpcml.schedulers", site.scheduler)(site, binding, files)
     )
-    with _lock:
-        _open[key] = made
+    _open[key] = made
     return made
 
 
