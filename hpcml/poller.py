@@ -486,7 +486,7 @@ class Watch(Generic[T]):
         """Wait for one more run. ``False``: its end has been passed over already."""
         with self._lock:
             seen = view.seen.get(index)
-            if view in self._read and seen is not None and seen.state.final:
+            if self._read.get(view) and seen is not None and seen.state.final:
                 return False
             self._open.setdefault(view, {}).setdefault(index, []).append(item)
             self._read.setdefault(view, 0)
