@@ -81,6 +81,8 @@ class BatchView:
     ended : list of int
         Indices of the runs that have ended, in the order in which they did (as far as one look
         tells one end from another).
+    looks, judged : int
+        How many looks have begun, and which of them was judged last.
     """
 
     id: str
@@ -94,6 +96,8 @@ class BatchView:
     stuck: bool = False
     seen: dict[int, Seen] = field(default_factory=dict, repr=False)
     ended: list[int] = field(default_factory=list, repr=False)
+    looks: int = 0
+    judged: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def __post_init__(self) -> None:
@@ -421,24 +425,30 @@ def note_queued(folder: str, identifier: str, connection: Connection, asked: flo
 
 def look(views: Sequence[BatchView]) -> None:
     """Look at batches of one site: their files, then the queue once for all that need it."""
-    live = []
+    looks: dict[BatchView, int] = {}
     for view in views:
         with view.lock:
             if not view.final:
                 view.read_files()
-                live.append(view)
-    if not live:
+                view.looks += 1
+                looks[view] = view.looks
+    if not looks:
         return
-    statuses = _poll(live)
-    for view in live:
+    statuses = _poll([*looks])
+    for view, number in looks.items():
         with view.lock:
-            status = statuses.get(view.chunk.name, JobStatus())
-            known = view.chunk.id
-            if not view.judge(status):
-                view.read_files()  # it may have ended between the two looks
-                if view.chunk.id != known:
-                    status = _poll([view]).get(view.chunk.name, JobStatus())
-                view.judge(status)
+            if view.judged < number:  # else another thread has judged by a later answer
+                view.judged = number
+                _judge(view, statuses.get(view.chunk.name, JobStatus()))
+
+
+def _judge(view: BatchView, status: JobStatus) -> None:
+    known = view.chunk.id
+    if not view.judge(status):
+        view.read_files()  # it may have ended between the two looks
+        if view.chunk.id != known or view.looks != view.judged:  # the answer is the older of both
+            status = _poll([view]).get(view.chunk.name, JobStatus())
+        view.judge(status)
 
 
 def _poll(views: Sequence[BatchView]) -> dict[str, JobStatus]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cloudpickle
 import pytest
@@ -39,6 +39,12 @@ def functions(count: int) -> ByHand:
 
 def pollers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if "hpcml poller" in thread.name]
+
+
+@pytest.fixture(autouse=True)
+def nobody_looks_in_the_end() -> Iterator[None]:
+    yield
+    eventually(lambda: not pollers())
 
 
 # --- concurrent.futures -------------------------------------------------------------------
@@ -79,6 +85,9 @@ def test_waiting_for_the_first_exception_ends_with_it() -> None:
     assert isinstance(futures[1].exception(), RunFailedError)
     with pytest.raises(RunFailedError, match="exit code 3"):
         futures[1].result()
+    for n in (0, 2):
+        made.end(n)
+    assert not cf.wait(futures, timeout=20).not_done
 
 
 def test_callbacks_are_called_though_nobody_keeps_the_future() -> None:
