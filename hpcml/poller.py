@@ -271,32 +271,44 @@ class BatchView:
         ``False``: some are silent, as if they had ended since the last look.
         """
         before, self._status = self._status, status
-        news = self._news | self._open | _changed(before, status)
+        self._news |= self._open | _changed(before, status)
         if before.rest != status.rest:
-            news |= self._requeued
-        self._news, self._open = set(), set()
+            self._news |= self._requeued
+        self._open = set()
         self.stuck = self._searched = False
         silent, ended = False, []
-        for index in news:
-            if index in self.seen and self.seen[index].state.final:
-                continue
-            known = index in self._attempts or index in status.live or (index, 1) in status.final
-            if not known:
-                self._waiting.add(index)
-                self._everyone = None
-                continue
-            self._waiting.discard(index)
-            attempts = self._attempts_of(index)
-            state, reason = self._judge(index, attempts, status)
-            silent |= state is State.UNKNOWN
-            self.seen[index] = Seen(state, reason, attempts)
-            if state.final:
-                end = attempts[-1].end if attempts else None
-                ended.append((end["time"] if end else self.connection.files.now(), index))
-        self.ended += [index for _, index in sorted(ended)]
+        try:
+            for index in tuple(self._news):
+                state = self._judge_one(index, status)
+                silent |= state is State.UNKNOWN
+                if state is not None and state.final:
+                    ended.append((self._ended_at(index), index))
+                self._news.discard(index)  # not before: the queue may fail to answer
+        finally:
+            self.ended += [index for _, index in sorted(ended)]
         if self._waiting:
             silent |= self._judge_waiting(status) is State.UNKNOWN
         return not silent
+
+    def _judge_one(self, index: int, status: JobStatus) -> State | None:
+        """Judge a run with news; ``None``: it has ended already, or waits like all others."""
+        if index in self.seen and self.seen[index].state.final:
+            return None
+        if not (index in self._attempts or index in status.live or (index, 1) in status.final):
+            self._waiting.add(index)
+            self._everyone = None
+            return None
+        self._waiting.discard(index)
+        attempts = self._attempts_of(index)
+        state, reason = self._judge(index, attempts, status)
+        self.seen[index] = Seen(state, reason, attempts)
+        return state
+
+    def _ended_at(self, index: int) -> float:
+        """When a run ended, by the site's clock."""
+        attempts = self.seen[index].attempts
+        end = attempts[-1].end if attempts else None
+        return float(end["time"]) if end else self.connection.files.now()
 
     def _judge_waiting(self, status: JobStatus) -> State:
         """Judge all of which nothing is known but what the queue says of everyone."""
@@ -542,17 +554,21 @@ class Watch(Generic[T]):
         if self._error is not None:
             raise self._error
         for view in self.views:
-            if view.stuck:
-                raise self.stuck(view)
+            error = _stuck(view)
+            if error is not None:
+                raise error
 
-    def stuck(self, view: BatchView) -> RunStateError:
-        """What to say of a submission that was broken off."""
-        index = min(self._open[view])
-        run = wire.run_id(view.id, index)
-        return RunStateError(
-            f"{run} would wait for ever: {view.seen[index].reason}",
-            f"`hpcml resume {run}` goes on.",
-        )
+
+def _stuck(view: BatchView) -> RunStateError | None:
+    """What to say of a submission that was broken off."""
+    with view.lock:  # nobody is judging just now
+        going = (index for index, seen in view.seen.items() if not seen.state.final)
+        index = min(going, default=None) if view.stuck else None
+        if index is None:
+            return None
+        run, reason = wire.run_id(view.id, index), view.seen[index].reason
+    problem = f"{run} would wait for ever: {reason}"
+    return RunStateError(problem, f"`hpcml resume {run}` goes on.")
 
 
 class Ending(Protocol):
@@ -574,7 +590,7 @@ class Endings(Watch[Ending]):
         for item, seen in self.ended():
             item.end(seen)
         for view in self.views:
-            trouble = error or (self.stuck(view) if view.stuck else None)
+            trouble = error or _stuck(view)
             if trouble is not None:
                 with self._lock:
                     given_up = self._open.pop(view, {})

@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import hpcml
 from hpcml.agent import wire
 from hpcml.batch import new_batch
 from hpcml.connection import connect
-from hpcml.schedulers.process import ProcessScheduler
 
 
 class ByHand:
@@ -66,10 +63,3 @@ class ByHand:
         folder = self.folder / str(index)
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder / name
-
-
-@pytest.fixture
-def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No dispatcher is started, or woken."""
-    for name in ("wake", "wake_if_dead"):
-        monkeypatch.setattr(ProcessScheduler, name, lambda self: None)

@@ -24,7 +24,7 @@ from hpcml.schedulers import Word
 from hpcml.states import State
 from hpcml.transports.local import LocalTransport
 from tests.agent.pythons import pythons
-from tests.byhand import ByHand, unserved  # noqa: F401
+from tests.byhand import ByHand
 from tests.embedded.scene import WAIT_FOR_GATE, Scene, small_machine
 
 MANY = 10_000
@@ -182,6 +182,25 @@ def test_a_final_word_is_heard_though_it_was_said_after_the_first_look() -> None
     assert queue.record(view.chunk, 1, 1, Word(State.FAILED)) == said, "the first one counts"
     assert (made.runs[1].state, made.runs[1].reason) == ("NODE_FAIL", "the power went")
     assert made.runs[0].state == "PENDING"
+
+
+@pytest.mark.usefixtures("unserved")
+def test_news_of_which_the_queue_could_not_be_asked_is_judged_at_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = ByHand([{"n": 0}, {"n": 1}, {"n": 2}])
+    made.queue()
+    made.end(0)
+    made.end(1, exit_code=None, signal=9)
+    made.end(2)
+    monkeypatch.setattr(LocalTransport, "now", lambda files: time.time() + wire.WORD_PATIENCE)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(made.connection.queue), "record", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            made.runs.seen()
+    assert {run.index for run in made.runs.as_completed(10)} == {0, 1, 2}
+    assert [run.state for run in made.runs] == ["COMPLETED", "FAILED", "COMPLETED"]
+    assert made.runs.wait(10).failed == made.runs[1:2]
 
 
 # --- attempts -----------------------------------------------------------------------------
