@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +55,8 @@ class Connection:
     queue: Scheduler
 
 
+# No lock: a forked child would inherit it, locked.
 _open: dict[tuple[int, str, str, str], Connection] = {}
-_lock = threading.Lock()
 
 
 def connect(name: str, *, reload: bool = False) -> Connection:
@@ -78,8 +77,7 @@ def connect(name: str, *, reload: bool = False) -> Connection:
         This is a job, and the site's queue is not the one that the job itself came from.
     """
     key = (os.getpid(), name, str(config_folder()), str(data_folder()))
-    with _lock:
-        known = _open.get(key)
+    known = _open.get(key)
     if known is not None and not reload:
         return known
     site = load_site(name)
@@ -91,8 +89,7 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     made = Connection(
         site, binding, files, load_plugin("hpcml.schedulers", site.scheduler)(site, binding, files)
     )
-    with _lock:
-        _open[key] = made
+    _open[key] = made
     return made
 
 

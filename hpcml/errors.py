@@ -93,6 +93,31 @@ class RunStateError(HpcmlError):
     """The run is not in a state in which that can be done."""
 
 
+class RunFailedError(HpcmlError):
+    """A run did not end COMPLETED, and there is no exception of its function to raise instead.
+
+    Attributes
+    ----------
+    run_id : str
+    state : State
+        How it ended.
+    reason : str
+        Why, as the run says it.
+    """
+
+    def __init__(self, run_id: str, state: str, reason: str, problem: str, advice: str) -> None:
+        super().__init__(problem, advice)
+        self.run_id, self.state, self.reason = run_id, state, reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        made = self.run_id, self.state, self.reason, self.problem, self.advice
+        return type(self), made, {"__cause__": self.__cause__}
+
+
+class ResultError(HpcmlError):
+    """What a function returned cannot be loaded here."""
+
+
 class ArgumentError(HpcmlError, ValueError):
     """A function was called with what it cannot take."""
 

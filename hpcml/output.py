@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PosixPath
 
+from hpcml.errors import RunStateError
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -50,15 +52,26 @@ class OutputPath(PosixPath):
             self._check()
         return str(self)
 
-    def exists(self, *, follow_symlinks: bool = True) -> bool:
-        """Whether the run has left it (and nobody has removed it since)."""
-        from hpcml.errors import RunStateError
+    # The options are those of the Python that runs this: follow_symlinks came bit by bit.
 
+    def exists(self, **options: bool) -> bool:
+        """Whether the run has left it (and nobody has removed it since)."""
+        return self._is_left() and super().exists(**options)
+
+    def is_file(self, **options: bool) -> bool:
+        """Whether the run has left it, and it is a file."""
+        return self._is_left() and super().is_file(**options)
+
+    def is_dir(self, **options: bool) -> bool:
+        """Whether the run has left it, and it is a folder."""
+        return self._is_left() and super().is_dir(**options)
+
+    def _is_left(self) -> bool:
         try:
             self.__fspath__()
         except RunStateError:
             return False
-        return PosixPath(str(self)).exists()
+        return True
 
     def __reduce__(self) -> tuple[object, ...]:
         return PosixPath, (str(self),)

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from itertools import chain
+from typing import Any, Generic, Protocol, TypeVar
 
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, load_outbox, outbox_owner_alive
 from hpcml.connection import Connection, connect
-from hpcml.errors import HpcmlError, QueueError, RunNotFoundError, TransportError
+from hpcml.errors import (
+    HpcmlError,
+    QueueError,
+    RunNotFoundError,
+    RunStateError,
+    TransportError,
+)
 from hpcml.planning import Plan
 from hpcml.schedulers import Chunk, JobStatus, Word
 from hpcml.states import State
 
 INTENT_PATIENCE = 120.0  # seconds in which a queue may still be about to hear of an intent
+LOOKING_SHARE = 20  # the pause after a look is as many times the CPU time that it took, at least
+LAST_LOOK = 1.0  # seconds for which the interpreter's exit waits for a look
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,8 @@ class Attempt:
     Attributes
     ----------
     start, end : dict or None
-        Contents of ``.start`` and ``.end``.
+        Contents of ``.start`` and ``.end``. ``Run.attempts`` has both; to judge a run, its start
+        is not read once it has ended.
     """
 
     number: int
@@ -47,18 +62,27 @@ class Seen:
     attempts: tuple[Attempt, ...] = ()
 
 
-@dataclass
+@dataclass(eq=False)
 class BatchView:
-    """What is known of a batch; final things are asked for once.
+    """What is known of a batch. Each file is read once, and a run is judged when there is news.
 
     Attributes
     ----------
     created : float
         When it was submitted, by the client's clock.
+    parent : str or None
+        Id of the run whose job submitted it.
     asked : float or None
         When the queue was asked to take it, by the site's clock.
     stuck : bool
         Its submission was broken off: nothing goes on until somebody resumes it.
+    seen : dict
+        Its runs, as they were when they were looked at, by index.
+    ended : list of int
+        Indices of the runs that have ended, in the order in which they did (as far as one look
+        tells one end from another).
+    looks, judged : int
+        How many looks have begun, and which of them was judged last.
     """
 
     id: str
@@ -66,12 +90,26 @@ class BatchView:
     plan: Plan
     chunk: Chunk
     created: float
+    lines: bytes = field(default=b"", repr=False)
+    parent: str | None = None
     asked: float | None = None
     stuck: bool = False
-    seen: dict[int, Seen] = field(default_factory=dict)
+    seen: dict[int, Seen] = field(default_factory=dict, repr=False)
+    ended: list[int] = field(default_factory=list, repr=False)
+    looks: int = 0
+    judged: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
-    _attempts: dict[int, dict[int, Attempt]] = field(default_factory=dict)
-    _before: tuple[State, str] | None = None
+
+    def __post_init__(self) -> None:
+        self._names: set[str] = set()
+        self._attempts: dict[int, dict[int, Attempt]] = {}
+        self._status = JobStatus()
+        self._news: set[int] = set()  # runs of which files have told something new
+        self._open: set[int] = set()  # to be judged at each look: time alone may change them
+        self._requeued: set[int] = set()
+        self._waiting = set(self.chunk.indices)  # of these the queue says the same, in one word
+        self._everyone: Seen | None = None  # what was last seen of those
+        self._searched = False
 
     @classmethod
     def load(cls, identifier: str, connection: Connection) -> BatchView:
@@ -88,24 +126,27 @@ class BatchView:
             text = found[f"{folder}/plan.json"].decode("utf-8", "replace")
             plan = Plan.from_json(text)  # says what is wrong with a torn one
             submission = json.loads(text)["batch"]
+            lines = found[f"{folder}/points.jsonl"]
             chunk = Chunk(
                 f"{identifier}.0",
                 folder,
                 0,
-                found[f"{folder}/points.jsonl"].count(b"\n"),
+                lines.count(b"\n"),
                 tuple(submission["after"]),
                 submission["group"],
                 submission["max_running"],
                 parent=submission.get("parent"),
             )
-            return cls(identifier, connection, plan, chunk, submission["created"])
+            created, parent = submission["created"], submission.get("parent")
+            return cls(identifier, connection, plan, chunk, created, lines, parent)
         batch = load_outbox(identifier)
         if batch is None:
             raise RunNotFoundError(
                 f"no batch {identifier} on {connection.site.name}",
                 "`hpcml runs` lists those that are there.",
             )
-        return cls(identifier, connection, batch.plan, batch.chunk, batch.created)
+        lines = batch.files()["points.jsonl"]
+        return cls(identifier, connection, batch.plan, batch.chunk, batch.created, lines)
 
     @property
     def batch(self) -> Batch:
@@ -114,7 +155,7 @@ class BatchView:
         return Batch(
             self.id,
             self.plan,
-            ({},) * chunk.count,
+            self.points,
             chunk.after,
             chunk.group,
             chunk.max_running,
@@ -131,27 +172,90 @@ class BatchView:
     @property
     def final(self) -> bool:
         """Whether every run has ended."""
-        return bool(self.seen) and all(seen.state.final for seen in self.seen.values())
+        return len(self.ended) == self.chunk.count
+
+    # --- what its runs are ----------------------------------------------------------------
+
+    @cached_property
+    def points(self) -> tuple[dict[str, Any], ...]:
+        """What each run has of its own, in the order of the runs."""
+        try:
+            return tuple(json.loads(line) for line in self.lines.split(b"\n") if line)
+        except ValueError as error:
+            problem = f"{self.folder}/points.jsonl is torn: {error}"
+            raise HpcmlError(problem, "Submit the job again.") from error
+
+    @cached_property
+    def digest(self) -> str | None:
+        """The plan's digest, computed once for all runs."""
+        return self.plan.digest
+
+    def run_digest(self, index: int) -> str | None:
+        """As :func:`hpcml.planning.run_digest` of the plan and the run's point."""
+        if self.digest is None:
+            return None
+        return wire.sha256(wire.canonical({"plan": self.digest, "point": self.points[index]}))
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """Names of the parameters in which the runs differ."""
+        values: dict[str, set[bytes]] = {}
+        for point in self.points:
+            for name, value in point.get("params", {}).items():
+                values.setdefault(name, set()).add(wire.canonical(value))
+        return tuple(name for name, different in values.items() if len(different) > 1)
+
+    # --- its files ------------------------------------------------------------------------
 
     def read_files(self) -> None:
         """Learn which attempts have started and ended, and whether the queue has the batch."""
-        files = self.connection.files
-        names = [entry.name for entry in files.list(f"{self.folder}/attempts") or ()]
-        missing = {}
-        for index, numbers in wire.attempts_of(names).items():
-            for number, kinds in numbers.items():
-                known = self._attempts.setdefault(index, {}).setdefault(number, Attempt(number))
-                for kind in kinds:
-                    if getattr(known, kind) is None:
-                        missing[f"{self.folder}/attempts/{index}.{number}.{kind}"] = 0
-        for path, content in (files.get(missing) if missing else {}).items():
-            name, kind = path.rpartition("/")[2].rsplit(".", 1)
-            index, number = map(int, name.split("."))
-            record = wire.attempt_record(content, kind)
-            attempts = self._attempts[index]
-            attempts[number] = replace(attempts[number], **{kind: record})
+        names = self.connection.files.names(f"{self.folder}/attempts") or set()
+        new = names - self._names
+        if new:
+            self._read_attempts(wire.attempts_of(new))
+            self._names = names
         if self.chunk.id is None:
             self._read_id()
+
+    def _read_attempts(self, new: Mapping[int, Mapping[int, set[str]]]) -> None:
+        """Read the ends, and the starts of attempts of which there is no end."""
+        found = {
+            (index, number): kinds
+            for index, numbers in new.items()
+            if 0 <= index - self.chunk.first < self.chunk.count
+            for number, kinds in numbers.items()
+        }
+        ends = [attempt for attempt, kinds in found.items() if "end" in kinds]
+        self._read("end", ends)
+        # An end may be empty after a power loss; then the start is all there is.
+        self._read("start", [key for key in found if self._known(*key).end is None])
+        self._news |= {index for index, _ in found}
+
+    def _read(self, kind: str, attempts: Iterable[tuple[int, int]]) -> None:
+        paths = {
+            f"{self.folder}/attempts/{index}.{number}.{kind}": (index, number)
+            for index, number in attempts
+            if getattr(self._known(index, number), kind) is None
+        }
+        for path, content in (
+            self.connection.files.get(dict.fromkeys(paths, 0)) if paths else {}
+        ).items():
+            index, number = paths[path]
+            record = wire.attempt_record(content, kind)
+            known = self._known(index, number)
+            self._attempts[index][number] = replace(known, **{kind: record})
+
+    def _known(self, index: int, number: int) -> Attempt:
+        return self._attempts.setdefault(index, {}).setdefault(number, Attempt(number))
+
+    def attempts(self, index: int) -> tuple[Attempt, ...]:
+        """All attempts of a run, with their starts."""
+        with self.lock:
+            self._read("start", [(index, number) for number in self._attempts.get(index, {})])
+            return self._attempts_of(index)
+
+    def _attempts_of(self, index: int) -> tuple[Attempt, ...]:
+        return tuple(attempt for _, attempt in sorted(self._attempts.get(index, {}).items()))
 
     def _read_id(self) -> None:
         """Under which id the queue has the batch."""
@@ -161,29 +265,83 @@ class BatchView:
             self.asked = record["time"]
             self.chunk = replace(self.chunk, id=record["id"])
 
+    # --- what became of its runs ----------------------------------------------------------
+
     def judge(self, status: JobStatus) -> bool:
-        """Judge every run. ``False``: some are silent, as if they had ended since the last look."""
-        silent = self.stuck = False
-        self._before = None
-        for index in self.chunk.indices:
-            if index in self.seen and self.seen[index].state.final:
-                continue
-            attempts = tuple(a for _, a in sorted(self._attempts.get(index, {}).items()))
-            state, reason = self._judge(index, attempts, status)
-            silent |= state is State.UNKNOWN
-            self.seen[index] = Seen(state, reason, attempts)
+        """Judge the runs with news, and those of which the queue says something else than before.
+
+        ``False``: some are silent, as if they had ended since the last look.
+        """
+        before, self._status = self._status, status
+        self._news |= self._open | _changed(before, status)
+        if before.rest != status.rest:
+            self._news |= self._requeued
+        self._open = set()
+        self.stuck = self._searched = False
+        silent, ended = False, []
+        try:
+            for index in tuple(self._news):
+                state = self._judge_one(index, status)
+                silent |= state is State.UNKNOWN
+                if state is not None and state.final:
+                    ended.append((self._ended_at(index), index))
+                self._news.discard(index)  # not before: the queue may fail to answer
+        finally:
+            self.ended += [index for _, index in sorted(ended)]
+        if self._waiting:
+            silent |= self._judge_waiting(status) is State.UNKNOWN
         return not silent
+
+    def _judge_one(self, index: int, status: JobStatus) -> State | None:
+        """Judge a run with news; ``None``: it has ended already, or waits like all others."""
+        if index in self.seen and self.seen[index].state.final:
+            return None
+        if not (index in self._attempts or index in status.live or (index, 1) in status.final):
+            self._waiting.add(index)
+            self._everyone = None
+            return None
+        self._waiting.discard(index)
+        attempts = self._attempts_of(index)
+        state, reason = self._judge(index, attempts, status)
+        self.seen[index] = Seen(state, reason, attempts)
+        return state
+
+    def _ended_at(self, index: int) -> float:
+        """When a run ended, by the site's clock."""
+        attempts = self.seen[index].attempts
+        end = attempts[-1].end if attempts else None
+        return float(end["time"]) if end else self.connection.files.now()
+
+    def _judge_waiting(self, status: JobStatus) -> State:
+        """Judge all of which nothing is known but what the queue says of everyone."""
+        if status.rest is not None:
+            state, reason = status.rest.state, status.rest.reason
+        else:
+            state, reason = self._before_the_queue()
+        everyone = Seen(state, reason)
+        if everyone != self._everyone:
+            self._everyone = everyone
+            self.seen.update(dict.fromkeys(self._waiting, everyone))
+        if state.final:
+            self.ended += sorted(self._waiting)
+            self._waiting = set()
+        return state
 
     def _judge(
         self, index: int, attempts: Sequence[Attempt], status: JobStatus
     ) -> tuple[State, str]:
         last = attempts[-1] if attempts else Attempt(1)
+        self._requeued.discard(index)
+        if last.end is not None and last.end.get("requeue"):
+            self._requeued.add(index)
+            return self._judge_requeued(index, last.number + 1, status)
         word = status.final.get((index, last.number))
         said = {"state": str(word.state), "reason": word.reason} if word else None
         if last.end is not None:
             waited = self.connection.files.now() - last.end["time"]
             judged = wire.how_it_ended(last.end, said, waited)
             if judged is None:
+                self._open.add(index)
                 return State.RUNNING, "it ended on a signal; the scheduler has not said why yet"
             if said is None and wire.how_it_ended(last.end, None, 0.0) is None:
                 # A word that comes after patience ran out must not change what was said.
@@ -201,12 +359,22 @@ class BatchView:
         if said is not None and judged is not None:
             return State(judged[0]), judged[1]
         if last.start is None:
-            if self._before is None:  # the same for all runs of the batch
-                self._before = self._before_the_queue()
-            return self._before
-        if self.chunk.id is None:
-            self._find_in_queue()  # killed before its id was written down; look() asks again
+            return self._before_the_queue()
+        if self.chunk.id is None:  # killed before its id was written down; look() asks again
+            self._open.add(index)
+            self._searched = self._searched or not self._find_in_queue()
         return State.UNKNOWN, "it started, and neither its agent nor the queue knows it any more"
+
+    def _judge_requeued(self, index: int, number: int, status: JobStatus) -> tuple[State, str]:
+        """Its last attempt left a checkpoint, and the next one has not begun."""
+        live, word = status.live.get(index), status.final.get((index, number))
+        if live is not None:
+            return live.state, live.reason
+        if word is not None and word.state.final:
+            return word.state, word.reason
+        if status.rest is not None:
+            return State.PENDING, "it left a checkpoint, and starts again"
+        return State.UNKNOWN, "it left a checkpoint, and the queue does not know it any more"
 
     def _before_the_queue(self) -> tuple[State, str]:
         """How far the submission came."""
@@ -271,24 +439,30 @@ def note_queued(folder: str, identifier: str, connection: Connection, asked: flo
 
 def look(views: Sequence[BatchView]) -> None:
     """Look at batches of one site: their files, then the queue once for all that need it."""
-    live = []
+    looks: dict[BatchView, int] = {}
     for view in views:
         with view.lock:
             if not view.final:
                 view.read_files()
-                live.append(view)
-    if not live:
+                view.looks += 1
+                looks[view] = view.looks
+    if not looks:
         return
-    statuses = _poll(live)
-    for view in live:
+    statuses = _poll([*looks])
+    for view, number in looks.items():
         with view.lock:
-            status = statuses.get(view.chunk.name, JobStatus())
-            known = view.chunk.id
-            if not view.judge(status):
-                view.read_files()  # it may have ended between the two looks
-                if view.chunk.id != known:
-                    status = _poll([view]).get(view.chunk.name, JobStatus())
-                view.judge(status)
+            if view.judged < number:  # else another thread has judged by a later answer
+                view.judged = number
+                _judge(view, statuses.get(view.chunk.name, JobStatus()))
+
+
+def _judge(view: BatchView, status: JobStatus) -> None:
+    known = view.chunk.id
+    if not view.judge(status):
+        view.read_files()  # it may have ended between the two looks
+        if view.chunk.id != known or view.looks != view.judged:  # the answer is the older of both
+            status = _poll([view]).get(view.chunk.name, JobStatus())
+        view.judge(status)
 
 
 def _poll(views: Sequence[BatchView]) -> dict[str, JobStatus]:
@@ -299,24 +473,150 @@ def _submitting(batch: Batch) -> str:
     return f"process {batch.owner['pid']} on {batch.owner['host']} is submitting it"
 
 
+def _changed(before: JobStatus, now: JobStatus) -> set[int]:
+    """Runs of which the queue says something else than before."""
+    changed = set()
+    if before.live != now.live:
+        indices = before.live.keys() | now.live.keys()
+        changed = {index for index in indices if before.live.get(index) != now.live.get(index)}
+    if before.final is not now.final:
+        changed |= {index for index, _ in now.final.keys() - before.final.keys()}
+    return changed
+
+
+class Watch(Generic[T]):
+    """Runs that somebody waits for, on any number of sites; each stands for an item of his.
+
+    Attributes
+    ----------
+    heard : threading.Event
+        Somebody has looked since it was cleared.
+    """
+
+    def __init__(self) -> None:
+        self.heard = threading.Event()
+        self._error: Exception | None = None
+        self._lock = threading.Lock()
+        self._open: dict[BatchView, dict[int, list[T]]] = {}
+        self._read: dict[BatchView, int] = {}  # how many of a batch's ends have been seen
+
+    @property
+    def views(self) -> list[BatchView]:
+        """Batches of which runs are still waited for."""
+        with self._lock:
+            return list(self._open)
+
+    def add(self, view: BatchView, index: int, item: T) -> bool:
+        """Wait for one more run. ``False``: its end has been passed over already."""
+        with self._lock:
+            seen = view.seen.get(index)
+            if self._read.get(view) and seen is not None and seen.state.final:
+                return False
+            self._open.setdefault(view, {}).setdefault(index, []).append(item)
+            self._read.setdefault(view, 0)
+            return True
+
+    def discard(self, view: BatchView, index: int, item: T) -> None:
+        """Wait for it no longer, if it has not ended."""
+        with self._lock:
+            items = self._open.get(view, {}).get(index, [])
+            if item in items:
+                items.remove(item)
+            if not items:
+                self._open.get(view, {}).pop(index, None)
+            if not self._open.get(view, True):
+                del self._open[view]
+
+    def ended(self) -> list[tuple[T, Seen]]:
+        """Items of the runs that have ended since this was last called, in that order."""
+        with self._lock:
+            found: list[tuple[T, Seen]] = []
+            for view, items in list(self._open.items()):
+                new = view.ended[self._read[view] :]
+                self._read[view] += len(new)
+                for index in new:
+                    found += [(item, view.seen[index]) for item in items.pop(index, ())]
+                if not items:
+                    del self._open[view]
+            return found
+
+    def hear(self, error: Exception | None) -> None:
+        """A poller has looked, or has stumbled over something."""
+        self._error = self._error or error
+        self.heard.set()
+
+    def check(self) -> None:
+        """Raise what stands in the way of waiting on.
+
+        Raises
+        ------
+        RunStateError
+            A submission was broken off, so that one would wait for ever.
+        """
+        if self._error is not None:
+            raise self._error
+        for view in self.views:
+            error = _stuck(view)
+            if error is not None:
+                raise error
+
+
+def _stuck(view: BatchView) -> RunStateError | None:
+    """What to say of a submission that was broken off."""
+    with view.lock:  # nobody is judging just now
+        going = (index for index, seen in view.seen.items() if not seen.state.final)
+        index = min(going, default=None) if view.stuck else None
+        if index is None:
+            return None
+        run, reason = wire.run_id(view.id, index), view.seen[index].reason
+    problem = f"{run} would wait for ever: {reason}"
+    return RunStateError(problem, f"`hpcml resume {run}` goes on.")
+
+
+class Ending(Protocol):
+    """What wants to be told of the end of one run (a future)."""
+
+    def end(self, seen: Seen) -> None:
+        """The run has ended."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Nobody will ever hear of its end."""
+        ...
+
+
+class Endings(Watch[Ending]):
+    """Those who are told of an end by the poller's own thread."""
+
+    def hear(self, error: Exception | None) -> None:
+        for item, seen in self.ended():
+            item.end(seen)
+        for view in self.views:
+            trouble = error or _stuck(view)
+            if trouble is not None:
+                with self._lock:
+                    given_up = self._open.pop(view, {})
+                for item in chain.from_iterable(given_up.values()):
+                    item.fail(trouble)
+
+
 class Poller:
     """The one thread a site that looks at batches while somebody waits for them."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.news = threading.Condition()
         self.views: dict[str, BatchView] = {}
-        self.watched: dict[str, int] = {}
-        self.error: Exception | None = None
-        self.thread: threading.Thread | None = None
+        self._changed = threading.Condition()
+        self._endings = Endings()
+        self._watches: list[Watch[Any]] = [self._endings]
+        self._thread: threading.Thread | None = None
+        self._stopping = False
 
     def view(self, batch: str) -> BatchView:
         """The one view of a batch in this process."""
         known = self.views.get(batch)
         if known is None:
-            loaded = BatchView.load(batch, self.connection)
-            with self.news:
-                known = self.views.setdefault(batch, loaded)
+            known = self.views.setdefault(batch, BatchView.load(batch, self.connection))
         return known
 
     def readable(self, batch: str) -> BatchView | None:
@@ -327,67 +627,124 @@ class Poller:
             warnings.warn(f"batch {batch} is passed over: {error}", stacklevel=3)
             return None
 
-    def wait(
-        self, views: Sequence[BatchView], done: Callable[[], bool], timeout: float | None
-    ) -> bool:
-        """Wait until ``done()`` says so; whether it did before the timeout (in s)."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self.news:
-            for view in views:
-                self.watched[view.id] = self.watched.get(view.id, 0) + 1
-            try:
-                self.error = None
-                while not done():
-                    self._have_a_thread()
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        return False
-                    self.news.wait(left)
-                    if self.error is not None:
-                        raise self.error
-                return True
-            finally:
-                for view in views:
-                    self.watched[view.id] -= 1
-                    if not self.watched[view.id]:
-                        del self.watched[view.id]
-                self.news.notify_all()
+    @contextmanager
+    def telling(self, watch: Watch[Any]) -> Iterator[None]:
+        """Within the block the watch is told of each look."""
+        with self._changed:
+            self._watches.append(watch)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._watches.remove(watch)
+                self._changed.notify_all()
 
-    def _have_a_thread(self) -> None:
-        if self.thread is None or not self.thread.is_alive():
-            name = f"hpcml poller of {self.connection.site.name}"
-            self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self.thread.start()
+    def promise(self, batch: str, index: int, item: Ending) -> None:
+        """Tell somebody of the end of a run, once."""
+        view = self.view(batch)
+        view.stuck = False  # somebody may have resumed it since the last look
+        if self._endings.add(view, index, item):
+            self.start()
+        else:
+            item.end(view.seen[index])
+
+    def forget(self, batch: str, index: int, item: Ending) -> None:
+        """Somebody does not want to be told any more."""
+        self._endings.discard(self.view(batch), index, item)
+        with self._changed:
+            self._changed.notify_all()
+
+    def start(self) -> None:
+        """Have a thread that looks."""
+        with self._changed:
+            self._stopping = False
+            if self._thread is None or not self._thread.is_alive():
+                name = f"hpcml poller of {self.connection.site.name}"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, whoever waits."""
+        with self._changed:
+            self._stopping, thread = True, self._thread
+            self._changed.notify_all()
+        if thread is not None:
+            thread.join(LAST_LOOK)
 
     def _run(self) -> None:
         interval, longest = self.connection.queue.poll_interval
         while True:
-            with self.news:
-                views = [self.views[name] for name in self.watched]
-                if not views:
-                    self.thread = None
+            with self._changed:
+                watches, views = list(self._watches), self._watched()
+                if self._idle():
+                    self._thread = None
                     return
-            error = None
-            try:
-                look(views)
-            except (TransportError, QueueError):
-                pass  # cannot see right now; that is no news
-            except Exception as other:  # whoever waits must hear of it
-                error = other
-            with self.news:
-                self.error = error
-                self.news.notify_all()
-                self.news.wait_for(lambda: not self.watched, interval * random.uniform(0.8, 1.2))
+            began = time.thread_time()
+            error = _try_to_look(views)
+            spent = time.thread_time() - began
+            for watch in watches:
+                watch.hear(error)
+            pause = max(interval * random.uniform(0.8, 1.2), LOOKING_SHARE * spent)
+            with self._changed:
+                self._changed.wait_for(self._idle, pause)
             interval = min(longest, interval * 1.3)
 
+    def _idle(self) -> bool:
+        return self._stopping or not self._watched()
 
-_pollers: dict[tuple[int, str], Poller] = {}
-_lock = threading.Lock()
+    def _watched(self) -> list[BatchView]:
+        views = chain.from_iterable(watch.views for watch in self._watches)
+        return [*dict.fromkeys(view for view in views if view.connection is self.connection)]
+
+
+def _try_to_look(views: Sequence[BatchView]) -> Exception | None:
+    """Look; what everybody who waits must hear of."""
+    try:
+        look(views)
+    except (TransportError, QueueError):
+        pass  # cannot see right now; that is no news
+    except Exception as error:
+        return error
+    return None
+
+
+def follow(
+    watch: Watch[T], pollers: Iterable[Poller], timeout: float | None
+) -> Iterator[list[tuple[T, Seen]]]:
+    """What of a watch has ended, now and after each look, until all has or time is over (in s)."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pollers = list(pollers)
+    with ExitStack() as stack:
+        for poller in pollers:
+            stack.enter_context(poller.telling(watch))
+        while True:
+            watch.heard.clear()
+            yield watch.ended()
+            if not watch.views:
+                return
+            watch.check()
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            for poller in pollers:
+                poller.start()
+            watch.heard.wait(left)
+
+
+_pollers: dict[tuple[int, str], Poller] = {}  # no lock: a forked child would inherit it, locked
 
 
 def poller(site: str) -> Poller:
     """The poller of a site in this process (a forked child has its own)."""
     connection = connect(site)
-    with _lock:
-        key = (os.getpid(), f"{site} {connection.binding.workspace}")
-        return _pollers.setdefault(key, Poller(connection))
+    key = (os.getpid(), f"{site} {connection.binding.workspace}")
+    return _pollers.get(key) or _pollers.setdefault(key, Poller(connection))
+
+
+@atexit.register
+def _stop_all() -> None:
+    for each in list(_pollers.values()):
+        each.stop()
+
+
+os.register_at_fork(after_in_child=_pollers.clear)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-import time
 from codecs import getincrementaldecoder
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, overload
 
@@ -25,14 +27,26 @@ from hpcml.enclosing import enclosing_run
 from hpcml.errors import (
     ArgumentError,
     HpcmlError,
+    ResultError,
     RunNotFoundError,
     RunStateError,
     UnknownNameError,
     nearest,
 )
-from hpcml.planning import Plan, run_digest
-from hpcml.poller import Attempt, BatchView, Seen, look, poller
+from hpcml.output import Origin, OutputPath
+from hpcml.planning import Plan
+from hpcml.poller import Attempt, BatchView, Seen, Watch, follow, look, poller
 from hpcml.progress import show
+from hpcml.results import (
+    EXCEPTION,
+    RESULT,
+    Failure,
+    RunFuture,
+    check_python,
+    load_exception,
+    load_result,
+    tail,
+)
 from hpcml.settings import load_settings
 from hpcml.sites import site_names
 from hpcml.states import State
@@ -40,6 +54,9 @@ from hpcml.timeline import Point, Story, Timeline, tell
 from hpcml.transports import FileStatus
 
 _ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})\.(\d{1,9})")
+STDERR_TAIL = 8192  # bytes of stderr that an error quotes lines of: it may have a gigabyte
+LONGEST_VALUE = 24  # characters of a parameter in the name of a run
+FIRST_FEW = 5  # rows of many runs that are shown
 
 
 class Run:
@@ -78,7 +95,8 @@ class Run:
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Its attempts, as their own files tell them."""
-        return self._seen().attempts
+        self._seen()
+        return self._view().attempts(self.index)
 
     @property
     def exit_code(self) -> int | None:
@@ -93,18 +111,26 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The job's name."""
-        return self.plan.name
+        """The job's name; of a run of a sweep also what varies: ``train width=32 seed=0``."""
+        view, params = self._view(), self._point().get("params", {})
+        varying = [f"{name}={_brief(params[name])}" for name in view.varying if name in params]
+        return " ".join([view.plan.name, *varying])
 
     @property
     def digest(self) -> str | None:
         """Digest of the plan and of this run's point: equal for the same run, wherever."""
-        return run_digest(self.plan, {})
+        self._point()
+        return self._view().run_digest(self.index)
 
     @property
     def params(self) -> dict[str, Any]:
-        """The job's parameters."""
-        return dict(self.plan.what["params"])
+        """The job's parameters, and those of the run's own point."""
+        return {**self.plan.what["params"], **self._point().get("params", {})}
+
+    @property
+    def parent(self) -> str | None:
+        """Id of the run whose job submitted it, if one did."""
+        return self._view().parent
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -164,8 +190,116 @@ class Run:
         RunStateError
             Its submission was broken off, so that it would wait for ever.
         """
-        Runs([self]).wait(timeout, progress=progress)
+        if not self._is_over():
+            Runs([self]).wait(timeout, progress=progress)
         return self
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait until it has ended, and return what its function returned.
+
+        Loading it runs code of the job's, as loading any pickle does; :meth:`wait` never does.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Give up after that many seconds.
+
+        Returns
+        -------
+        object
+            ``None`` if its entry is no function.
+
+        Raises
+        ------
+        Exception
+            What the function raised; its traceback in the job is the ``__cause__``.
+        RunFailedError
+            It did not end COMPLETED, and has left no exception.
+        ResultError
+            The result cannot be loaded here.
+        TransportError
+            Somebody else could have written the result.
+        TimeoutError
+            It has not ended in time.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        entry, where = self.plan.what["entry"], self.plan.where
+        if entry["kind"] != "function":
+            return None
+        check_python(entry)
+        name, files = f"{self.id}_{RESULT}", self._connection().files
+        if name not in (files.names(self._path("")) or ()):
+            raise ResultError(f"{self.id} has left no result", "Look at its logs.")
+        same = "python" in entry or where["python"] == sys.executable
+        with files.open_private(self._path(name)) as file:
+            return load_result(file, same_python=same)
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Wait until it has ended; what :meth:`result` would raise because it ended so.
+
+        Returns
+        -------
+        Exception or None
+            ``None``: it is COMPLETED.
+        """
+        if not self._is_over():
+            self.wait(timeout)
+        seen = self._seen()
+        if not seen.state.final:
+            raise TimeoutError(f"{self.id} is {seen.state} after {timeout} s: {seen.reason}")
+        if seen.state is State.COMPLETED:
+            return None
+        failure = Failure(self.id, seen.state, seen.reason)
+        files = self._connection().files
+        there = {entry.name: entry.size for entry in files.list(self._path("")) or ()}
+        if EXCEPTION in there and self.plan.what["entry"]["kind"] == "function":
+            with files.open_private(self._path(EXCEPTION)) as file:
+                return load_exception(file.read(), failure)
+        problem = f"{self.id} is {seen.state}: {seen.reason}".rstrip(": ")
+        return failure.error(problem, self._last_words(there.get("stderr", 0)))
+
+    def _last_words(self, size: int) -> str:
+        path = self._path("stderr")
+        found = self._connection().files.get({path: max(0, size - STDERR_TAIL)}) if size else {}
+        printed = tail(found.get(path, b"")[-STDERR_TAIL:])
+        return f"The last it printed to stderr:\n{printed}" if printed else "Its stderr is empty."
+
+    def future(self) -> RunFuture:
+        """It as a :class:`concurrent.futures.Future`, done when the run has ended.
+
+        Its result is loaded when asked for, as by :meth:`result`. Cancelling the future is not
+        possible: cancel the run.
+        """
+        future, seen = RunFuture(self), self.last_seen
+        if seen is not None and seen.state.final:
+            future.end(seen)
+        else:
+            poller(self.site).promise(self._batch, self.index, future)
+        return future
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """``await run`` gives its result, or raises, like :meth:`result`."""
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Any:
+        import asyncio  # slow to load
+
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(future: object) -> None:
+            with suppress(RuntimeError):  # the loop may have been closed
+                loop.call_soon_threadsafe(ended.set)
+
+        future = await asyncio.to_thread(self.future)
+        future.add_done_callback(tell)
+        try:
+            await ended.wait()
+        finally:
+            if not future.done():
+                poller(self.site).forget(self._batch, self.index, future)
+        return await asyncio.to_thread(future.result)
 
     def logs(self, *, follow: bool = False, stream: str = "both") -> str:
         """What it printed.
@@ -217,43 +351,43 @@ class Run:
             files.fetch(self._path(name), folder / f"{self.id}.{name}")
         return folder
 
-    def output(self, name: str) -> Path:
-        """Path of a declared output on a site whose files are this machine's.
+    def output(self, name: str) -> OutputPath:
+        """Path of a declared output, on a site whose files are this machine's.
+
+        It may be asked for before the run has ended, and given to another job as an input: that
+        job then runs after this one. Opening it while the run has not left it raises
+        RunStateError.
 
         Raises
         ------
         UnknownNameError
             The job declares no such output. It is a KeyError, too.
-        RunStateError
-            The run did not leave it (yet).
         """
         declared = [output["path"] for output in self.plan.what["outputs"]]
         if name not in declared:
-            problem = f"{self.name} declares no output {name!r}"
+            problem = f"{self.plan.name} declares no output {name!r}"
             raise UnknownNameError(problem, nearest(name, declared))
+        path = Path(self.plan.where["workspace"]) / self._path(f"work/{name}")
+        origin = Origin(self.id, self.site, str(self.digest), name)
+        return OutputPath.of(str(path), origin, lambda: self._check_left(name))
+
+    def _check_left(self, name: str) -> None:
         end = self._end()
         if not end or name not in end.get("outputs", {}):
             raise RunStateError(f"{self.id} has left no {name!r}: it is {self.state}", self.reason)
-        return Path(self.plan.where["workspace"]) / self._path(f"work/{name}")
 
     # --- steering -------------------------------------------------------------------------
 
     def cancel(self) -> Run:
-        """Cancel it. Returns when the site knows; its end follows."""
-        view = self._view()
-        look([view])
-        batch = load_outbox(self._batch)
-        on_site = self._connection().files.list(view.folder) is not None
-        if view.seen[self.index].state.final:
-            return self
-        if batch is not None:
-            refuse_if_submitting(batch)
-        if on_site:
-            self._connection().queue.cancel(view.chunk, [self.index])
-            if batch is not None:
-                batch.forget()
-        else:
-            claim(self._batch, "cancelled")
+        """Cancel it. Returns when the site knows; its end follows.
+
+        Raises
+        ------
+        RunStateError
+            Another process is submitting it; or its submission was broken off, and it is one run
+            of several.
+        """
+        Runs([self]).cancel()
         return self
 
     def resume(self) -> Run:
@@ -294,12 +428,25 @@ class Run:
         if self.index not in view.seen or not view.seen[self.index].state.final:
             look([view])
         if self.index not in view.seen:
-            raise RunNotFoundError(f"{self._batch} has no run {self.index}", "Its runs start at 0.")
+            raise _no_run(self)
         return view.seen[self.index]
 
+    def _point(self) -> dict[str, Any]:
+        """What the run has of its own."""
+        points = self._view().points
+        if self.index >= len(points):
+            raise _no_run(self)
+        return points[self.index]
+
+    def _is_over(self) -> bool:
+        seen = self.last_seen
+        return seen is not None and seen.state.final
+
     def _end(self) -> dict[str, Any] | None:
-        attempts = self.attempts
-        return attempts[-1].end if attempts else None
+        """How its last attempt ended; ``None`` while another one is to follow."""
+        seen = self._seen()
+        end = seen.attempts[-1].end if seen.attempts else None
+        return None if end and end.get("requeue") and not seen.state.final else end
 
     def _tell(self) -> Story:
         view = self._view()
@@ -332,27 +479,37 @@ class Run:
         return entry.kind == "link" and (code is None or f"/code/{code}/" not in entry.target)
 
     def _follow(self, names: Sequence[str]) -> str:
-        offsets = dict.fromkeys(names, 0)
-        texts = dict.fromkeys(names, "")
-        decoders = {name: getincrementaldecoder("utf-8")("replace") for name in names}
-        interval, longest = self._connection().queue.poll_interval
-        while True:
-            ended = self._seen().state.final or self._view().stuck
-            paths = {self._path(name): offsets[name] for name in names}
-            found = self._connection().files.get(paths)
-            for name in names:
-                new = found.get(self._path(name), b"")
-                offsets[name] += len(new)
-                text = decoders[name].decode(new, final=ended)
-                texts[name] += text
-                stream: TextIO = sys.stderr if name == "stderr" else sys.stdout
-                if text:
-                    stream.write(text)
-                    stream.flush()
-            if ended:
-                return "".join(texts.values())
-            time.sleep(interval)
-            interval = min(longest, interval * 1.3)
+        printers = [_Printer(self._path(name), name) for name in names]
+        files = self._connection().files
+
+        def go_on(*, ended: bool = False) -> None:
+            found = files.get({printer.path: printer.offset for printer in printers})
+            for printer in printers:
+                printer.print(found.get(printer.path, b""), ended=ended)
+
+        with suppress(RunStateError):  # a submission that was broken off prints no more
+            for _ in Runs([self])._follow(None):
+                go_on()
+        go_on(ended=True)
+        return "".join(printer.text for printer in printers)
+
+
+class _Printer:
+    """Prints a stream of a run as it comes, to this process's own."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self.path, self.offset, self.text = path, 0, ""
+        self.to_stderr = name == "stderr"
+        self.decoder = getincrementaldecoder("utf-8")("replace")
+
+    def print(self, new: bytes, *, ended: bool) -> None:
+        self.offset += len(new)
+        text = self.decoder.decode(new, final=ended)
+        self.text += text
+        stream: TextIO = sys.stderr if self.to_stderr else sys.stdout
+        if text:
+            stream.write(text)
+            stream.flush()
 
 
 class Runs(Sequence[Run]):
@@ -381,43 +538,160 @@ class Runs(Sequence[Run]):
         return hash(self._runs)
 
     def __repr__(self) -> str:
-        rows = [f"{run.id}  {run.name}  {run.state}  {run.reason}".rstrip() for run in self._runs]
-        return "\n".join([f"{len(rows)} runs", *rows])
+        seen = self.seen()
+        few = seen if len(seen) <= 2 * FIRST_FEW else seen[:FIRST_FEW]
+        rows = [f"{run.id}  {run.name}  {it.state}  {it.reason}".rstrip() for run, it in few]
+        if few is seen:
+            return "\n".join([f"{len(rows)} runs", *rows])
+        counts = ", ".join(f"{count} {state}" for state, count in self._counts().items())
+        return "\n".join([f"{len(self._runs)} runs: {counts}", *rows, "…"])
+
+    # --- what became of them --------------------------------------------------------------
+
+    def seen(self) -> list[tuple[Run, Seen]]:
+        """All with what one look shows now."""
+        batches, sites = self._batches(), dict[str, list[BatchView]]()
+        for (site, _), (view, _) in batches.items():
+            sites.setdefault(site, []).append(view)
+        for views in sites.values():
+            look(views)
+        found = []
+        for run in self._runs:
+            seen = batches[run.site, run._batch][0].seen.get(run.index)
+            if seen is None:
+                raise _no_run(run)
+            found.append((run, seen))
+        return found
 
     @property
     def states(self) -> dict[str, State]:
         """State by run id."""
-        return {run.id: run.state for run in self._runs}
+        return {run.id: seen.state for run, seen in self.seen()}
+
+    @property
+    def by_state(self) -> dict[State, Runs]:
+        """The runs in each state in which there are any, in the order of the states."""
+        found: dict[State, list[Run]] = {}
+        for run, seen in self.seen():
+            found.setdefault(seen.state, []).append(run)
+        return {state: Runs(found[state]) for state in State if state in found}
+
+    @property
+    def failed(self) -> Runs:
+        """Those that have ended otherwise than COMPLETED."""
+        return Runs(
+            [
+                run
+                for run, seen in self.seen()
+                if seen.state.final and seen.state is not State.COMPLETED
+            ]
+        )
+
+    def _counts(self) -> Mapping[State, int]:
+        """How many were last seen in each state, in the order of the states."""
+        counts: Counter[State] = Counter()
+        for view, runs in self._batches().values():
+            seen = view.seen
+            counts.update(seen[run.index].state for run in runs if run.index in seen)
+        return {state: counts[state] for state in State if state in counts}
+
+    def _batches(self) -> dict[tuple[str, str], tuple[BatchView, list[Run]]]:
+        """The view of each batch and its runs, by site and batch."""
+        found: dict[tuple[str, str], list[Run]] = {}
+        for run in self._runs:
+            found.setdefault((run.site, run._batch), []).append(run)
+        return {key: (poller(key[0]).view(key[1]), runs) for key, runs in found.items()}
+
+    # --- waiting --------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None, *, progress: bool = False) -> Runs:
-        """Wait until all have ended, however they ended; see :meth:`Run.wait`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with show(self._runs, enabled=progress) as shown:
-            for site in dict.fromkeys(run.site for run in self._runs):
-                runs = [run for run in self._runs if run.site == site]
-                views = list({run._batch: run._view() for run in runs}.values())
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                for view in views:
-                    view.stuck = False  # somebody may have resumed it since the last look
+        """Wait until all have ended, however they ended; see :meth:`Run.wait`.
 
-                def done(runs: Sequence[Run] = runs) -> bool:
-                    shown.update()
-                    return all(_is_final(run) for run in runs)
+        With ``progress``, more than eight runs share one line: how many are in which state, how
+        many end a second, how long the rest takes at that rate, and what failed first.
+        """
+        with show(self._runs, self._counts, enabled=progress) as shown:
+            for ended in self._follow(timeout):
+                shown.update(ended)
+        return self
 
-                poller(site).wait(views, done, left)
+    def results(self) -> list[Any]:
+        """Wait for all, and return their results in the order of the runs.
+
+        Raises
+        ------
+        Exception
+            That of the first run which did not end COMPLETED; see :meth:`Run.result`.
+        """
+        self.wait()
+        return [run.result() for run in self._runs]
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Run]:
+        """The runs in the order in which they end.
+
+        Raises
+        ------
+        TimeoutError
+            So many seconds are over, and some have not ended.
+        """
+        left = len(set(self._runs))
+        for ended in self._follow(timeout):
+            for run, _ in ended:
+                left -= 1
+                yield run
+        if left:
+            raise TimeoutError(f"{left} of {len(self._runs)} runs have not ended")
+
+    def _follow(self, timeout: float | None) -> Iterator[list[tuple[Run, Seen]]]:
+        """What has ended, now and after each look."""
+        watch: Watch[Run] = Watch()
+        batches = self._batches()
+        for view, runs in batches.values():
+            view.stuck = False  # somebody may have resumed it since the last look
+            for run in dict.fromkeys(runs):
+                watch.add(view, run.index, run)
+        return follow(watch, {poller(site) for site, _ in batches}, timeout)
+
+    # --- steering -------------------------------------------------------------------------
+
+    def cancel(self) -> Runs:
+        """Cancel all that have not ended; see :meth:`Run.cancel`."""
+        going = {run for run, seen in self.seen() if not seen.state.final}
+        for view, runs in self._batches().values():
+            # From the last to the first: what takes waiting runs begins with the first.
+            _cancel(view, sorted({run.index for run in runs if run in going}, reverse=True))
         return self
 
 
-def _is_final(run: Run) -> bool:
-    view = run._view()
-    seen = view.seen.get(run.index)
-    if seen is None or seen.state.final:
-        return seen is not None
-    if view.stuck:
+def _cancel(view: BatchView, indices: Sequence[int]) -> None:
+    """Cancel runs of a batch that have not ended."""
+    if not indices:
+        return
+    batch, connection = load_outbox(view.id), view.connection
+    if batch is not None:
+        refuse_if_submitting(batch)
+    if batch is not None and view.chunk.id is None and len(indices) < view.chunk.count:
         raise RunStateError(
-            f"{run.id} would wait for ever: {seen.reason}", f"`hpcml resume {run.id}` goes on."
+            f"the submission of {view.id} was broken off: its runs can only be cancelled together",
+            f"Cancel all of them, or `hpcml resume {view.id}` first.",
         )
-    return False
+    if connection.files.names(view.folder) is None:
+        claim(view.id, "cancelled")
+        return
+    connection.queue.cancel(view.chunk, indices)
+    if batch is not None:
+        batch.forget()
+
+
+def _no_run(run: Run) -> RunNotFoundError:
+    return RunNotFoundError(f"{run._batch} has no run {run.index}", "Its runs start at 0.")
+
+
+def _brief(value: object) -> str:
+    """A parameter in a run's name."""
+    plain = isinstance(value, str) and value.isprintable() and " " not in value
+    text = str(value) if plain or isinstance(value, int | float) else json.dumps(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def _parts(id: str) -> tuple[str, int]:
@@ -488,11 +762,11 @@ def runs(
     """
     if state is not None and state not in State.__members__:
         raise HpcmlError(f"there is no state {state!r}", nearest(state, State.__members__))
-    found = []
+    found: list[tuple[BatchView, str]] = []
     waiting = {batch: load_outbox(batch) for batch in outbox_ids()}
     places = {connect(p).binding.workspace: p for p in reversed([site] if site else known_sites())}
     for place in places.values():
-        there = {e.name for e in connect(place).files.list("runs") or () if e.name[0] != "."}
+        there = {name for name in connect(place).files.names("runs") or () if name[0] != "."}
         there |= {key for key, batch in waiting.items() if batch and _lies_at(batch, place)}
         views = [view for view in map(poller(place).readable, sorted(there)) if view is not None]
         look(views)
@@ -502,13 +776,16 @@ def runs(
                 batch.forget()  # its client was killed just after the queue had taken it
             if name not in (None, view.plan.name) or site not in (None, _site_of(view, place)):
                 continue
-            if not (tags or {}).items() <= dict(view.plan.where["tags"]).items():
-                continue
-            for index, seen in view.seen.items():
-                if state in (None, seen.state):
-                    run = Run(wire.run_id(view.id, index), _site_of(view, place))
-                    found.append((view.created, run.id, run))
-    return Runs([run for _, _, run in sorted(found, key=lambda row: row[:2])])
+            if (tags or {}).items() <= dict(view.plan.where["tags"]).items():
+                found.append((view, _site_of(view, place)))
+    return Runs(
+        [
+            Run(wire.run_id(view.id, index), where)
+            for view, where in sorted(found, key=lambda row: (row[0].created, row[0].id))
+            for index in view.chunk.indices
+            if index in view.seen and state in (None, view.seen[index].state)
+        ]
+    )
 
 
 def _lies_at(batch: Batch, place: str) -> bool:
@@ -525,8 +802,8 @@ def known_sites() -> list[str]:
 
 
 def as_data(run: Run) -> dict[str, Any]:
-    """What the command line's ``--json`` says of a run."""
-    seen = run._seen()
+    """What the command line's ``--json`` says of a run, as it was last seen."""
+    seen = run.last_seen or run._seen()
     end = seen.attempts[-1].end if seen.attempts else None
     return {
         "id": run.id,

@@ -77,8 +77,7 @@ def wait_command(
 def cancel_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> None:
     """Cancel runs."""
     found = _attached(ids, site)
-    for run in found:
-        run.cancel()
+    found.cancel()
     _show(found, as_json)
 
 
@@ -103,6 +102,6 @@ def _attached(ids: tuple[str, ...], site: str | None) -> Runs:
 
 def _show(found: Runs, as_json: bool) -> None:
     if as_json:
-        print_json([as_data(run) for run in found])
+        print_json([as_data(run) for run, _ in found.seen()])
     else:
         print_table(found)

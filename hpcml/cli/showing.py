@@ -48,7 +48,8 @@ def print_json(data: Any) -> None:
 
 def print_table(runs: Runs) -> None:
     """A table on a terminal, tab-separated columns in a pipe."""
-    rows = [(run.id, run.name, run.site, str(run.state), run.reason) for run in runs]
+    seen = runs.seen()
+    rows = [(run.id, run.name, run.site, str(it.state), it.reason) for run, it in seen]
     if not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(row))

@@ -32,8 +32,10 @@ def test_a_missing_output_fails_a_run_that_says_it_succeeded(script: Callable[..
     run = hpcml.submit(hpcml.Job(script("pass"), outputs=["model.pt"])).wait(30)
     assert (run.state, run.exit_code) == ("FAILED", 0)
     assert "'model.pt'" in run.reason
+    path = run.output("model.pt")
+    assert not path.exists() and not path.is_file()
     with pytest.raises(RunStateError, match=r"has left no 'model\.pt'"):
-        run.output("model.pt")
+        path.read_text()
 
 
 def test_a_pipe_in_the_place_of_an_output_is_none_and_is_not_waited_for(

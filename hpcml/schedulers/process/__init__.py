@@ -11,8 +11,9 @@ import fcntl
 import json
 import os
 import subprocess
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +22,7 @@ from hpcml.enclosing import enclosing_run
 from hpcml.errors import CommandError, HpcmlError, QueueError
 from hpcml.library import put_library
 from hpcml.schedulers import Chunk, JobStatus, Word
+from hpcml.schedulers.process.evidence import Evidence
 from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.states import State
@@ -39,6 +41,8 @@ class ProcessScheduler:
         self.queue = wire.QueueFolder(binding.workspace)
         self._next_start = 0.0
         self._trouble = ""
+        self._lock = threading.Lock()
+        self._evidence: dict[str, Evidence] = {}
         with self._told("Free some space."):
             os.makedirs(self.queue.folder, mode=0o700, exist_ok=True)
 
@@ -59,7 +63,8 @@ class ProcessScheduler:
         jobs = set(self.queue.jobs())
         if jobs:
             self._wake_or_remember_why_not()
-        return {chunk.name: self._status(chunk, jobs) for chunk in chunks}
+        with self._lock:
+            return {chunk.name: self._status(chunk, jobs) for chunk in chunks}
 
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         folder = os.path.join(self.binding.workspace, chunk.folder)
@@ -67,7 +72,10 @@ class ProcessScheduler:
         with self._told("Free some space."):
             line = {"index": index, "attempt": attempt, **said}
             wire.append_line(wire.words_file(folder), line)
-        return _final_words(wire.spoken(folder)).get((index, attempt), word)
+        with self._lock:
+            evidence = self._of(chunk)
+            evidence.listen()
+            return evidence.words.get((index, attempt), word)
 
     def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
         folder = os.path.join(self.binding.workspace, chunk.folder)
@@ -151,20 +159,28 @@ class ProcessScheduler:
             ) from error
 
     def _cancel(self, folder: str, index: int) -> None:
-        words, attempts = wire.words_file(folder), wire.Attempts(folder)
-        if attempts.refuse(index, 1, wire.CANCELLED, "cancelled before it started"):
-            return
-        attempt = max(attempts.listing()[index])
-        start = attempts.read(index, attempt, "start")
-        if "refused" in start or attempts.read(index, attempt, "end") is not None:
+        attempts, attempt = wire.Attempts(folder), 1
+        while not attempts.refuse(index, attempt, wire.CANCELLED, "cancelled before it started"):
+            end = attempts.read(index, attempt, "end")
+            if end is None:
+                return self._end_attempt(folder, index, attempts.read(index, attempt, "start"))
+            if not end.get("requeue"):
+                return None
+            attempt += 1
+        return None
+
+    def _end_attempt(self, folder: str, index: int, start: dict[str, Any]) -> None:
+        """Tell the agent of a run to end it."""
+        if "refused" in start:
             return
         owner = start["owner"]
         if not wire.is_here(owner) and owner["host"]:
             run = wire.run_id(folder, index)
             raise QueueError(f"{run} was started on {owner['host']}", "Cancel it there.")
         # The request first: whoever sees the signal must find out why it was sent.
-        wire.append_line(words, {"index": index, "request": "cancel", "time": time.time()})
-        wire.terminate(start["owner"])
+        request = {"index": index, "request": "cancel", "time": time.time()}
+        wire.append_line(wire.words_file(folder), request)
+        wire.terminate(owner)
 
     def _enqueue(self, chunk: Chunk) -> str:
         folder = os.path.join(self.binding.workspace, chunk.folder)
@@ -190,34 +206,25 @@ class ProcessScheduler:
             },
         )
 
-    def _status(self, chunk: Chunk, jobs: set[str]) -> JobStatus:
+    def _of(self, chunk: Chunk) -> Evidence:
         folder = os.path.join(self.binding.workspace, chunk.folder)
-        spoken = list(wire.spoken(folder))
-        final = _final_words(spoken)
-        if chunk.id is None or chunk.id not in jobs:
-            return JobStatus(final=final)
-        entry = self._entry(chunk.id)
+        return self._evidence.setdefault(chunk.name, Evidence(folder))
+
+    def _status(self, chunk: Chunk, jobs: set[str]) -> JobStatus:
+        evidence = self._of(chunk)
+        evidence.listen()
+        entry = self._entry(chunk.id) if chunk.id is not None and chunk.id in jobs else None
         if entry is None:
-            return JobStatus(final=final)
-        attempts = wire.Attempts(folder)
-        listing = attempts.listing()
-        cancels = {record["index"] for record in spoken if record.get("request") == "cancel"}
-        live = {}
-        for index in chunk.indices:
-            numbers = listing.get(index)
-            if not numbers:
-                live[index] = Word(State.PENDING, self._why_pending(entry))
-            elif "end" not in numbers[max(numbers)]:
-                start = attempts.read(index, max(numbers), "start")
-                if start is None or "refused" in start:
-                    continue
-                if wire.alive(start["owner"]):
-                    asked = index in cancels
-                    live[index] = Word(State.RUNNING, "it was told to end" if asked else "")
-                elif not wire.is_here(entry):
-                    reason = f"it was started on {entry['host']}; from here it cannot be seen"
-                    live[index] = Word(State.UNKNOWN, reason)
-        return JobStatus(live, final=final)
+            return JobStatus(final=evidence.words)
+        evidence.look()
+        alive, silent = evidence.under_way()
+        live = dict.fromkeys(alive, Word(State.RUNNING))
+        asked = Word(State.RUNNING, "it was told to end")
+        live.update((index, asked) for index in evidence.cancels if index in live)
+        if not wire.is_here(entry):
+            reason = f"it was started on {entry['host']}; from here it cannot be seen"
+            live.update(dict.fromkeys(silent, Word(State.UNKNOWN, reason)))
+        return JobStatus(live, Word(State.PENDING, self._why_pending(entry)), evidence.words)
 
     def _entry(self, job: str) -> dict[str, Any] | None:
         """What the queue has of a job; ``None`` where a power loss has left the name alone."""
@@ -241,10 +248,3 @@ class ProcessScheduler:
 def _partition(plan: dict[str, Any]) -> str:
     option = next(d for d in plan["what"]["directives"] if d.startswith("--partition="))
     return str(option.partition("=")[2])
-
-
-def _final_words(spoken: Iterable[dict[str, Any]]) -> dict[tuple[int, int], Word]:
-    return {
-        key: Word(State(word["state"]), word["reason"])
-        for key, word in wire.first_words(spoken).items()
-    }
