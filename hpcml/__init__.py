@@ -21,6 +21,7 @@ _LAZY = {
     "Plan": "hpcml.planning",
     "plan": "hpcml.submission",
     "submit": "hpcml.submission",
+    "resubmit": "hpcml.submission",
     "Run": "hpcml.run",
     "Runs": "hpcml.run",
     "attach": "hpcml.run",
@@ -48,6 +49,7 @@ __all__ = [
     "params",
     "phase",
     "plan",
+    "resubmit",
     "runs",
     "submit",
 ]

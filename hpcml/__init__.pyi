@@ -18,6 +18,7 @@ from hpcml.run import Runs as Runs
 from hpcml.run import attach as attach
 from hpcml.run import runs as runs
 from hpcml.submission import plan as plan
+from hpcml.submission import resubmit as resubmit
 from hpcml.submission import submit as submit
 
 __version__: str

@@ -44,6 +44,8 @@ class Batch:
         How far the submission came: ``step`` and ``time``.
     parent : str or None
         The run that submitted it.
+    resubmits : tuple of str
+        The run that each of its runs repeats; empty where they repeat none.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Batch:
     created: float
     steps: tuple[dict[str, Any], ...] = ()
     parent: str | None = None
+    resubmits: tuple[str, ...] = ()
 
     @property
     def site(self) -> str:
@@ -99,6 +102,7 @@ class Batch:
             "max_running": self.max_running,
             "created": self.created,
             "parent": self.parent,
+            "resubmits": list(self.resubmits),
         }
         plan = {**self.plan.as_data(), "batch": submission}
         return {
@@ -120,6 +124,7 @@ class Batch:
             "owner": self.owner,
             "created": self.created,
             "parent": self.parent,
+            "resubmits": list(self.resubmits),
         }
         advice = "Nothing was submitted. Free some space and submit again."
         keep(self.outbox, wire.canonical(record) + b"\n", advice, sync=True)
@@ -154,6 +159,7 @@ def new_batch(
     after: Sequence[str] = (),
     group: str | None = None,
     max_running: int | None = None,
+    resubmits: Sequence[str] = (),
 ) -> Batch:
     """A batch with a fresh id; its parent is the run that this process is part of."""
     run = enclosing_run()
@@ -168,12 +174,18 @@ def new_batch(
         wire.identity(),
         time.time(),
         parent=run.id if run else None,
+        resubmits=tuple(resubmits),
     )
 
 
 def batch_folder(identifier: str) -> str:
     """A batch's folder, relative to the workspace."""
     return f"runs/{identifier}"
+
+
+def batch_of(run: str) -> str:
+    """The batch of a run, by the run's id."""
+    return run.rpartition(".")[0]
 
 
 def outbox_folder() -> Path:
@@ -210,7 +222,8 @@ def load_outbox(identifier: str) -> Batch | None:
         owners[-1] if owners else head["owner"],
         head["created"],
         tuple(steps),
-        head.get("parent"),
+        head["parent"],
+        tuple(head["resubmits"]),
     )
 
 

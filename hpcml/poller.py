@@ -70,8 +70,8 @@ class BatchView:
     ----------
     created : float
         When it was submitted, by the client's clock.
-    parent : str or None
-        Id of the run whose job submitted it.
+    resubmits : tuple of str
+        Ids of the runs that its runs repeat; empty where they repeat none.
     asked : float or None
         When the queue was asked to take it, by the site's clock.
     stuck : bool
@@ -91,7 +91,7 @@ class BatchView:
     chunk: Chunk
     created: float
     lines: bytes = field(default=b"", repr=False)
-    parent: str | None = None
+    resubmits: tuple[str, ...] = ()
     asked: float | None = None
     stuck: bool = False
     seen: dict[int, Seen] = field(default_factory=dict, repr=False)
@@ -137,8 +137,15 @@ class BatchView:
                 submission["max_running"],
                 parent=submission.get("parent"),
             )
-            created, parent = submission["created"], submission.get("parent")
-            return cls(identifier, connection, plan, chunk, created, lines, parent)
+            return cls(
+                identifier,
+                connection,
+                plan,
+                chunk,
+                submission["created"],
+                lines,
+                tuple(submission.get("resubmits", ())),
+            )
         batch = load_outbox(identifier)
         if batch is None:
             raise RunNotFoundError(
@@ -146,7 +153,15 @@ class BatchView:
                 "`hpcml runs` lists those that are there.",
             )
         lines = batch.files()["points.jsonl"]
-        return cls(identifier, connection, batch.plan, batch.chunk, batch.created, lines)
+        return cls(
+            identifier,
+            connection,
+            batch.plan,
+            batch.chunk,
+            batch.created,
+            lines,
+            batch.resubmits,
+        )
 
     @property
     def batch(self) -> Batch:
@@ -162,6 +177,7 @@ class BatchView:
             wire.identity(),
             self.created,
             parent=chunk.parent,
+            resubmits=self.resubmits,
         )
 
     @property
@@ -673,18 +689,20 @@ class Poller:
 
     def _run(self) -> None:
         interval, longest = self.connection.queue.poll_interval
+        spent = 0.0
         while True:
             with self._changed:
                 watches, views = list(self._watches), self._watched()
                 if self._idle():
                     self._thread = None
                     return
-            began = time.thread_time()
+            before, began = spent, time.thread_time()
             error = _try_to_look(views)
             spent = time.thread_time() - began
             for watch in watches:
                 watch.hear(error)
-            pause = max(interval * random.uniform(0.8, 1.2), LOOKING_SHARE * spent)
+            rest = LOOKING_SHARE * min(spent, before)  # one look that finds much is no burden
+            pause = max(interval * random.uniform(0.8, 1.2), rest)
             with self._changed:
                 self._changed.wait_for(self._idle, pause)
             interval = min(longest, interval * 1.3)

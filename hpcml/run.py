@@ -130,7 +130,13 @@ class Run:
     @property
     def parent(self) -> str | None:
         """Id of the run whose job submitted it, if one did."""
-        return self._view().parent
+        return self._view().chunk.parent
+
+    @property
+    def resubmits(self) -> str | None:
+        """Id of the run that it repeats, if it was made by :func:`hpcml.resubmit`."""
+        repeated = self._view().resubmits
+        return repeated[self.index] if repeated else None
 
     @property
     def usage(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, batch_folder, claim, new_batch
+from hpcml.batch import Batch, batch_folder, batch_of, claim, new_batch
 from hpcml.connection import Connection, bind, connect
 from hpcml.errors import (
     ArgumentError,
@@ -29,7 +29,7 @@ from hpcml.errors import (
 from hpcml.job import Job, Sweep
 from hpcml.library import function_library_name, library, put_function_library, put_library
 from hpcml.planning import Plan, make_plan
-from hpcml.poller import INTENT_PATIENCE, BatchView, note_queued
+from hpcml.poller import INTENT_PATIENCE, BatchView, note_queued, poller
 from hpcml.resolving import resolve, resolve_with_code
 from hpcml.run import Run, Runs, attach
 from hpcml.settings import cache_folder, keep
@@ -132,12 +132,11 @@ def submit(
     first = _runs_before(after, connection)
     batches: list[Batch] = []
     for ready in [_plan_online(_job(one, fields), connection) for one in jobs]:
-        origins = [str(origin["run"]) for origin in ready.plan.where["origins"].values()]
         batches.append(
             new_batch(
                 ready.plan,
                 ready.points,
-                after=[*dict.fromkeys([*first, *origins])],
+                after=[*dict.fromkeys([*first, *_origins(ready.plan)])],
                 group=batches[0].id if batches else None,
                 max_running=max_running,
             )
@@ -145,14 +144,66 @@ def submit(
     runs: list[Run] = []
     for batch in batches:
         try:
-            batch.save()
-            carry_on(batch, connection)
+            runs += _submit(batch, connection)
         except HpcmlError as error:
             if runs:
                 error.add_note(f"In the queue already: {runs[0].id} and {len(runs) - 1} more.")
             raise
-        runs += [Run(wire.run_id(batch.id, index), site) for index in batch.chunk.indices]
     return Runs(runs) if several else runs[0]
+
+
+def resubmit(runs: Run | str | Iterable[Run | str]) -> Runs:
+    """Run again what has ended: the same plans, code and points, as runs of their own.
+
+    Parameters
+    ----------
+    runs : Run, str, or several
+        Runs, or their ids: ``hpcml.resubmit(runs.failed)``.
+
+    Returns
+    -------
+    Runs
+        One for each, in the same order; ``run.resubmits`` says which it repeats.
+
+    Raises
+    ------
+    ArgumentError
+        There is none.
+    RunStateError
+        One of them has not ended.
+    CodeError
+        Its code is not on the site any more.
+    """
+    again = [_run_of("runs", run) for run in _several("runs", runs)]
+    if not again:
+        raise ArgumentError("there is no run to resubmit", "Give one at least.")
+    for run, seen in Runs(again).seen():
+        if not seen.state.final:
+            raise RunStateError(f"{run.id} has not ended: it is {seen.state}", "Wait, or cancel.")
+    batches: dict[tuple[str, str], list[Run]] = {}
+    for run in dict.fromkeys(again):
+        batches.setdefault((run.site, batch_of(run.id)), []).append(run)
+    made: dict[Run, Run] = {}
+    for (site, identifier), members in batches.items():
+        connection = connect(site)
+        view = poller(site).view(identifier)
+        batch = new_batch(
+            view.plan,
+            [view.points[run.index] for run in members],
+            after=_origins(view.plan),
+            max_running=view.chunk.max_running,
+            resubmits=[run.id for run in members],
+        )
+        made.update(zip(members, _submit(batch, connection), strict=True))
+    return Runs([made[run] for run in again])
+
+
+def _submit(batch: Batch, connection: Connection) -> list[Run]:
+    batch.save()
+    carry_on(batch, connection)
+    return [
+        Run(wire.run_id(batch.id, index), connection.site.name) for index in batch.chunk.indices
+    ]
 
 
 def resume(identifier: str, site: str) -> None:
@@ -350,27 +401,41 @@ def _pickle_path(digest: str) -> Path:
     return cache_folder() / "code" / f"{digest}.pkl"
 
 
+def _origins(plan: Plan) -> list[str]:
+    """Runs whose outputs are inputs of a plan."""
+    return [str(origin["run"]) for origin in plan.where["origins"].values()]
+
+
 def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection) -> list[str]:
     """Ids of the runs to wait for; they must be in the site's queue already, or over."""
-    ids = []
-    if not isinstance(after, Run | str | Iterable):
-        raise ArgumentError(f"after: {after!r} is no run", "Give runs, or their ids.")
-    for item in [after] if isinstance(after, Run | str) else after:
-        if not isinstance(item, Run | str):
-            raise ArgumentError(f"after: {item!r} is no run", "Give runs, or their ids.")
-        run = attach(item, connection.site.name) if isinstance(item, str) else item
+    runs = [_run_of("after", item, connection.site.name) for item in _several("after", after)]
+    queued: set[str] = set()
+    for run in runs:
         if run.site != connection.site.name:
             raise JobError(
                 "after",
                 f"{run.id} is on {run.site}, not on {connection.site.name}",
                 "Wait for it, then submit.",
             )
-        folder = batch_folder(run.id.rpartition(".")[0])
-        queue = {entry.name for entry in connection.files.list(f"{folder}/queue") or ()}
-        if "0.json" not in queue and not begun(folder, connection):
-            raise JobError("after", f"{run.id} is not in the queue", f"hpcml resume {run.id}")
-        ids.append(run.id)
-    return ids
+        folder = batch_folder(batch_of(run.id))
+        if folder not in queued:
+            queue = {entry.name for entry in connection.files.list(f"{folder}/queue") or ()}
+            if "0.json" not in queue and not begun(folder, connection):
+                raise JobError("after", f"{run.id} is not in the queue", f"hpcml resume {run.id}")
+            queued.add(folder)
+    return [run.id for run in runs]
 
 
-__all__ = ["plan", "resume", "submit"]
+def _several(field: str, runs: object) -> list[object]:
+    if not isinstance(runs, Run | str | Iterable):
+        raise ArgumentError(f"{field}: {runs!r} is no run", "Give runs, or their ids.")
+    return [runs] if isinstance(runs, Run | str) else [*runs]
+
+
+def _run_of(field: str, run: object, site: str | None = None) -> Run:
+    if not isinstance(run, Run | str):
+        raise ArgumentError(f"{field}: {run!r} is no run", "Give runs, or their ids.")
+    return attach(run, site) if isinstance(run, str) else run
+
+
+__all__ = ["plan", "resubmit", "resume", "submit"]
