@@ -9,13 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import zarr
+
 import hpcml
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "temperature"
 LIMIT = 180  # seconds on two cores, installation not counted
 
 
-def test_two_emulators_are_trained_on_real_data_and_beat_persistence(tmp_path: Path) -> None:
+def test_emulators_are_trained_on_real_data_and_forecast_another_scenario(tmp_path: Path) -> None:
     folder = tmp_path / "temperature"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
 
@@ -28,8 +30,10 @@ def test_two_emulators_are_trained_on_real_data_and_beat_persistence(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     assert took < LIMIT
     runs = hpcml.runs()
-    assert [run.state for run in runs] == ["COMPLETED", "COMPLETED"]
-    for run in runs:
+    trained, inferred = runs[:2], runs[2:]
+    assert [run.params["width"] for run in trained] == [8, 32]
+    assert [run.state for run in runs] == ["COMPLETED"] * 4
+    for run in trained:
         assert run.output("model.pt").stat().st_size > 1000
         assert run.metrics["test_loss"] < run.metrics["persistence_loss"]
         assert run.timeline.phases.keys() >= {"load", "train", "epoch", "validate", "save"}
@@ -39,7 +43,13 @@ def test_two_emulators_are_trained_on_real_data_and_beat_persistence(tmp_path: P
         assert rate is not None and f"{rate:.0f}" in done.stdout
         assert f"{run.timeline.phases['train']:.2f}" in done.stdout
         assert f"{run.metrics['test_loss']:.3f}" in done.stdout
-    assert re.search(r"emulator-8.*RUNNING", done.stderr), "progress while it runs"
+    for run, model in zip(inferred, trained, strict=True):
+        assert run.metrics["test_loss"] < run.metrics["persistence_loss"]
+        assert run.plan.what["inputs"]["model"] == {"of": f"{model.digest}#model.pt"}
+        forecast = zarr.open_group(str(run.output("forecast.zarr")), mode="r")
+        assert forecast["air_temperature"].shape == (30, 37, 49)
+        assert f"{run.metrics['test_loss']:.3f}" in done.stdout
+    assert re.search(r"train width=8.*RUNNING", done.stderr), "progress while it runs"
 
 
 def test_the_training_script_runs_by_hand_as_well(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Train two sizes of the emulator on this machine and compare them: the tour of hpcml."""
+"""Train two sizes of the emulator, and forecast another scenario with each: the tour of hpcml."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,8 @@ import hpcml
 
 HERE = Path(__file__).resolve().parent
 WIDTHS = (8, 32)
-PHASES = ("load", "setup", "train", "validate", "save")
+RESOURCES = hpcml.Resources(cpus=1, memory="2 GiB", time="10m")
+PHASES = ("load", "setup", "train", "validate", "infer", "save")
 METRICS = {
     "test RMSE (K)": "test_loss",
     "persistence RMSE (K)": "persistence_loss",
@@ -23,23 +24,39 @@ LOG_LINES = 15
 def main() -> int:
     """Run the demo; return 1 if a run did not complete."""
     stores = prepare(HERE / "data")
-    jobs = [
-        hpcml.Job(
-            "train.py",
-            name=f"emulator-{width}",
-            params={"width": width},
-            inputs={"t2m": hpcml.Dataset(str(stores["a1b"]))},
-            outputs=["model.pt"],
-            resources=hpcml.Resources(cpus=1, memory="2 GiB", time="10m"),
-            code=str(HERE),
-        )
-        for width in WIDTHS
-    ]
-    runs = hpcml.submit(jobs, site="local")
+    train = hpcml.Job(
+        "train.py",
+        name="train",
+        inputs={"t2m": hpcml.Dataset(str(stores["a1b"]))},
+        outputs=["model.pt"],
+        resources=RESOURCES,
+        code=str(HERE),
+    )
+    infer = hpcml.Job(
+        "infer.py",
+        inputs={"t2m": hpcml.Dataset(str(stores["e1"]))},
+        outputs=["forecast.zarr"],
+        resources=RESOURCES,
+        code=str(HERE),
+    )
+    trained = hpcml.submit(train.sweep(width=WIDTHS), site="local")
+    # Each forecast takes its model from a run that may not even have begun.
+    inferred = hpcml.Runs(
+        [
+            hpcml.submit(
+                infer,
+                name=f"infer width={run.params['width']}",
+                inputs={"model": run.output("model.pt")},
+            )
+            for run in trained
+        ]
+    )
+    runs = hpcml.Runs([*trained, *inferred])
     runs.wait(progress=True)
 
     console = Console()
-    console.print(table(runs))
+    console.print(table("Trained on A1B, tested on its years 2070 to 2099", trained))
+    console.print(table("Forecasts of E1, 2070 to 2099", inferred))
     for run in runs:
         # Paths and logs are printed as they are: no markup, no wrapping.
         console.print(f"\n{run.name} ({run.id})", style="bold", markup=False, soft_wrap=True)
@@ -48,20 +65,22 @@ def main() -> int:
     return 0 if all(run.state == "COMPLETED" for run in runs) else 1
 
 
-def table(runs: hpcml.Runs) -> Table:
-    """Make the table, one column a run; what is not known is a dash."""
+def table(title: str, runs: hpcml.Runs) -> Table:
+    """Make a table, one column a run; what is not known is a dash."""
     figures = {
         "state": [str(run.state) for run in runs],
         "queue (s)": [number(run.timeline.queue) for run in runs],
     }
     for phase in PHASES:
-        figures[f"{phase} (s)"] = [number(run.timeline.phases.get(phase)) for run in runs]
-    rates = [run.timeline.samples_per_second.get("epoch") for run in runs]
-    figures["samples/s"] = [number(rate, digits=0) for rate in rates]
+        seconds = [run.timeline.phases.get(phase) for run in runs]
+        if any(value is not None for value in seconds):
+            figures[f"{phase} (s)"] = [number(value) for value in seconds]
+    rates = [run.timeline.samples_per_second for run in runs]
+    figures["samples/s"] = [number(rate.get("epoch", rate.get("infer")), 0) for rate in rates]
     for label, metric in METRICS.items():
         figures[label] = [number(run.metrics.get(metric), digits=3) for run in runs]
 
-    result = Table(title="Tested on 2070 to 2099", caption="skill = 1 - (test / persistence)²")
+    result = Table(title=title, caption="skill = 1 - (test / persistence)²")
     result.add_column()
     for run in runs:
         result.add_column(run.name, justify="right")
@@ -80,7 +99,8 @@ def outcome(run: hpcml.Run) -> list[str]:
     hpcml_command = Path(sys.executable).with_name("hpcml")  # make demo has it in .venv
     where = [f"logs   {hpcml_command} logs {run.id}"]
     if run.state == "COMPLETED":
-        return [f"model  {run.output('model.pt')}", *where]
+        outputs = [output["path"] for output in run.plan.what["outputs"]]
+        return [*(f"left   {run.output(name)}" for name in outputs), *where]
     return [f"{run.state}: {run.reason}", *run.logs().splitlines()[-LOG_LINES:], *where]
 
 

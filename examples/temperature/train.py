@@ -80,14 +80,20 @@ def load(path: str) -> tuple[Tensor, Tensor, Tensor]:
     return fields, years, (area / area.mean())[:, None]
 
 
+def pairs(fields: Tensor, history: int) -> tuple[Tensor, Tensor]:
+    """The years before each target, (year, history, latitude, longitude), and the targets."""
+    before = fields.unfold(0, history, 1)[:-1].movedim(-1, 1)
+    return before, fields[history:]
+
+
 def main() -> None:
     p = hpcml.params(width=32, history=5, epochs=15, batch=16, lr=2e-3, seed=0)
     hpcml.describe(model=f"conv-{p.width}", precision="float32", global_batch=p.batch)
 
     with hpcml.phase("load"):
         fields, years, area = load(hpcml.input_path("t2m", "data/a1b.zarr"))
-        before = fields.unfold(0, p.history, 1)[:-1].movedim(-1, 1)  # the years before each target
-        target, target_year = fields[p.history :], years[p.history :]
+        before, target = pairs(fields, p.history)
+        target_year = years[p.history :]
         train, test = target_year < FIRST_TEST_YEAR, target_year >= FIRST_TEST_YEAR
         scale = fields[years < FIRST_TEST_YEAR].diff(dim=0).std().item()
 
@@ -127,7 +133,8 @@ def main() -> None:
     hpcml.log(**results)
 
     with hpcml.phase("save"):
-        torch.save(model.state_dict(), hpcml.output_path("model.pt"))
+        size = {"history": p.history, "width": p.width, "scale": scale}
+        torch.save({"size": size, "state": model.state_dict()}, hpcml.output_path("model.pt"))
 
     print(", ".join(f"{name} {value:.3f}" for name, value in results.items()))
 
