@@ -17,12 +17,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.command("runs")
 @site_option
+@click.option("--batch", metavar="ID", help="Only the runs of one submission.")
 @click.option("--state", help="Only runs in that state.")
 @click.option("--name", help="Only runs of jobs of that name.")
 @json_option
-def runs_command(site: str | None, state: str | None, name: str | None, as_json: bool) -> None:
+def runs_command(
+    site: str | None, batch: str | None, state: str | None, name: str | None, as_json: bool
+) -> None:
     """List runs, oldest first."""
-    found = handles.runs(site, state=state and state.upper(), name=name)
+    found = handles.runs(site, batch=batch, state=state and state.upper(), name=name)
     _show(found, as_json)
 
 
@@ -97,7 +100,9 @@ def resume_command(id: str, site: str | None, wait: bool, as_json: bool) -> None
 
 
 def _attached(ids: tuple[str, ...], site: str | None) -> Runs:
-    return Runs([attach(id, site) for id in ids])
+    """Runs by their ids; a submission's id stands for all its runs."""
+    found = [[attach(id, site)] if "." in id else handles.runs(site, batch=id) for id in ids]
+    return Runs([run for runs in found for run in runs])
 
 
 def _show(found: Runs, as_json: bool) -> None:

@@ -258,3 +258,16 @@ def test_output_that_the_locale_cannot_show_is_escaped(script: Callable[..., str
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, b"\\xe9")
+
+
+def test_a_submissions_id_stands_for_all_its_runs(project: Path) -> None:
+    job = hpcml.Job(["/bin/sh", "-c", 'exit "$1"', "sh", "{params.code}"], code=None)
+    runs = hpcml.submit(job.sweep(code=[0, 3]))
+    batch = runs[0].id.rpartition(".")[0]
+
+    done = call("wait", batch, "--json")
+
+    assert done.returncode == 3
+    assert [run["id"] for run in json.loads(done.stdout)] == [run.id for run in runs]
+    listed = call("runs", "--batch", batch).stdout.splitlines()
+    assert [line.split("\t")[3] for line in listed] == ["COMPLETED", "FAILED"]
