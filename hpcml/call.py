@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SHORT = 2000  # characters of a repr
 NOTHING = object()
+TAKEN = (signal.SIGTERM, signal.SIGUSR2)  # signals for which submitit sets handlers
 
 
 class PythonVersionError(RuntimeError):
@@ -118,9 +119,11 @@ class Call:
 
     def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
         # submitit ignores TERM, and takes USR2 for a reason to end; both are the function's.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if not isinstance(self, CheckpointableCall):
-            signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, _handlers[signal.SIGTERM])
+        if isinstance(self, CheckpointableCall):
+            signal.signal(signal.SIGUSR2, _in_this_process(signal.getsignal(signal.SIGUSR2)))
+        else:
+            signal.signal(signal.SIGUSR2, _handlers[signal.SIGUSR2])
         process = os.getpid()
         try:
             value = self.function(*args, **kwargs)
@@ -162,6 +165,18 @@ def _again(kind: "type[Call]", function: "Any") -> Call:
     return kind(function) if function is not None else kind(_function[0].load(), planned=True)
 
 
+def _in_this_process(handler: "Any") -> "Callable[[int, Any], None]":
+    """A handler that children inherit in vain: each would save the state, over the others'."""
+    process = os.getpid()
+
+    def handle(number: int, frame: "Any") -> None:
+        if os.getpid() == process:
+            handler(number, frame)
+
+    return handle
+
+
+_handlers: "dict[int, Any]" = {}  # as they are once the function is imported
 _function: "list[Function]" = []  # the plan's, in a process that calls it
 _returned: "list[Any]" = []  # what it has returned, until submitit has pickled that
 
@@ -182,6 +197,7 @@ def _call(folder: str, function: Function) -> int:
     process = os.getpid()
     try:
         call = call_of(function.load(), planned=True)
+        _handlers.update((number, signal.getsignal(number) or signal.SIG_DFL) for number in TAKEN)
         _write_submission(os.path.join(folder, run + "_submitted.pkl"), call, function)
     except Exception as error:
         save(error, "start" if isinstance(error, PythonVersionError) else "function", folder)

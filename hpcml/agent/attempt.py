@@ -162,10 +162,6 @@ class Attempt:
         if limit.folder is None:  # looks from time to time miss a short peak
             peak = max(peak, usage["max_rss"])
         self.usage = dict(usage, peak_memory=peak or None)
-        if supervisor.noticed and calling.was_interrupted(self.folder):
-            supervisor.outcome.blame(
-                wire.TIMEOUT, "its walltime was over, and it may not be requeued once more"
-            )
         return supervisor.outcome
 
     def _watch(self, limit: "memory.Limit", streams: "list[int]") -> "supervise.Supervisor":
@@ -261,19 +257,37 @@ class Attempt:
     def _judge(self, outcome: "supervise.Outcome") -> None:
         """Whether it goes on, what it left behind, and what nobody else can say of its end."""
         if self._asks_to_go_on(outcome):
-            most = self.what["checkpoint"]["requeues"]
-            if self.number <= most:
+            if self.number <= self.what["checkpoint"]["requeues"]:
                 outcome.requeue = True
                 return
-            outcome.blame(wire.FAILED, "it asked to be requeued more often than %d times" % most)
+            self._blame_for_asking(outcome)
         signalled = bool(outcome.received) or outcome.signal is not None
         if signalled and self.slot.embedded:  # this agent is all there is of a scheduler
             if self.slot.cancelled(self.index):
                 outcome.blame(wire.CANCELLED, "cancelled while it ran")
             outcome.blame(wire.FAILED, wire.ended_on_signals(outcome.__dict__))
         if self.what["entry"]["kind"] == "function":
-            calling.judge(self, outcome)
+            self._judge_function(outcome)
         self._account_outputs(outcome)
+
+    def _judge_function(self, outcome: "supervise.Outcome") -> None:
+        refusal = calling.refusal(self.folder) if outcome.exit_code and not outcome.received else ""
+        if refusal == calling.NO_MORE:
+            self._blame_for_asking(outcome)
+        elif refusal and outcome.noticed:
+            outcome.blame(wire.TIMEOUT, "its walltime was over, and %s" % refusal)
+        elif refusal:
+            outcome.blame(wire.FAILED, "it was asked to save its state, and %s" % refusal)
+        calling.judge(self, outcome)
+
+    def _blame_for_asking(self, outcome: "supervise.Outcome") -> None:
+        """It would go on, and has been requeued as often as it may."""
+        if outcome.noticed:
+            reason = "its walltime was over, and it may not be requeued once more"
+            return outcome.blame(wire.TIMEOUT, reason)
+        most = self.what["checkpoint"]["requeues"]
+        reason = "it asked to be requeued more often than %d times" % most
+        return outcome.blame(wire.FAILED, reason)
 
     def _asks_to_go_on(self, outcome: "supervise.Outcome") -> bool:
         asks = outcome.exit_code == wire.REQUEUE and self.what.get("checkpoint") is not None

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from hpcml.agent.memory import Limit
 
 EXCEPTION = "exception.json"
+UNCOMPLETED = ("submitit.core.utils", "UncompletedJobError")
+NO_MORE = "it may not be requeued once more"
 
 
 def start(attempt: "Attempt", limit: "Limit", streams: "list[int]") -> "supervise.Command":
@@ -85,10 +87,14 @@ def tidy(attempt: "Attempt") -> None:
         pass
 
 
-def was_interrupted(folder: str) -> bool:
-    """Whether submitit itself ended the function when it was told that time runs out."""
+def refusal(folder: str) -> str:
+    """Why submitit ended a function that was asked to save its state; empty if it did not."""
     raised = _exception(folder)
-    return raised is not None and raised["type"] == "UncompletedJobError"
+    if raised is None or (raised["module"], raised["type"]) != UNCOMPLETED:
+        return ""
+    if "returned None" in raised["message"]:
+        return "its checkpoint method returned None"
+    return NO_MORE
 
 
 def result(folder: str, run: str) -> str:

@@ -6,6 +6,7 @@ slots can work on one range. The same loop serves a single run and ten thousand.
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -89,32 +90,49 @@ class Slot:
         listing = self.attempts.listing()
         if self.plan["what"].get("checkpoint") is None:
             return [index for index in indices if index not in listing]
-        return [index for index in indices if self._next(index, listing.get(index)) is not None]
+        return [index for index in indices if self._is_free(index, listing.get(index))]
 
-    def _next(self, index: int, numbers: "dict[int, set[str]] | None") -> "int | None":
-        """Number of a run's next attempt; ``None`` if it is under way or over."""
+    def _is_free(self, index: int, numbers: "dict[int, set[str]] | None") -> bool:
         if not numbers:
-            return 1
+            return True
         last = max(numbers)
         end = self.attempts.read(index, last, "end") if "end" in numbers[last] else None
-        return last + 1 if end is not None and end.get("requeue") else None
+        return end is not None and bool(end.get("requeue"))
 
     def work(self, index: int, points: Points) -> int:
         """Run it, and start it again as often as it asks to. Returns the last exit code."""
-        restarts = os.environ.get("SLURM_RESTART_COUNT")
-        number: "int | None" = int(restarts) + 1 if restarts else 1
-        if self.plan["what"].get("checkpoint") is not None and not restarts:
-            number = self._next(index, self.attempts.listing().get(index))
-        code = 0
-        while number is not None and self.attempts.start(index, number):
-            self._worked_on.add(index)
+        number, code = self._take(index), 0
+        while number is not None:
             attempt = Attempt(self, index, number, points[index])
             outcome = attempt.perform()
             self._record_end(attempt, outcome)
             code = 128 + outcome.signal if outcome.signal is not None else outcome.exit_code or 0
-            again = outcome.requeue and not self.told_to_end()
-            number = number + 1 if again else None
+            again = outcome.requeue and self._may_go_on(index, number + 1)
+            number = self._take(index) if again else None
         return code
+
+    def _take(self, index: int) -> "int | None":
+        """Take a run's next attempt. Returns its number; ``None`` if it is under way or over."""
+        number = int(os.environ.get("SLURM_RESTART_COUNT") or 0) + 1
+        while not self.attempts.start(index, number):
+            end = self.attempts.read(index, number, "end")
+            if end is None or not end.get("requeue"):
+                return None
+            number += 1
+        self._worked_on.add(index)
+        return number
+
+    def _may_go_on(self, index: int, number: int) -> bool:
+        """Whether nobody has ended the run, or this agent, since the attempt before ``number``.
+
+        Whoever cancels it from here on finds that attempt, or is heard during the next one.
+        """
+        if self.told_to_end():
+            return False
+        if self.embedded and self.cancelled(index):
+            self.attempts.refuse(index, number, wire.CANCELLED, "cancelled before it started again")
+            return False
+        return True
 
     def _record_end(self, attempt: Attempt, outcome: supervise.Outcome) -> None:
         """Write ``.end``; a disk that is full now may have room in a moment."""
@@ -151,6 +169,8 @@ class Slot:
         for number in self.signals.take():
             if number in wire.ENDING_SIGNALS:
                 self.concerns(None)
+            elif number == signal.SIGUSR2:  # whatever goes on now has as little time left
+                self.signals.pending.append(number)
         return self.stopped
 
     def concerns(self, index: "int | None") -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGCONT")
 MEMORY_INTERVAL = 0.2  # seconds between two looks where no cgroup enforces the limit
+NOTICE_INTERVAL = 0.5  # seconds between two looks whether somebody listens for a notice
 
 
 class Signals:
@@ -60,7 +61,13 @@ class Signals:
 
 
 class Outcome:
-    """How the command ended, and by whose hand."""
+    """How the command ended, and by whose hand.
+
+    Attributes
+    ----------
+    noticed : bool
+        Whether it was to be told that its walltime would soon be over.
+    """
 
     def __init__(self) -> None:
         self.exit_code: "int | None" = None
@@ -68,7 +75,7 @@ class Outcome:
         self.received: "list[int]" = []
         self.cause: "str | None" = None
         self.reason: "str | None" = None
-        self.requeue = False
+        self.noticed = self.requeue = False
 
     def blame(self, cause: str, reason: str) -> None:
         """Name the cause; the first one stands."""
@@ -182,7 +189,9 @@ class Supervisor:
         self.notice_at: "float | None" = None
         if self.deadline is not None and limits["notice"]:
             self.notice_at = self.deadline - limits["notice"]
-        self.noticed = False
+        self.remind_at: "float | None" = None
+        # A job with a checkpoint is told as soon as it listens: it may just be starting.
+        self.patient = slot.plan["what"].get("checkpoint") is not None
         self.look_at: "float | None" = self.began + 0.02 if memory.watched else None
         self.kill_at: "float | None" = None
         self.outcome = Outcome()
@@ -255,8 +264,10 @@ class Supervisor:
         self.slot.look_after(now)
         if self.notice_at is not None and now >= self.notice_at:
             self.notice_at = None
-            self.noticed = True
+            self.outcome.noticed = True
             self.events.write("notice", seconds=self.began + self.limit - time.monotonic())
+            self._notify()
+        if self.remind_at is not None and now >= self.remind_at:
             self._notify()
         if self.deadline is not None and now >= self.deadline:
             self.deadline = None
@@ -279,7 +290,10 @@ class Supervisor:
 
     def _notify(self) -> None:
         """Tell whoever listens for USR2 that time runs out; it would kill the others."""
-        processes.send([pid for pid in self._all() if catches_usr2(pid)], signal.SIGUSR2)
+        listening = [pid for pid in self._all() if catches_usr2(pid)]
+        processes.send(listening, signal.SIGUSR2)
+        wait = self.patient and not listening
+        self.remind_at = time.monotonic() + NOTICE_INTERVAL if wait else None
 
     def _end(self, why: str) -> None:
         self.events.write("terminate", why=why)
@@ -292,8 +306,8 @@ class Supervisor:
         return found | {self.command.pid}
 
     def _patience(self, now: float) -> "float | None":
-        times = (self.notice_at, self.deadline, self.look_at, self.kill_at, self.slot.look_at)
-        waits = [moment - now for moment in times if moment is not None]
+        times = (self.notice_at, self.remind_at, self.deadline, self.look_at, self.kill_at)
+        waits = [moment - now for moment in (*times, self.slot.look_at) if moment is not None]
         return max(0.0, min(waits)) if waits else None
 
     def _killed_for_memory(self) -> bool:
