@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
+import pickle
 import site
 import sys
 import sysconfig
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +68,16 @@ def find_function(function: Callable[..., Any]) -> Function:
     """
     module = _importable(function)
     name = getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
+    pickled = None if module else _pickle(function)
     known, required = _parameters(function)
     return Function(
         target=f"{module.__name__}:{function.__qualname__}" if module else name,
-        root=import_root(module) if module else _root_by_value(function),
+        root=import_root(module) if module else _root_by_value(function, pickled or b""),
         known=known,
         required=required,
         checkpointable=is_checkpointable(function),
         fork=getattr(function, "fork", True) is not False,
-        pickled=None if module else _pickle(function),
+        pickled=pickled,
     )
 
 
@@ -108,22 +111,36 @@ def import_root(module: types.ModuleType) -> str | None:
     return str(Path(*path.parts[: -len(parts)]))
 
 
-def _root_by_value(function: object) -> str | None:
+def _root_by_value(function: object, pickled: bytes) -> str | None:
     """Where what a function by value imports may lie."""
     module = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
-    if module is not None and module.__name__ != "__main__":
-        return import_root(module)
-    file = _file(module) if module is not None else None
-    if file is not None:
-        return str(file.parent)
-    here = Path.cwd()  # a notebook: its own modules count, if it has loaded any
-    own = [other for other in map(_file, list(sys.modules.values())) if other is not None]
-    found = any(other.is_relative_to(here) and not _is_installed(other) for other in own)
-    return str(here) if found else None
+    file = _file(module)
+    if module is not None and module.__name__ == "__main__":
+        if file is not None:
+            return str(file.parent)
+        here = Path.cwd()  # a notebook: its own modules count, if it has loaded any
+        own = [other for other in map(_file, list(sys.modules.values())) if other is not None]
+        if any(other.is_relative_to(here) and not _is_installed(other) for other in own):
+            return str(here)
+    elif module is not None and (root := import_root(module)) is not None:
+        return root
+    for name, other in list(sys.modules.items()):
+        root = import_root(other)
+        if root is not None and _is_named(name, pickled):
+            return root
+    return None
+
+
+def _is_named(name: str, pickled: bytes) -> bool:
+    """Whether a pickle holds a name, as it does that of each module that it refers to."""
+    encoded = name.encode("utf-8", "replace")
+    if len(encoded) > 255:
+        return False
+    return pickle.SHORT_BINUNICODE + bytes([len(encoded)]) + encoded in pickled
 
 
 def _file(module: object) -> Path | None:
-    name = getattr(module, "__file__", None)
+    name = getattr(module, "__dict__", {}).get("__file__")  # one that loads lazily is left asleep
     if not isinstance(name, str) or not name.endswith(".py") or not os.path.isfile(name):
         return None
     return Path(name).resolve()
@@ -131,10 +148,15 @@ def _file(module: object) -> Path | None:
 
 def _is_installed(file: Path) -> bool:
     """Whether it came with Python or was installed: then the job's Python has it, or has not."""
+    return any(file.is_relative_to(folder) for folder in _installed_folders())
+
+
+@cache
+def _installed_folders() -> list[Path]:
     paths = sysconfig.get_paths()
     folders = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders += [site.getusersitepackages(), str(Path(__file__).parents[1])]
-    return any(file.is_relative_to(Path(folder).resolve()) for folder in folders)
+    return [Path(folder).resolve() for folder in folders]
 
 
 def _parameters(
