@@ -57,12 +57,14 @@ except ImportError:
 # --- encoding ---------------------------------------------------------------------------
 
 
+_CANONICAL = json.JSONEncoder(  # made once: json.dumps() makes one a call
+    sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
+
+
 def canonical(value: "Any") -> bytes:
     """JSON of which there is one spelling only: sorted keys, UTF-8, no NaN, no spaces."""
-    text = json.dumps(
-        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    )
-    return text.encode("utf-8")
+    return _CANONICAL.encode(value).encode("utf-8")
 
 
 def sha256(data: bytes) -> str:
