@@ -222,6 +222,7 @@ def _call(folder: str, function: Function) -> int:
 
     sys.argv = ["submitit", folder]
     try:
+        _find_plugins()
         submitit_main()
     except Exception as error:
         _leave_if_forked(process, error)
@@ -232,6 +233,24 @@ def _call(folder: str, function: Function) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+def _find_plugins() -> None:
+    """Have submitit look for its plugins, among all that is installed; it keeps what it finds.
+
+    Before Python 3.10 it trips (1.5.4) over a Python that has none.
+    """
+    from importlib import metadata
+
+    from submitit.core import plugins
+
+    found = metadata.entry_points
+    if sys.version_info < (3, 10):
+        metadata.entry_points = lambda: {"submitit": (), **found()}
+    try:
+        plugins.get_job_environments()
+    finally:
+        metadata.entry_points = found
 
 
 def _write_submission(path: str, call: Call, function: Function) -> None:
@@ -409,10 +428,8 @@ def _warm_up(function: Function) -> str:
     os.getcwd = noting
     try:
         function.load()
-        import submitit.core._submit
-        import submitit.core.plugins
 
-        submitit.core.plugins.get_job_environments()  # which it looks for everywhere, and keeps
+        _find_plugins()
         argparse.ArgumentParser().parse_args([])  # as submitit will: it fills its caches
     except BaseException as error:  # a fresh interpreter will say it again, in the run's own files
         return "it cannot be loaded: %r" % (error,)
