@@ -158,12 +158,11 @@ class Slot:
                 )
                 return
             except OSError as error:
-                if pause is None or error.errno == errno.ENOENT:
-                        sys.stderr.write(
-                        "hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error)
-                    )
-                else:
-                    time.sleep(pause)
+                if pause is None or error.errno == errno.ENOENT:  # the batch was removed
+                    said = "hpcml: the end of run %s could not be recorded: %s\n"
+                    sys.stderr.write(said % (attempt.id, error))
+                    return  # the exit code still tells the scheduler
+                time.sleep(pause)
 
     # --- the dispatcher -------------------------------------------------------------------
 
