@@ -315,9 +315,11 @@ def _flush() -> bool:
     """Write out what was printed. Returns whether that was possible."""
     flushed = True
     for stream in (sys.stdout, sys.stderr):
+        if stream is None or getattr(stream, "closed", False):
+            continue
         try:
             stream.flush()
-        except (OSError, ValueError, AttributeError):  # a full disk; closed; None
+        except Exception:  # a full disk, or whatever the function has put in its place
             flushed = False
     return flushed
 
@@ -340,7 +342,7 @@ def save(error: BaseException, about: str, folder: str, value: object = NOTHING)
         "type": type(error).__qualname__,
         "module": type(error).__module__,
         "message": _text(str, error),
-        "repr": _text(repr, error if value is NOTHING else value),
+        "repr": _text(repr, error) if value is NOTHING else _text(_brief(), value),
         "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
         "python": "%d.%d" % sys.version_info[:2],
         "pickle": _pickled(error) if about == "function" else None,
@@ -349,6 +351,15 @@ def save(error: BaseException, about: str, folder: str, value: object = NOTHING)
         os.path.join(folder, "exception.json"),
         json.dumps(record).encode("ascii", "surrogatepass"),
     )
+
+
+def _brief() -> "Callable[[object], str]":
+    """A repr that does not write out all of a large result."""
+    import reprlib
+
+    brief = reprlib.Repr()
+    brief.maxother = brief.maxstring = SHORT
+    return brief.repr
 
 
 def _text(of: "Callable[[object], str]", value: object) -> str:

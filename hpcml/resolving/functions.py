@@ -93,10 +93,13 @@ def _importable(function: Callable[..., Any]) -> types.ModuleType | None:
         found = getattr(found, part, None)
     if module is None or found is not function:
         return None
+    return None if _is_loaded_by_hand(module) else module
+
+
+def _is_loaded_by_hand(module: types.ModuleType) -> bool:
+    """Whether its name does not tell where it comes from; it exists in this process only."""
     file = _file(module)
-    if file is not None and not _is_installed(file) and import_root(module) is None:
-        return None  # loaded in some way that its name does not tell
-    return module
+    return file is not None and not _is_installed(file) and import_root(module) is None
 
 
 def import_root(module: types.ModuleType) -> str | None:
@@ -105,7 +108,9 @@ def import_root(module: types.ModuleType) -> str | None:
     if file is None or _is_installed(file):
         return None
     path = file.parent if file.name == "__init__.py" else file.with_suffix("")
-    parts = module.__name__.split(".")
+    spec = getattr(module, "__spec__", None)
+    name = module.__name__ if spec is None else spec.name  # of ``python -m`` it is not __main__
+    parts = name.split(".")
     if tuple(path.parts[-len(parts) :]) != tuple(parts):
         return None
     return str(Path(*path.parts[: -len(parts)]))
@@ -113,11 +118,11 @@ def import_root(module: types.ModuleType) -> str | None:
 
 def _root_by_value(function: object, pickled: bytes) -> str | None:
     """Where what a function by value imports may lie."""
-    module = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
+    module = _module_of(function)
     file = _file(module)
     if module is not None and module.__name__ == "__main__":
         if file is not None:
-            return str(file.parent)
+            return import_root(module) or str(file.parent)
         here = Path.cwd()  # a notebook: its own modules count, if it has loaded any
         own = [other for other in map(_file, list(sys.modules.values())) if other is not None]
         if any(other.is_relative_to(here) and not _is_installed(other) for other in own):
@@ -129,6 +134,10 @@ def _root_by_value(function: object, pickled: bytes) -> str | None:
         if root is not None and _is_named(name, pickled):
             return root
     return None
+
+
+def _module_of(function: object) -> types.ModuleType | None:
+    return sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
 
 
 def _is_named(name: str, pickled: bytes) -> bool:
@@ -181,7 +190,11 @@ def _parameters(
 def _pickle(function: Callable[..., Any]) -> bytes:
     import cloudpickle
 
+    module = _module_of(function)
+    by_hand = module is not None and module.__name__ != "__main__" and _is_loaded_by_hand(module)
     try:
+        if by_hand:
+            cloudpickle.register_pickle_by_value(module)
         data: bytes = cloudpickle.dumps(function)
     except Exception as error:  # whatever a foreign type's __reduce__ does
         raise JobError(
@@ -189,6 +202,9 @@ def _pickle(function: Callable[..., Any]) -> bytes:
             f"{function!r} cannot be imported, nor pickled: {type(error).__name__}: {error}",
             "Put it into a module, or do not let it hold what lives in this process only.",
         ) from error
+    finally:
+        if by_hand:
+            cloudpickle.unregister_pickle_by_value(module)
     if len(data) > LARGEST:
         size = units.memory_text(len(data))
         raise JobError(

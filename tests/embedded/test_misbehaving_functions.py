@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 import hpcml
+from hpcml.agent import wire
 from hpcml.errors import ResultError, RunFailedError
 from hpcml.results import RemoteTraceback
 from tests.conftest import eventually
@@ -75,7 +76,7 @@ ENDS = {
     "raises": ("ValueError: ('no good', 7)", "no good"),
     "raises_odd": ("Odd: odd: so", "odd: so"),
     "raises_locked": ("Locked", "raised Locked"),
-    "raises_silent": ("Silent: <Silent whose text raises RuntimeError>", "RuntimeError"),
+    "raises_silent": ("Silent: <Silent whose text raises RuntimeError>", None),
     "raises_from": ("KeyError: 'second'", "second"),
     "exit_0": ("it ended with exit code 0 before its function returned",) * 2,
     "exit_none": ("it ended with exit code 0 before its function returned",) * 2,
@@ -91,7 +92,7 @@ ENDS = {
     "generator_exit": ("GeneratorExit", "raised GeneratorExit"),
     "recurses": ("RecursionError: maximum recursion depth exceeded", "maximum recursion"),
     "returns_generator": ("TypeError", "returned what cannot be pickled: <generator object"),
-    "returns_silent": ("OSError: not me", "returned what cannot be pickled: <Odd whose text"),
+    "returns_silent": ("OSError: not me", "returned what cannot be pickled: <Odd instance"),
     "deep": ("recursion", "returned what cannot be pickled: [[[["),
 }
 
@@ -104,14 +105,13 @@ def test_however_a_function_fails_the_reason_and_the_exception_say_how(
     work = module(WAYS_TO_FAIL)
     work.fail.fork = forked
 
-    runs = hpcml.submit(hpcml.Job(work.fail).sweep(way=ENDS)).wait(60)
+    runs = hpcml.submit(hpcml.Job(work.fail).sweep(way=list(ENDS))).wait(60)
 
     for way, run in zip(ENDS, runs, strict=True):
         reason, said = ENDS[way]
         assert run.state == "FAILED", way
         assert reason in run.reason, way
-        assert said in str(run.exception()), way
-        assert run.exception() is not None and not run.files(), way
+        assert said is None or said in str(run.exception()), way
     by_way = dict(zip(ENDS, runs, strict=True))
     _the_exceptions_are_those_that_were_raised(by_way, work)
 
@@ -127,6 +127,7 @@ def _the_exceptions_are_those_that_were_raised(
     assert 'raise ValueError("no good", 7)' in trace and "call.py" not in trace
 
     odd = runs["raises_odd"].exception()
+    assert type(runs["raises_silent"].exception()) is work.Silent
     assert type(odd) is work.Odd and (odd.code, odd.why) == (3, "so")
     both = str(runs["raises_from"].exception().__cause__)  # type: ignore[union-attr]
     assert "no good" in both and "direct cause" in both
@@ -227,7 +228,7 @@ def test_what_a_function_may_do_does_not_cost_its_result(module: Module, forked:
     work = module(SURVIVES)
     work.survive.fork = forked
 
-    runs = hpcml.submit(hpcml.Job(work.survive).sweep(way=RETURNED)).wait(60)
+    runs = hpcml.submit(hpcml.Job(work.survive).sweep(way=list(RETURNED))).wait(60)
 
     for way, run in zip(RETURNED, runs, strict=True):
         assert run.state == "COMPLETED", (way, run.reason, run.logs())
@@ -251,16 +252,18 @@ def test_a_result_that_cannot_be_loaded_is_an_error_of_its_own(module: Module) -
 # --- much ---------------------------------------------------------------------------------
 
 
-def test_a_large_result_comes_back_in_little_more_memory_than_it_takes(module: Module) -> None:
+def test_a_large_result_comes_back_in_little_more_memory_than_it_takes(
+    module: Module, scene: Scene
+) -> None:
     """500 MB: in the job it is held once; here once more than the result itself at most."""
     work = module("def f(): return bytes(500 * 10**6)")
     begun = time.monotonic()
     run = hpcml.submit(work.f).wait(60)
-    peak = run.end()["usage"]["max_rss"] if hasattr(run, "end") else None
+    usage = wire.read_json(str(scene.attempt(run, "end")))["usage"]
+    assert usage["max_rss"] < 650 * 10**6
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert len(run.result()) == 500 * 10**6
     assert time.monotonic() - begun < 30
-    assert peak is None or peak < 650 * 10**6
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 * 10**3  # KiB
 
 
