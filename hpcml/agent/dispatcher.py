@@ -102,6 +102,8 @@ class Job:
         Runs that nobody has taken, or that are to be started again.
     open : dict
         Attempts under way, by run.
+    begun : int
+        Attempts that have begun, over or not.
     slots : dict
         Its agents, by the number of their slot.
     """
@@ -120,6 +122,7 @@ class Job:
         self.attempts = wire.Attempts(self.folder)
         self.free: "list[int]" = []
         self.open: "dict[int, int]" = {}
+        self.begun = 0
         self.slots: "dict[int, Slot]" = {}
         self.failures = 0
         self._listed, self._first = -1, True
@@ -135,6 +138,7 @@ class Job:
             return
         listing = self.attempts.listing()
         self._first, self._listed = self._listed == -1, changed
+        self.begun = sum(map(len, listing.values()))
         self.free, self.open = [], {}
         for index in self.indices:
             numbers = listing.get(index)
@@ -211,17 +215,17 @@ class Slot:
 
     Attributes
     ----------
-    free : int
-        How many runs nobody had taken when it was started.
+    begun : int
+        How many attempts of the batch's runs had begun when it was started.
     """
 
     def __init__(
         self,
         lock: str,
         child: "subprocess.Popen[bytes] | None" = None,
-        free: int = 0,
+        begun: int = 0,
     ) -> None:
-        self.lock, self.child, self.free = lock, child, free
+        self.lock, self.child, self.begun = lock, child, begun
         self.began = time.monotonic()
 
     def ended(self) -> bool:
@@ -401,10 +405,11 @@ class Dispatcher:
 
     def _failed(self, job: Job, slot: Slot, code: int) -> None:
         """An agent has not ended well: if it took no run at all, its first one never will begin."""
-        if len(job.free) < slot.free and time.monotonic() > slot.began + QUICK:
+        took = job.begun > slot.begun  # free runs do not tell: one may be free once more
+        if took and time.monotonic() > slot.began + QUICK:
             return
         job.failures += 1
-        if len(job.free) < slot.free or job.slots or not job.free:
+        if took or job.slots or not job.free:
             return
         with open(os.path.join(job.folder, "queue", "0.out"), errors="replace") as file:
             said = file.read()[-500:].strip()
@@ -530,7 +535,7 @@ class Dispatcher:
         finally:
             os.close(lock)  # the agent has it
             os.close(output)
-        job.slots[number] = Slot(path, child, len(job.free))
+        job.slots[number] = Slot(path, child, job.begun)
 
     def _state_before(self, job: Job) -> "tuple[str, str | None] | None":
         """The first run before a job that is not COMPLETED, and its state, ``None`` if it has none.

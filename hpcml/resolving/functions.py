@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pickletools
 import site
 import sys
 import sysconfig
@@ -66,15 +67,16 @@ def find_function(function: Callable[..., Any]) -> Function:
     """
     module = _importable(function)
     name = getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
+    pickled = None if module else _pickle(function)
     known, required = _parameters(function)
     return Function(
         target=f"{module.__name__}:{function.__qualname__}" if module else name,
-        root=import_root(module) if module else _root_by_value(function),
+        root=import_root(module) if module else _root_by_value(function, pickled or b""),
         known=known,
         required=required,
         checkpointable=is_checkpointable(function),
         fork=getattr(function, "fork", True) is not False,
-        pickled=None if module else _pickle(function),
+        pickled=pickled,
     )
 
 
@@ -108,11 +110,11 @@ def import_root(module: types.ModuleType) -> str | None:
     return str(Path(*path.parts[: -len(parts)]))
 
 
-def _root_by_value(function: object) -> str | None:
+def _root_by_value(function: object, pickled: bytes) -> str | None:
     """Where what a function by value imports may lie."""
     module = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
     if module is not None and module.__name__ != "__main__":
-        return import_root(module)
+        return import_root(module) or _root_of_parts(pickled)
     file = _file(module) if module is not None else None
     if file is not None:
         return str(file.parent)
@@ -120,6 +122,13 @@ def _root_by_value(function: object) -> str | None:
     own = [other for other in map(_file, list(sys.modules.values())) if other is not None]
     found = any(other.is_relative_to(here) and not _is_installed(other) for other in own)
     return str(here) if found else None
+
+
+def _root_of_parts(pickled: bytes) -> str | None:
+    """Where a part of it lies, such as the function in a ``functools.partial``."""
+    names = (name for _, name, _ in pickletools.genops(pickled) if isinstance(name, str))
+    modules = (sys.modules[name] for name in names if name in sys.modules)
+    return next(filter(None, map(import_root, modules)), None)
 
 
 def _file(module: object) -> Path | None:
