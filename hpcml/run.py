@@ -450,9 +450,7 @@ class Run:
 
     def _end(self) -> dict[str, Any] | None:
         """How its last attempt ended; ``None`` while another one is to follow."""
-        seen = self._seen()
-        end = seen.attempts[-1].end if seen.attempts else None
-        return None if end and end.get("requeue") and not seen.state.final else end
+        return _final_end(self._seen())
 
     def _tell(self) -> Story:
         view = self._view()
@@ -689,6 +687,12 @@ def _cancel(view: BatchView, indices: Sequence[int]) -> None:
         batch.forget()
 
 
+def _final_end(seen: Seen) -> dict[str, Any] | None:
+    """How its last attempt ended; ``None`` while another one is to follow."""
+    end = seen.attempts[-1].end if seen.attempts else None
+    return None if end and end.get("requeue") and not seen.state.final else end
+
+
 def _no_run(run: Run) -> RunNotFoundError:
     return RunNotFoundError(f"{run._batch} has no run {run.index}", "Its runs start at 0.")
 
@@ -834,7 +838,7 @@ def known_sites() -> list[str]:
 def as_data(run: Run) -> dict[str, Any]:
     """What the command line's ``--json`` says of a run, as it was last seen."""
     seen = run.last_seen or run._seen()
-    end = seen.attempts[-1].end if seen.attempts else None
+    end = _final_end(seen)
     return {
         "id": run.id,
         "site": run.site,
