@@ -104,7 +104,8 @@ class Slot:
         restarts = os.environ.get("SLURM_RESTART_COUNT")
         number: "int | None" = int(restarts) + 1 if restarts else 1
         if self.plan["what"].get("checkpoint") is not None and not restarts:
-            number = self._next(index, self.attempts.listing().get(index))
+            begun = os.path.exists(self.attempts.path(index, 1, "start"))  # most have not
+            number = self._next(index, self.attempts.listing().get(index)) if begun else 1
         code = 0
         while number is not None and self.attempts.start(index, number):
             self._worked_on.add(index)
