@@ -46,8 +46,8 @@ PURE = """
 HPCML = """
     import hpcml, work
     began = time.perf_counter()
-    results = hpcml.submit(hpcml.Job(work.busy).sweep(index=range(count))).results()
-    assert results == list(range(count))
+    sweep = hpcml.Job(work.busy).sweep(index=range(count))
+    assert hpcml.submit(sweep, max_running=2).results() == list(range(count))
 """
 POOL = """
     import concurrent.futures, work
