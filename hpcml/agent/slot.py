@@ -141,7 +141,7 @@ class Slot:
                 return
             except OSError as error:
                 if pause is None or error.errno == errno.ENOENT:
-                        sys.stderr.write(
+                    sys.stderr.write(
                         "hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error)
                     )
                 else:
