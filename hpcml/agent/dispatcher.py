@@ -172,6 +172,10 @@ class Job:
         else:
             self._over.add(index)
 
+    def over(self) -> bool:
+        """Whether nothing of it runs, or is still to run."""
+        return not (self.free or self.slots or self.open)
+
     def removed(self) -> bool:
         """Whether the batch is gone."""
         return not os.path.isdir(self.attempts.folder)
@@ -358,7 +362,7 @@ class Dispatcher:
     def _retire(self) -> None:
         """Take jobs out of the queue whose runs have all ended."""
         for job in list(self.jobs.values()):
-            if not job.free and not job.slots and not job.open:
+            if job.over():
                 del self.jobs[job.id]
                 self._forget(job)
 
@@ -466,7 +470,8 @@ class Dispatcher:
         """
         folders = {os.path.basename(job.folder): job for job in self.jobs.values()}
         found = {}
-        for parent in {job.parent for job in self.jobs.values() if job.parent}:
+        waiting = (job for job in self.jobs.values() if not job.over())
+        for parent in {job.parent for job in waiting if job.parent}:
             batch, _, index = parent.rpartition(".")
             job = folders.get(batch)
             if job is not None and int(index) in job.open:
