@@ -38,6 +38,7 @@ def raises(): raise ValueError("no good", 7)
 def raises_odd(): raise Odd(3, why="so")
 def raises_locked(): raise Locked()
 def raises_silent(): raise Silent()
+def raises_much(): raise ValueError("x" * 10**8)
 def raises_from():
     try:
         raises()
@@ -77,6 +78,7 @@ ENDS = {
     "raises_odd": ("Odd: odd: so", "odd: so"),
     "raises_locked": ("Locked", "raised Locked"),
     "raises_silent": ("Silent: <Silent whose text raises RuntimeError>", None),
+    "raises_much": ("ValueError: xxx", "raised ValueError: xxx"),
     "raises_from": ("KeyError: 'second'", "second"),
     "exit_0": ("it ended with exit code 0 before its function returned",) * 2,
     "exit_none": ("it ended with exit code 0 before its function returned",) * 2,
@@ -131,7 +133,15 @@ def _the_exceptions_are_those_that_were_raised(
     assert type(odd) is work.Odd and (odd.code, odd.why) == (3, "so")
     both = str(runs["raises_from"].exception().__cause__)  # type: ignore[union-attr]
     assert "no good" in both and "direct cause" in both
-    for way in ("raises_locked", "interrupted", "returns_generator", "exit_0", "kills_itself"):
+    assert len(str(runs["raises_much"].exception().__cause__)) < 10**6
+    for way in (
+        "raises_locked",
+        "raises_much",
+        "interrupted",
+        "returns_generator",
+        "exit_0",
+        "kills_itself",
+    ):
         assert type(runs[way].exception()) is RunFailedError, way
     assert "<generator object" in str(runs["returns_generator"].exception())
 

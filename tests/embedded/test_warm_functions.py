@@ -202,6 +202,44 @@ def test_an_import_that_hangs_is_ended_by_the_walltime(module: Module, site: str
     assert time.monotonic() - begun < 10
 
 
+def test_an_import_that_takes_too_much_memory_is_ended(module: Module, site: str) -> None:
+    """It is the run's that needs it, the second run's too."""
+    work = module(
+        f"""
+        import os, time
+        if {JOBS}:
+            held = bytearray(600 << 20)
+            time.sleep(5)
+
+        def f(n): return n
+        """
+    )
+    job = hpcml.Job(work.f, resources=hpcml.Resources(memory="400 MiB"))
+    runs = hpcml.submit(job.sweep(n=[1, 2]), site).wait(30)
+    assert [run.state for run in runs] == ["OUT_OF_MEMORY"] * 2
+
+
+def test_what_an_import_leaves_for_the_exit_is_done_once_a_run(
+    module: Module, scene: Scene, site: str
+) -> None:
+    """Not by the interpreter that is kept warm."""
+    text = f"""
+        import atexit
+
+        @atexit.register
+        def write():
+            if {JOBS}:
+                with open({str(scene.ledger)!r}, "a") as ledger:
+                    ledger.write("exit\\n")
+
+        def f(n): return n
+    """
+    work = module(counting(scene, text))
+    assert hpcml.submit(hpcml.Job(work.f).sweep(n=[1, 2, 3]), site).results() == [1, 2, 3]
+    eventually(lambda: not scene.agents())
+    assert scene.lines() == ["imported", "exit", "exit", "exit"]
+
+
 def test_an_import_that_is_cancelled_ends_and_the_next_run_imports_again(
     module: Module, scene: Scene, site: str
 ) -> None:
