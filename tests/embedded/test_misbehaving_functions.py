@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -14,7 +15,7 @@ from hpcml.agent import wire
 from hpcml.errors import ResultError, RunFailedError
 from hpcml.results import RemoteTraceback
 from tests.conftest import eventually
-from tests.embedded.scene import Scene
+from tests.embedded.scene import Scene, write_profile
 
 Module = Callable[..., ModuleType]
 
@@ -314,6 +315,14 @@ def kill_parent(number):
         time.sleep(0.2)
     return number
 
+def stop_parent(number):
+    if number == 1:
+        os.kill(os.getppid(), signal.SIGSTOP)
+    return number
+
+def become_another(number):
+    os.execv("/bin/echo", ["echo", "hello"])
+
 def eat(number):
     held = bytearray(600 << 20) if number == 1 else b""
     time.sleep(1 if held else 0)
@@ -348,6 +357,25 @@ def test_walltime_ends_a_forked_function_and_the_next_run_begins(
     )
     runs = hpcml.submit(job.sweep(number=[1, 0, 2, 0])).wait(30)
     assert [run.state for run in runs] == ["TIMEOUT", "COMPLETED"] * 2
+
+
+def test_a_function_that_stops_the_interpreter_it_was_forked_from_meets_its_walltime(
+    module: Module, home: Path
+) -> None:
+    """Nobody can say any more how it ended; the next run has a new interpreter."""
+    site = write_profile(home, "patient", "kill_wait: 1s\n")
+    work = module(WAITS)
+    job = hpcml.Job(work.stop_parent, resources=hpcml.Resources(time="1s"))
+    runs = hpcml.submit(job.sweep(number=[0, 1, 2, 3]), site).wait(30)
+    assert [run.state for run in runs] == ["COMPLETED", "TIMEOUT", "COMPLETED", "COMPLETED"]
+
+
+def test_a_function_that_becomes_another_program_has_not_returned(module: Module) -> None:
+    work = module(WAITS)
+    runs = hpcml.submit(hpcml.Job(work.become_another).sweep(number=[1, 2])).wait(30)
+    for run in runs:
+        assert run.state == "FAILED" and "before its function returned" in run.reason
+        assert run.logs() == "hello\n"
 
 
 def test_a_forked_function_that_takes_too_much_memory_is_ended_alone(module: Module) -> None:
