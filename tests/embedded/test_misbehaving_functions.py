@@ -254,7 +254,7 @@ def test_what_a_function_may_do_does_not_cost_its_result(module: Module, forked:
 def test_a_result_that_cannot_be_loaded_is_an_error_of_its_own(module: Module) -> None:
     """The run is COMPLETED all the same: the function did return."""
     work = module(SURVIVES)
-    run = hpcml.submit(work.survive, params={"way": "returns_a_bomb"}).wait(30)
+    run = hpcml.submit(work.survive, params={"way": "returns_a_bomb"}).wait(60)
     assert run.state == "COMPLETED" and run.exception() is None
     with pytest.raises(ResultError, match="the result cannot be loaded: TypeError"):
         run.result()
@@ -274,7 +274,7 @@ def test_a_large_result_comes_back_in_little_more_memory_than_it_takes(
     assert usage["max_rss"] < 650 * 10**6
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert len(run.result()) == 500 * 10**6
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 * 10**3  # KiB
 
 
@@ -344,7 +344,7 @@ def test_cancelling_a_function_takes_no_patience(
     begun = time.monotonic()
     runs[0].cancel()
     assert runs[0].wait(20).state == "CANCELLED"
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 8  # kill_wait is 10 s
     assert runs[1].wait(20).state == "COMPLETED"
 
 
@@ -353,10 +353,10 @@ def test_walltime_ends_a_forked_function_and_the_next_run_begins(
 ) -> None:
     work = module(WAITS)
     job = hpcml.Job(
-        work.wait, params={"path": str(scene.folder)}, resources=hpcml.Resources(time="1s")
+        work.wait, params={"path": str(scene.folder)}, resources=hpcml.Resources(time="5s")
     )
-    runs = hpcml.submit(job.sweep(number=[1, 0, 2, 0])).wait(30)
-    assert [run.state for run in runs] == ["TIMEOUT", "COMPLETED"] * 2
+    runs = hpcml.submit(job.sweep(number=[0, 1, 0, 0])).wait(60)
+    assert [run.state for run in runs] == ["COMPLETED", "TIMEOUT", "COMPLETED", "COMPLETED"]
 
 
 def test_a_function_that_stops_the_interpreter_it_was_forked_from_meets_its_walltime(
@@ -365,14 +365,14 @@ def test_a_function_that_stops_the_interpreter_it_was_forked_from_meets_its_wall
     """Nobody can say any more how it ended; the next run has a new interpreter."""
     site = write_profile(home, "patient", "kill_wait: 1s\n")
     work = module(WAITS)
-    job = hpcml.Job(work.stop_parent, resources=hpcml.Resources(time="1s"))
-    runs = hpcml.submit(job.sweep(number=[0, 1, 2, 3]), site).wait(30)
+    job = hpcml.Job(work.stop_parent, resources=hpcml.Resources(time="5s"))
+    runs = hpcml.submit(job.sweep(number=[0, 1, 2, 3]), site).wait(60)
     assert [run.state for run in runs] == ["COMPLETED", "TIMEOUT", "COMPLETED", "COMPLETED"]
 
 
 def test_a_function_that_becomes_another_program_has_not_returned(module: Module) -> None:
     work = module(WAITS)
-    runs = hpcml.submit(hpcml.Job(work.become_another).sweep(number=[1, 2])).wait(30)
+    runs = hpcml.submit(hpcml.Job(work.become_another).sweep(number=[1, 2])).wait(60)
     for run in runs:
         assert run.state == "FAILED" and "before its function returned" in run.reason
         assert run.logs() == "hello\n"
@@ -381,7 +381,7 @@ def test_a_function_that_becomes_another_program_has_not_returned(module: Module
 def test_a_forked_function_that_takes_too_much_memory_is_ended_alone(module: Module) -> None:
     work = module(WAITS)
     job = hpcml.Job(work.eat, resources=hpcml.Resources(memory="400 MiB"))
-    runs = hpcml.submit(job.sweep(number=[0, 1, 0, 0])).wait(30)
+    runs = hpcml.submit(job.sweep(number=[0, 1, 0, 0])).wait(60)
     assert [run.state for run in runs] == ["COMPLETED", "OUT_OF_MEMORY", "COMPLETED", "COMPLETED"]
 
 
@@ -390,6 +390,6 @@ def test_a_function_that_kills_the_interpreter_it_was_forked_from_returns(
 ) -> None:
     """At once, too; the next run has a new one."""
     work = module(WAITS)
-    runs = hpcml.submit(hpcml.Job(work.kill_parent).sweep(number=[1, 1, 1, 1, 2, 1])).wait(30)
+    runs = hpcml.submit(hpcml.Job(work.kill_parent).sweep(number=[1, 1, 1, 1, 2, 1])).wait(60)
     assert [run.state for run in runs] == ["COMPLETED"] * 6, [run.reason for run in runs]
     assert runs.results() == [1, 1, 1, 1, 2, 1]
