@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 SHORT = 2000  # characters of a repr
+LONG = 100000  # characters of a traceback
+LARGEST_EXCEPTION = 10**7  # bytes of a pickle
 NOTHING = object()
 TAKEN = (signal.SIGTERM, signal.SIGUSR2)  # signals for which submitit sets handlers
 
@@ -46,7 +48,7 @@ def main(argv: "list[str]") -> int:
         folder = _serve(int(argv[3]), function)
         if folder is not None:
             _leave(_call_as_a_program(folder, function))
-        return 0
+        os._exit(0)  # threads and exit functions of the import are for runs
     return _call_as_a_program(os.path.join(batch, os.environ["HPCML_INDEX"]), function)
 
 
@@ -343,7 +345,7 @@ def save(error: BaseException, about: str, folder: str, value: object = NOTHING)
         "module": type(error).__module__,
         "message": _text(str, error),
         "repr": _text(repr, error) if value is NOTHING else _text(_brief(), value),
-        "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
+        "traceback": _traceback(error),
         "python": "%d.%d" % sys.version_info[:2],
         "pickle": _pickled(error) if about == "function" else None,
     }
@@ -351,6 +353,11 @@ def save(error: BaseException, about: str, folder: str, value: object = NOTHING)
         os.path.join(folder, "exception.json"),
         json.dumps(record).encode("ascii", "surrogatepass"),
     )
+
+
+def _traceback(error: BaseException) -> str:
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return text if len(text) <= LONG else text[: LONG // 2] + "\n…\n" + text[-LONG // 2 :]
 
 
 def _brief() -> "Callable[[object], str]":
@@ -377,13 +384,15 @@ def _pickled(error: BaseException) -> "str | None":
     try:
         data = cloudpickle.dumps(("object", error))
         back = pickle.loads(data)[1]  # noqa: S301 (just made)
+        if len(data) > LARGEST_EXCEPTION:
+            return None
         if type(back) is type(error) and back.args == error.args:
             return base64.b64encode(data).decode("ascii")
     except Exception:  # noqa: S110 (an __init__ that wants more than args, say)
         pass
     try:
-        parts = ("parts", type(error), error.args, dict(error.__dict__))
-        return base64.b64encode(cloudpickle.dumps(parts)).decode("ascii")
+        data = cloudpickle.dumps(("parts", type(error), error.args, dict(error.__dict__)))
+        return base64.b64encode(data).decode("ascii") if len(data) <= LARGEST_EXCEPTION else None
     except Exception:
         return None
 
@@ -403,10 +412,12 @@ def _serve(descriptor: int, function: Function) -> "str | None":
     for line in asked.makefile("rb"):
         request = json.loads(line.decode("ascii"))
         if function.loaded is NOTHING:
+            _enter(request["gate"])  # the first run's limit holds for the import, too
             why = _warm_up(function)
             if why:
                 answer(refused=why)
                 return None
+            _enter(_gate_above(request["gate"]))
             _let_go_of_streams()
         process = os.fork()
         if process == 0:
@@ -419,6 +430,17 @@ def _serve(descriptor: int, function: Function) -> "str | None":
         usage = {name: getattr(used, name) for name in ("ru_utime", "ru_stime", "ru_maxrss")}
         answer(ended=status, usage=usage)
     return None
+
+
+def _enter(gate: str) -> None:
+    """Move this process into the cgroup with that ``cgroup.procs``, if there is one."""
+    if gate:
+        with open(gate, "w") as file:
+            file.write(str(os.getpid()))
+
+
+def _gate_above(gate: str) -> str:
+    return gate and os.path.join(os.path.dirname(os.path.dirname(gate)), os.path.basename(gate))
 
 
 def _warm_up(function: Function) -> str:
@@ -508,9 +530,7 @@ def _let_go_of_streams() -> None:
 
 def _become(request: "dict[str, Any]") -> None:
     """Make this fork the process of a run, as if it had been started for it."""
-    if request["gate"]:
-        with open(request["gate"], "w") as file:
-            file.write(str(os.getpid()))
+    _enter(request["gate"])
     for number, name in ((1, "stdout"), (2, "stderr")):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         stream = os.open(os.path.join(request["folder"], name), flags, 0o600)

@@ -33,14 +33,16 @@ def start(attempt: "Attempt", limit: "Limit", streams: "list[int]") -> "supervis
         except OSError:
             return attempt.spawn(argv, limit, streams)  # which tells what is wrong
         slot.keep_warm(warm)
-    forked = warm.fork(
-        {
-            "folder": attempt.folder,
-            "work": attempt.work,
-            "environment": attempt.of_this_run(),
-            "gate": limit.gate,
-        }
-    )
+    request = {
+        "folder": attempt.folder,
+        "work": attempt.work,
+        "environment": attempt.of_this_run(),
+        "gate": limit.gate,
+    }
+    try:
+        forked = warm.fork(request)
+    except OSError:  # it has died since the last run
+        return attempt.spawn(argv, limit, streams)
     attempt.events.write("command", argv=argv, pid=warm.pid)
     return forked
 

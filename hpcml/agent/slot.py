@@ -243,6 +243,7 @@ class Slot:
         return True
 
     def keep_warm(self, warm: "Warm") -> None:
+        # A new set: the memory of an interpreter counts for the run that it was started for.
         self.warm, self.spare = warm, {warm.pid}
 
     def close(self) -> None:

@@ -194,6 +194,7 @@ class Supervisor:
         self.patient = slot.plan["what"].get("checkpoint") is not None
         self.look_at: "float | None" = self.began + 0.02 if memory.watched else None
         self.kill_at: "float | None" = None
+        self.killed = False
         self.outcome = Outcome()
         self.usage = Usage(os.getpid(), *slot.spare)
 
@@ -287,6 +288,9 @@ class Supervisor:
             self.kill_at = None
             self.events.write("kill")
             processes.send(self._all(), signal.SIGKILL)
+            if self.killed:  # and yet nobody says so: who would, may have been stopped
+                processes.send(self.slot.spare, signal.SIGKILL)
+            self.killed = True
             self.kill_at = now + 1.0  # what was forked meanwhile
 
     def _notify(self) -> None:

@@ -64,8 +64,12 @@ def find_function(function: Callable[..., Any]) -> Function:
     Raises
     ------
     JobError
-        It can neither be imported nor pickled, or it cannot be called with keywords.
+        It can neither be imported nor pickled, or it cannot be called with keywords, or would have
+        to be awaited.
     """
+    if inspect.iscoroutinefunction(function):
+        problem = f"{function!r} is a coroutine function, and nothing would await it"
+        raise JobError("entry", problem, "Write a function that returns asyncio.run(...).")
     module = _importable(function)
     name = getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
     pickled = None if module else _pickle(function)

@@ -111,7 +111,7 @@ def test_a_package_in_a_repository_is_found_wherever_one_submits_from(
     monkeypatch.chdir(tmp_path)
     runs += [hpcml.submit(work.f, params={"path": "data/table.txt"})]
 
-    assert [run.result(30) for run in runs] == [(42, "work"), (42, "work"), (42, "work")]
+    assert [run.result(60) for run in runs] == [(42, "work"), (42, "work"), (42, "work")]
     assert runs[0].digest == runs[2].digest
 
 
@@ -152,8 +152,8 @@ def test_arguments_are_parameters_and_paths_of_inputs(
     method = hpcml.submit(work.Data(40).total, params={"plus": 2})
 
     rest = {"kwargs": {"a": None}, "call": "é"}
-    assert run.result(30) == (1, "relu", "280.5", 0.1, (), rest, params)
-    assert method.result(30) == 42
+    assert run.result(60) == (1, "relu", "280.5", 0.1, (), rest, params)
+    assert method.result(60) == 42
 
 
 # --- by value -----------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_a_partial_brings_the_module_of_its_function(
     work = module("def f(a, x): return a, x")
     monkeypatch.chdir(tmp_path)
     run = hpcml.submit(functools.partial(work.f, 1), params={"x": 2})
-    assert run.result(30) == (1, 2)
+    assert run.result(60) == (1, 2)
 
 
 def test_a_loop_over_lambdas_is_a_sweep_of_what_they_hold(project: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_function_by_value_is_refused_by_another_python_before_it_is_unpickled
     trace, (version, python) = tmp_path / "trace", next(iter(OTHERS.items()))
     in_python(python, home)
 
-    runs = hpcml.submit(hpcml.Job(Traced(str(trace))).sweep(points=[{}, {}, {}])).wait(30)
+    runs = hpcml.submit(hpcml.Job(Traced(str(trace))).sweep(points=[{}, {}, {}])).wait(60)
 
     for run in runs:
         said = f"was pickled by Python {HERE}, and the job's Python is {version}"

@@ -102,6 +102,13 @@ def test_a_function_takes_no_arguments_of_a_command_line(work: types.ModuleType)
     assert "a function takes keywords" in refused(work.train, params={"width": 1}, args=["-v"])
 
 
+def test_a_coroutine_function_is_refused(project: Path) -> None:
+    async def main() -> None:
+        pass
+
+    assert "asyncio.run" in refused(main)
+
+
 # --- by reference or by value -------------------------------------------------------------
 
 
