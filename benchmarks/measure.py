@@ -22,7 +22,14 @@ def adopt_orphans() -> None:
 
 
 def cpu_seconds(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> float:
-    """CPU time (user and system, in s) of a command and of everything that it leaves running.
+    """CPU time (user and system, in s) of a command and of everything that it leaves running."""
+    return cpu_and_output(argv, environment)[0]
+
+
+def cpu_and_output(
+    argv: Sequence[str], environment: Mapping[str, str] | None = None
+) -> tuple[float, str]:
+    """As :func:`cpu_seconds`, and what the command prints.
 
     Returns when the last of these processes has ended. Needs :func:`adopt_orphans`.
 
@@ -32,9 +39,7 @@ def cpu_seconds(argv: Sequence[str], environment: Mapping[str, str] | None = Non
         The command failed.
     """
     before = _children()
-    process = subprocess.Popen(
-        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True)
     output, _ = process.communicate()
     while True:
         try:
@@ -42,8 +47,8 @@ def cpu_seconds(argv: Sequence[str], environment: Mapping[str, str] | None = Non
         except ChildProcessError:
             break
     if process.returncode:
-        raise RuntimeError(f"{argv} failed: {output.decode(errors='replace')}")
-    return _children() - before
+        raise RuntimeError(f"{argv} failed: {output}")
+    return _children() - before, output
 
 
 def alternate(*measures: Callable[[], float], rounds: int = ROUNDS) -> list[float]:

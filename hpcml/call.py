@@ -41,20 +41,29 @@ def main(argv: "list[str]") -> int:
     sys.path[1:1] = [functions + "/first"]
     sys.path[2:2] = [os.path.join(code, path) for path in plan["what"]["entry"]["path"]]
     sys.path.append(functions + "/last")
-    function = Function(batch, plan)
+    function = Function(batch, plan, code)
     if len(argv) > 3:
         folder = _serve(int(argv[3]), function)
         if folder is not None:
             _leave(_call_as_a_program(folder, function))
         return 0
-    return _call(os.path.join(batch, os.environ["HPCML_INDEX"]), function)
+    return _call_as_a_program(os.path.join(batch, os.environ["HPCML_INDEX"]), function)
 
 
 class Function:
-    """The plan's function, loaded when asked for, once a process."""
+    """The plan's function, loaded when asked for, once a process.
 
-    def __init__(self, batch: str, plan: "dict[str, Any]") -> None:
-        self.batch, self.plan = batch, plan
+    Attributes
+    ----------
+    code : str
+        The folder of the snapshot; ``""`` where no code goes along.
+    folder : str
+        That of the run for which it is called.
+    """
+
+    def __init__(self, batch: str, plan: "dict[str, Any]", code: str) -> None:
+        self.batch, self.plan, self.code = batch, plan, code
+        self.folder = ""
         self.entry = plan["what"]["entry"]
         self.loaded: Any = NOTHING
 
@@ -99,7 +108,10 @@ class Function:
                 known = {}  # type: ignore[assignment]
             for name, path in inputs.items():
                 parameter = known.get(name)
-                if parameter is not None and parameter.kind is not parameter.VAR_KEYWORD:
+                if parameter is not None and parameter.kind in (
+                    parameter.POSITIONAL_OR_KEYWORD,
+                    parameter.KEYWORD_ONLY,
+                ):
                     given.setdefault(name, path)
         return given
 
@@ -117,7 +129,7 @@ class Call:
     def __init__(self, function: "Any", planned: bool = False) -> None:
         self.function, self.planned = function, planned
 
-    def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
+    def __call__(self, /, *args: "Any", **kwargs: "Any") -> "Any":
         # submitit ignores TERM, and takes USR2 for a reason to end; both are the function's.
         signal.signal(signal.SIGTERM, _handlers[signal.SIGTERM])
         if isinstance(self, CheckpointableCall):
@@ -127,10 +139,12 @@ class Call:
         process = os.getpid()
         try:
             value = self.function(*args, **kwargs)
-        except Exception as error:
+        except SystemExit:
+            raise
+        except BaseException as error:  # KeyboardInterrupt, asyncio.CancelledError
             _leave_if_forked(process, error)
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
-            save(error, "function")
+            save(error, "function", _function[0].folder)
             raise
         _leave_if_forked(process)
         _returned.append(value)
@@ -143,7 +157,7 @@ class Call:
 class CheckpointableCall(Call):
     """Of a function with a method ``checkpoint``: submitit requeues what that gives back."""
 
-    def checkpoint(self, *args: "Any", **kwargs: "Any") -> "Any":
+    def checkpoint(self, /, *args: "Any", **kwargs: "Any") -> "Any":
         method = getattr(self.function, "__submitit_checkpoint__", None)
         delayed = (method or self.function.checkpoint)(*args, **kwargs)
         if delayed is not None:
@@ -202,6 +216,7 @@ def _call(folder: str, function: Function) -> int:
         SUBMITIT_LOCAL_GLOBALID="0",
         SUBMITIT_LOCAL_LOCALID="0",
     )
+    function.folder = folder
     _function[:] = [function]
     process = os.getpid()
     try:
@@ -216,6 +231,7 @@ def _call(folder: str, function: Function) -> int:
 
     sys.argv = ["submitit", folder]
     try:
+        _find_plugins()
         submitit_main()
     except Exception as error:
         _leave_if_forked(process, error)
@@ -228,13 +244,32 @@ def _call(folder: str, function: Function) -> int:
     return 0
 
 
+def _find_plugins() -> None:
+    """Have submitit look for its plugins, among all that is installed; it keeps what it finds.
+
+    Before Python 3.10 it trips (1.5.4) over a Python that has none.
+    """
+    from importlib import metadata
+
+    from submitit.core import plugins
+
+    found = metadata.entry_points
+    if sys.version_info < (3, 10):
+        metadata.entry_points = lambda: {"submitit": (), **found()}
+    try:
+        plugins.get_job_environments()
+    finally:
+        metadata.entry_points = found
+
+
 def _write_submission(path: str, call: Call, function: Function) -> None:
     """What submitit loads; after a checkpoint it is there, with the state."""
     if os.path.exists(path):
         return
     from submitit.core.utils import DelayedSubmission
 
-    delayed = DelayedSubmission(call, **function.arguments())
+    delayed = DelayedSubmission(call)
+    delayed.kwargs = function.arguments()  # whatever their names are
     what = function.plan["what"]
     checkpoint = what.get("checkpoint") or {"requeues": 0}
     delayed.set_timeout((what["limits"]["time"] or 0) / 60, checkpoint["requeues"])
@@ -243,14 +278,13 @@ def _write_submission(path: str, call: Call, function: Function) -> None:
     os.rename(temporary, path)
 
 
-def _leave_if_forked(process: int, error: "Exception | None" = None) -> None:
+def _leave_if_forked(process: int, error: "BaseException | None" = None) -> None:
     """End a child that the function has forked and let return: the parent gives the result."""
     if os.getpid() == process:
         return
     if error is not None:
         traceback.print_exception(type(error), error, error.__traceback__)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     os._exit(0 if error is None else 1)
 
 
@@ -276,37 +310,48 @@ def _leave(code: int) -> None:
     import atexit
     import threading
 
-    threading._shutdown()  # type: ignore[attr-defined] # waits for threads
-    atexit._run_exitfuncs()
+    try:
+        threading._shutdown()  # type: ignore[attr-defined] # waits for threads
+        atexit._run_exitfuncs()
+    except BaseException:  # Python 3.8 and 3.9 raise what an exit function has raised
+        traceback.print_exc()
+    if not _flush():
+        code = code or 120  # as Python does
+    os._exit(code & 0xFF)
+
+
+def _flush() -> bool:
+    """Write out what was printed. Returns whether that was possible."""
+    flushed = True
     for stream in (sys.stdout, sys.stderr):
+        if stream is None or getattr(stream, "closed", False):
+            continue
         try:
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            code = code or 120  # as Python does
-    os._exit(code & 0xFF)
+        except Exception:  # a full disk, or whatever the function has put in its place
+            flushed = False
+    return flushed
 
 
 # --- exceptions -----------------------------------------------------------------------------
 
 
-def save(
-    error: Exception, about: str, folder: "str | None" = None, value: object = NOTHING
-) -> None:
+def save(error: BaseException, about: str, folder: str, value: object = NOTHING) -> None:
     """Write ``exception.json``, from which the client raises it again.
 
     Parameters
     ----------
     about : {"function", "result", "start"}
         It raised; it returned ``value``, which cannot be pickled; it was never called.
+    folder : str
+        The run's.
     """
-    if folder is None:
-        folder = os.path.join(os.environ["HPCML_BATCH"], os.environ["HPCML_INDEX"])
     record = {
         "about": about,
         "type": type(error).__qualname__,
         "module": type(error).__module__,
         "message": _text(str, error),
-        "repr": _text(repr, error if value is NOTHING else value),
+        "repr": _text(repr, error) if value is NOTHING else _text(_brief(), value),
         "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
         "python": "%d.%d" % sys.version_info[:2],
         "pickle": _pickled(error) if about == "function" else None,
@@ -317,6 +362,15 @@ def save(
     )
 
 
+def _brief() -> "Callable[[object], str]":
+    """A repr that does not write out all of a large result."""
+    import reprlib
+
+    brief = reprlib.Repr()
+    brief.maxother = brief.maxstring = SHORT
+    return brief.repr
+
+
 def _text(of: "Callable[[object], str]", value: object) -> str:
     try:
         text = of(value)
@@ -325,7 +379,7 @@ def _text(of: "Callable[[object], str]", value: object) -> str:
     return text if len(text) <= SHORT else text[:SHORT] + "…"
 
 
-def _pickled(error: Exception) -> "str | None":
+def _pickled(error: BaseException) -> "str | None":
     """The exception itself, or the parts to build it from; ``None`` if neither can be pickled."""
     import cloudpickle
 
@@ -365,10 +419,11 @@ def _serve(descriptor: int, function: Function) -> "str | None":
             _let_go_of_streams()
         process = os.fork()
         if process == 0:
+            os.setsid()
+            answer(pid=os.getpid())  # before anything of the function's, which may kill its parent
             asked.close()
             _become(request)
             return str(request["folder"])
-        answer(pid=process)
         _, status, used = os.wait4(process, 0)
         usage = {name: getattr(used, name) for name in ("ru_utime", "ru_stime", "ru_maxrss")}
         answer(ended=status, usage=usage)
@@ -378,19 +433,32 @@ def _serve(descriptor: int, function: Function) -> "str | None":
 def _warm_up(function: Function) -> str:
     """Load the function and submitit. Returns why forking would not be safe, or nothing."""
     import argparse
+    import random
 
     injob.watch_use()
+    state = random.getstate()
+    getcwd = os.getcwd
+    asked = []
+
+    def noting() -> str:
+        if function.code and _caller().startswith(function.code):
+            asked.append(True)
+        return getcwd()
+
+    os.getcwd = noting
     try:
         function.load()
-        import submitit.core._submit
-        import submitit.core.plugins
 
-        submitit.core.plugins.get_job_environments()  # which it looks for everywhere, and keeps
+        _find_plugins()
         argparse.ArgumentParser().parse_args([])  # as submitit will: it fills its caches
     except BaseException as error:  # a fresh interpreter will say it again, in the run's own files
         return "it cannot be loaded: %r" % (error,)
-    if injob.used:
-        return "it asks for the run's parameters or files while it is imported"
+    finally:
+        os.getcwd = getcwd
+    if injob.used or asked:
+        return "it asks for the run's parameters, files or folder while it is imported"
+    if random.getstate() != state or _has_generators():
+        return "its import makes, seeds or uses generators of random numbers"
     import threading
 
     if threading.active_count() > 1:
@@ -400,6 +468,41 @@ def _warm_up(function: Function) -> str:
         return "its import has initialised CUDA"
     gc.freeze()  # a collection would touch, and so copy, what all forks share
     return ""
+
+
+def _caller() -> str:
+    """The file from which the current folder is asked for, by whichever of Python's own ways."""
+    frame = sys._getframe(2)
+    while frame.f_back and os.path.basename(frame.f_code.co_filename).startswith(PATH_MODULES):
+        frame = frame.f_back
+    return frame.f_code.co_filename
+
+
+PATH_MODULES = ("<frozen posixpath", "<frozen os", "posixpath.py", "os.py", "pathlib", "_local.py")
+
+
+def _has_generators() -> bool:
+    """Whether there are random generators besides the two that every fork seeds afresh.
+
+    All forks would draw the same from them. A seed for numpy's own one is meant to stay.
+    """
+    import random
+
+    kinds: "tuple[type[Any], ...]" = (random.Random,)
+    usual: "list[Any]" = [random._inst]
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None and hasattr(numpy, "BitGenerator"):
+        bits = numpy.mtrand._rand._bit_generator
+        if getattr(bits, "_seed_seq", bits) is None:
+            return True
+        kinds += (numpy.BitGenerator,)
+        usual.append(bits)
+    return any(
+        issubclass(type(found), kinds)
+        and type(found) is not random.SystemRandom
+        and not any(found is one for one in usual)
+        for found in gc.get_objects()
+    )
 
 
 def _let_go_of_streams() -> None:
@@ -414,7 +517,6 @@ def _let_go_of_streams() -> None:
 
 def _become(request: "dict[str, Any]") -> None:
     """Make this fork the process of a run, as if it had been started for it."""
-    os.setsid()
     if request["gate"]:
         with open(request["gate"], "w") as file:
             file.write(str(os.getpid()))
@@ -427,6 +529,9 @@ def _become(request: "dict[str, Any]") -> None:
     os.environ.pop("HPCML_SLOT", None)
     os.environ.update(request["environment"])
     injob.bind()
+    process: Any = sys.modules.get("multiprocessing.process")
+    if process is not None:  # where it starts those that it spawns
+        process.ORIGINAL_DIR = request["work"]
     random = sys.modules.get("numpy.random")
     if random is not None:
         random.seed()  # as in a fresh process: else all forks draw the same numbers

@@ -31,7 +31,8 @@ from hpcml.schedulers import Chunk, JobStatus, Word
 from hpcml.states import State
 
 INTENT_PATIENCE = 120.0  # seconds in which a queue may still be about to hear of an intent
-LOOKING_SHARE = 20  # the pause after a look is as many times the CPU time that it took, at least
+LOOKING_SHARE = 25  # the pause after a look is as many times the CPU time that it took, at least
+GROWTH = 1.15  # of the pause: it stays about a seventh of the time waited
 LAST_LOOK = 1.0  # seconds for which the interpreter's exit waits for a look
 
 T = TypeVar("T")
@@ -705,7 +706,7 @@ class Poller:
             pause = max(interval * random.uniform(0.8, 1.2), rest)
             with self._changed:
                 self._changed.wait_for(self._idle, pause)
-            interval = min(longest, interval * 1.3)
+            interval = min(longest, interval * GROWTH)
 
     def _idle(self) -> bool:
         return self._stopping or not self._watched()

@@ -718,7 +718,7 @@ def attach(id: str, site: str | None = None) -> Run:
     Parameters
     ----------
     id : str
-        A run's id; a batch's id stands for its first run.
+        A run's id; a batch's id will do for its only run (see :func:`runs` for several).
     site : str, optional
         Its site; default: it is looked for here and on all sites of the settings.
 
@@ -728,22 +728,27 @@ def attach(id: str, site: str | None = None) -> Run:
         It is nowhere.
     """
     batch, index = _parts(id if "." in str(id) else f"{id}.0")
-    waiting = load_outbox(batch)
-    if waiting is not None and site in (None, waiting.site):
-        return _checked(poller(waiting.site).view(batch), index, waiting.site)
-    sites = [site] if site is not None else known_sites()
-    for name in sites:
-        if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
-            return _checked(poller(name).view(batch), index, name)
-    known = [run.id for name in sites for run in runs(site=name)]
-    raise RunNotFoundError(f"there is no run {id} on {', '.join(sites)}", nearest(id, known))
-
-
-def _checked(view: BatchView, index: int, place: str) -> Run:
+    view, place = _find(batch, site, id)
+    if "." not in id and view.chunk.count > 1:
+        problem = f"{id} has {view.chunk.count} runs, {id}.00000 and so on"
+        raise RunNotFoundError(problem, f'hpcml.runs(batch="{id}") has all of them.')
     if index not in view.chunk.indices:
         run = wire.run_id(view.id, index)
         raise RunNotFoundError(f"there is no run {run}", f"{view.id} has fewer runs.")
     return Run(wire.run_id(view.id, index), _site_of(view, place))
+
+
+def _find(batch: str, site: str | None, id: str) -> tuple[BatchView, str]:
+    """A batch, and the site under which it was found; ``id`` is what was asked for."""
+    waiting = load_outbox(batch)
+    if waiting is not None and site in (None, waiting.site):
+        return poller(waiting.site).view(batch), waiting.site
+    sites = [site] if site is not None else known_sites()
+    for name in sites:
+        if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
+            return poller(name).view(batch), name
+    known = [run.id for name in sites for run in runs(site=name)]
+    raise RunNotFoundError(f"there is no run {id} on {', '.join(sites)}", nearest(id, known))
 
 
 def _site_of(view: BatchView, place: str) -> str:
@@ -755,6 +760,7 @@ def _site_of(view: BatchView, place: str) -> str:
 def runs(
     site: str | None = None,
     *,
+    batch: str | None = None,
     state: str | None = None,
     name: str | None = None,
     tags: dict[str, str] | None = None,
@@ -765,6 +771,8 @@ def runs(
     ----------
     site : str, optional
         Default: all sites of the settings, and the embedded one.
+    batch : str, optional
+        Only the runs of one submission, by its id: a run's id without the index.
     state, name : str, optional
         Only runs in that state, or of jobs of that name.
     tags : dict, optional
@@ -772,8 +780,34 @@ def runs(
     """
     if state is not None and state not in State.__members__:
         raise HpcmlError(f"there is no state {state!r}", nearest(state, State.__members__))
+    found = _looked_at(site) if batch is None else _looked_at_one(site, batch)
+    chosen = [
+        (view, _site_of(view, place))
+        for view, place in found
+        if name in (None, view.plan.name)
+        and (tags or {}).items() <= dict(view.plan.where["tags"]).items()
+    ]
+    return Runs(
+        [
+            Run(wire.run_id(view.id, index), where)
+            for view, where in sorted(chosen, key=lambda row: (row[0].created, row[0].id))
+            if site in (None, where)
+            for index in view.chunk.indices
+            if index in view.seen and state in (None, view.seen[index].state)
+        ]
+    )
+
+
+def _looked_at_one(site: str | None, batch: str) -> list[tuple[BatchView, str]]:
+    view, place = _find(_parts(f"{batch}.0")[0], site, batch)
+    look([view])
+    return [(view, place)]
+
+
+def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
+    """All batches, looked at, with the site under which each was found."""
     found: list[tuple[BatchView, str]] = []
-    waiting = {batch: load_outbox(batch) for batch in outbox_ids()}
+    waiting = {identifier: load_outbox(identifier) for identifier in outbox_ids()}
     places = {connect(p).binding.workspace: p for p in reversed([site] if site else known_sites())}
     for place in places.values():
         there = {name for name in connect(place).files.names("runs") or () if name[0] != "."}
@@ -784,18 +818,8 @@ def runs(
             batch = waiting.get(view.id)
             if batch and view.chunk.id is not None and not outbox_owner_alive(batch):
                 batch.forget()  # its client was killed just after the queue had taken it
-            if name not in (None, view.plan.name) or site not in (None, _site_of(view, place)):
-                continue
-            if (tags or {}).items() <= dict(view.plan.where["tags"]).items():
-                found.append((view, _site_of(view, place)))
-    return Runs(
-        [
-            Run(wire.run_id(view.id, index), where)
-            for view, where in sorted(found, key=lambda row: (row[0].created, row[0].id))
-            for index in view.chunk.indices
-            if index in view.seen and state in (None, view.seen[index].state)
-        ]
-    )
+        found += [(view, place) for view in views]
+    return found
 
 
 def _lies_at(batch: Batch, place: str) -> bool:

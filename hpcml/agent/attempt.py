@@ -147,11 +147,14 @@ class Attempt:
         """Start the command and watch it to its end."""
         limit = memory.Limit(self.what["limits"]["memory"], self.id, self.slot.spare)
         streams = [self._stream("stdout"), self._stream("stderr")]
+        sizes = [os.fstat(stream).st_size for stream in streams]
         try:
             supervisor = self._watch(limit, streams)
             if supervisor.command.refused is not None:  # once more, in a fresh interpreter
                 self.events.write("refused", why=supervisor.command.refused)
                 self.slot.many = False
+                for stream, size in zip(streams, sizes):
+                    os.ftruncate(stream, size)  # what the import printed it will print again
                 supervisor = self._watch(limit, streams)
         finally:
             for stream in streams:

@@ -11,7 +11,8 @@ slots: each is an agent (hpcml.agent.slot) that takes run after run. What it kno
     first), ``group`` and ``max_running``; ``requeues``, whether runs may ask to be started again;
     ``parent``, the run that submitted it; whose it is (``host``, ``boot``, ``space``).
 ``queue/<id>.slot.<k>``
-    Locked as long as the agent of that slot lives: it has inherited the lock.
+    Locked as long as the agent of that slot lives: it has inherited the lock. Its lines: who that
+    is, once it has taken a run; and ``leave``, which asks it not to take another one.
 ``<batch>/queue/0.words``
     The scheduler's final words, and requests to cancel; appended, the first word counts.
 """
@@ -32,18 +33,18 @@ if TYPE_CHECKING:
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 FULL_DISK_INTERVAL = 2.0  # seconds between two tries to write
+TRIES, TRY_INTERVAL = 20, 0.01  # to take a lock whose holder cannot be woken; s
 ADOPTED_INTERVAL = 1.0  # seconds between two looks at agents that are not our children
-HOPELESS = 3  # agents of a job that failed at once, until no further run of it is tried
-QUICK = 1.0  # seconds of life that are "at once"
-STARTED, IDLE, FULL, HELD = "started", "idle", "full", "held"
+HOPELESS = 3  # agents of a job, one after the other, that took no run: no further one is tried
+FRESH = 0.1  # seconds for which a folder's mtime may hide a further change
+STARTED, IDLE, FULL, HELD, BLOCKED = "started", "idle", "full", "held", "blocked"
 
 
 def main(workspace: str) -> int:
     """Become the dispatcher of a workspace, or wake the one there is. Returns an exit code."""
     queue = wire.QueueFolder(workspace)
     lock = os.open(queue.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    if not wire.take_lock(lock):
-        wire.wake(queue.wake)
+    if not _become(queue, lock):
         return 0
     if os.fork():
         return 0  # whoever called us need not wait: the lock is taken
@@ -62,6 +63,17 @@ def main(workspace: str) -> int:
 
         traceback.print_exc()  # into the log; the lock goes with the process
         return 1
+
+
+def _become(queue: "wire.QueueFolder", lock: int) -> bool:
+    """Take the lock; or wake who has it, which for a moment may be one who only asks or leaves."""
+    for _ in range(TRIES):
+        if wire.take_lock(lock):
+            return True
+        if wire.wake(queue.wake):
+            break
+        time.sleep(TRY_INTERVAL)
+    return False
 
 
 def _serve(queue: "wire.QueueFolder") -> "set[str]":
@@ -102,8 +114,6 @@ class Job:
         Runs that nobody has taken, or that are to be started again.
     open : dict
         Attempts under way, by run.
-    begun : int
-        Attempts that have begun, over or not.
     slots : dict
         Its agents, by the number of their slot.
     """
@@ -122,10 +132,10 @@ class Job:
         self.attempts = wire.Attempts(self.folder)
         self.free: "list[int]" = []
         self.open: "dict[int, int]" = {}
-        self.begun = 0
         self.slots: "dict[int, Slot]" = {}
         self.failures = 0
-        self._listed, self._first = -1, True
+        self._listed: "int | None" = None
+        self._first = True
         self._over: "set[int]" = set()
         self._heard = 0
         self._words: "dict[tuple[int, int], dict[str, Any]]" = {}
@@ -136,9 +146,10 @@ class Job:
         changed = os.stat(self.attempts.folder).st_mtime_ns
         if changed == self._listed and not certainly:
             return
+        # What has changed just now may change again without a trace: clocks of files are coarse.
+        settled = time.time() - changed / 1e9 > FRESH
         listing = self.attempts.listing()
-        self._first, self._listed = self._listed == -1, changed
-        self.begun = sum(map(len, listing.values()))
+        self._listed = changed if settled else None
         self.free, self.open = [], {}
         for index in self.indices:
             numbers = listing.get(index)
@@ -146,6 +157,7 @@ class Job:
                 self.free.append(index)
             elif index not in self._over:
                 self._sort(index, max(numbers), numbers)
+        self._first = False
 
     def _sort(self, index: int, last: int, numbers: "dict[int, set[str]]") -> None:
         end: "dict[str, Any] | None" = None
@@ -159,6 +171,10 @@ class Job:
             self.free.append(index)
         else:
             self._over.add(index)
+
+    def over(self) -> bool:
+        """Whether nothing of it runs, or is still to run."""
+        return not (self.free or self.slots or self.open)
 
     def removed(self) -> bool:
         """Whether the batch is gone."""
@@ -211,32 +227,39 @@ class Job:
 
 
 class Slot:
-    """An agent that works on a job: a child of ours, or adopted from an earlier dispatcher.
+    """An agent that works on a job: a child of ours, or adopted from an earlier dispatcher."""
 
-    Attributes
-    ----------
-    begun : int
-        How many attempts of the batch's runs had begun when it was started.
-    """
-
-    def __init__(
-        self,
-        lock: str,
-        child: "subprocess.Popen[bytes] | None" = None,
-        begun: int = 0,
-    ) -> None:
-        self.lock, self.child, self.begun = lock, child, begun
-        self.began = time.monotonic()
+    def __init__(self, path: str, child: "subprocess.Popen[bytes] | None" = None) -> None:
+        self.path, self.child = path, child
+        self.told = False
 
     def ended(self) -> bool:
         """Whether the agent is gone."""
         if self.child is not None:
             return self.child.poll() is not None
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             return wire.take_lock(descriptor)  # closing gives it up again
         finally:
             os.close(descriptor)
+
+    def owner(self) -> "dict[str, Any] | None":
+        """Who works in it, once it has taken a run."""
+        with open(self.path, "rb") as file:
+            lines = list(wire.parse_lines(file.read()))
+        return next((line for line in lines if "pid" in line), None)
+
+    def ask_to_leave(self) -> None:
+        """Have it take no further run."""
+        if not self.told:
+            wire.append_line(self.path, {"leave": True})
+            self.told = True
+
+    def terminate(self) -> None:
+        """Have it end its run, too."""
+        owner = wire.identity(self.child.pid) if self.child is not None else self.owner()
+        if owner is not None:
+            wire.terminate(owner)
 
 
 class Dispatcher:
@@ -322,8 +345,7 @@ class Dispatcher:
                 del job.slots[number]
                 job.look(certainly=True)
                 self._take_stock(job, slot.child)
-                if slot.child is not None and slot.child.returncode != 0:
-                    self._failed(job, slot, slot.child.returncode)
+                self._account(job, slot)
         job.look()
         if job.open and not job.slots:
             self._take_stock(job)
@@ -331,19 +353,16 @@ class Dispatcher:
 
     def _pass_over(self, job: Job) -> None:
         """Its files were removed; what runs of it is of no use."""
-        for index in job.open:
-            self._clean_up(job, index, None)
         job.free, job.open = [], {}
-        for slot in job.slots.values():
-            if slot.child is not None:
-                os.killpg(slot.child.pid, signal.SIGKILL)
-                slot.child.wait()
-        job.slots = {}
+        for number, slot in list(job.slots.items()):
+            slot.terminate()
+            if slot.ended():
+                del job.slots[number]
 
     def _retire(self) -> None:
         """Take jobs out of the queue whose runs have all ended."""
         for job in list(self.jobs.values()):
-            if not job.free and not job.slots and not job.open:
+            if job.over():
                 del self.jobs[job.id]
                 self._forget(job)
 
@@ -403,31 +422,25 @@ class Dispatcher:
         processes.kill_all(run, slot=processes.slot_name(owner) if owner else None)
         memory.remove_cgroup(run)
 
-    def _failed(self, job: Job, slot: Slot, code: int) -> None:
-        """An agent has not ended well: if it took no run at all, its first one never will begin."""
-        took = job.begun > slot.begun  # free runs do not tell: one may be free once more
-        if took and time.monotonic() > slot.began + QUICK:
-            return
-        job.failures += 1
-        if took or job.slots or not job.free:
-            return
-        with open(os.path.join(job.folder, "queue", "0.out"), errors="replace") as file:
-            said = file.read()[-500:].strip()
-        how = "signal %d" % -code if code < 0 else "exit code %d" % code
-        reason = "its script ended with %s before the agent started: %s" % (
-            how,
-            said or "no output",
-        )
-        for index in job.free if job.failures >= HOPELESS else job.free[:1]:
-            self._refuse(job, index, wire.FAILED, reason)
-        job.look(certainly=True)
+    def _account(self, job: Job, slot: Slot) -> None:
+        """If an ended agent took no run at all, the first one never will begin."""
+        if slot.owner() is not None:
+            job.failures = 0
+        elif slot.child is not None and job.free and not slot.told:
+            job.failures += 1
+            if not job.slots:
+                free = job.free if job.failures >= HOPELESS else job.free[:1]
+                self._refuse(job, free, wire.FAILED, _why_none_began(job, slot.child.returncode))
 
-    def _refuse(self, job: Job, index: int, state: str, reason: str) -> None:
-        """End a run that will not be started (again)."""
-        if job.cancel_requested(index):
-            state, reason = wire.CANCELLED, "cancelled before it started"
-        numbers = job.attempts.listing().get(index)
-        job.attempts.refuse(index, max(numbers) + 1 if numbers else 1, state, reason)
+    def _refuse(self, job: Job, indices: "list[int]", state: str, reason: str) -> None:
+        """End runs that will not be started (again)."""
+        listing = job.attempts.listing()
+        for index in indices:
+            said = state, reason
+            if job.cancel_requested(index):
+                said = wire.CANCELLED, "cancelled before it started"
+            job.attempts.refuse(index, max(listing.get(index, [0])) + 1, *said)
+        job.look(certainly=True)
 
     # --- starts ---------------------------------------------------------------------------
 
@@ -435,12 +448,20 @@ class Dispatcher:
         """Start agents in order; a job that does not fit yet holds back those behind it."""
         lenders = self._lenders()
         order = sorted(self.jobs.values(), key=lambda job: (job.parent not in lenders, job.id))
-        for job in order:
+        blocked = None
+        for place, job in enumerate(order):
+            if blocked is not None and job.parent not in lenders:
+                break
             verdict: object = STARTED
             while verdict == STARTED:
                 verdict = self._try(lambda job: self._consider(job, lenders), job)
             if verdict == FULL:
-                return
+                return self._make_room(job, order[place + 1 :], lenders)
+            if verdict == BLOCKED:  # another child may end, and with it what is in the way
+                blocked = blocked or job
+        if blocked is not None and self._try(lambda job: self._give_up(job, lenders), blocked):
+            self._start()
+        return None
 
     def _lenders(self) -> "dict[str, Job]":
         """Runs under way that have submitted jobs which are still in the queue.
@@ -449,7 +470,8 @@ class Dispatcher:
         """
         folders = {os.path.basename(job.folder): job for job in self.jobs.values()}
         found = {}
-        for parent in {job.parent for job in self.jobs.values() if job.parent}:
+        waiting = (job for job in self.jobs.values() if not job.over())
+        for parent in {job.parent for job in waiting if job.parent}:
             batch, _, index = parent.rpartition(".")
             job = folders.get(batch)
             if job is not None and int(index) in job.open:
@@ -465,41 +487,66 @@ class Dispatcher:
         if verdict:
             return verdict
         is_child = job.parent in lenders
-        busy = [other for other in self.jobs.values() for _ in other.slots]
-        cpus = job.machine["cpus"] - sum(other.cpus for other in busy)
-        free = job.machine["memory"] - sum(other.share_of_memory() for other in busy)
-        if is_child:
-            lent = lenders.values()
-            cpus += sum(lender.cpus for lender in lent)
-            free += sum(lender.share_of_memory() for lender in lent if lender.memory is None)
-        undemanding = is_child and job.memory is None  # its share is nobody's demand
-        if job.cpus > cpus or (job.share_of_memory() > free and not undemanding):
-            if len(busy) > (len(lenders) if is_child else 0):
-                return FULL
-            left = "this machine has left beside the runs that wait for it"
-            reason = "it asks for more than %s (%d CPUs, %d MiB)" % (
-                left if is_child else "this machine has",
-                cpus,
-                free >> 20,
-            )
-            self._refuse(job, job.free[0], wire.FAILED, reason)
-            job.look(certainly=True)
-            return STARTED
+        if not _fits(job, is_child, *self._room(job, lenders)):
+            waiting = len(lenders) if is_child else 0
+            return FULL if len(self._busy()) > waiting else BLOCKED
         self._spawn(job)
         return STARTED
 
+    def _busy(self) -> "list[Job]":
+        """Jobs with an agent, as often as they have one."""
+        return [job for job in self.jobs.values() for _ in job.slots]
+
+    def _room(self, job: Job, lenders: "dict[str, Job]") -> "tuple[int, int]":
+        """CPUs and bytes of memory that are free for a job."""
+        cpus, free = job.machine["cpus"], job.machine["memory"]
+        for other in self._busy():
+            cpus -= other.cpus
+            free -= other.share_of_memory()
+        if job.parent in lenders:
+            for lender in lenders.values():
+                cpus += lender.cpus
+                free += lender.share_of_memory() if lender.memory is None else 0
+        return cpus, free
+
+    def _make_room(self, job: Job, later: "list[Job]", lenders: "dict[str, Job]") -> None:
+        """Have agents of jobs that come later leave after their runs, as many as it takes.
+
+        They took what was free while this one had to wait for something else.
+        """
+        cpus, free = self._room(job, lenders)
+        for other in reversed(later):
+            for slot in other.slots.values() if other not in lenders.values() else ():
+                if _fits(job, job.parent in lenders, cpus, free):
+                    return
+                slot.ask_to_leave()
+                cpus += other.cpus
+                free += other.share_of_memory()
+
+    def _give_up(self, job: Job, lenders: "dict[str, Job]") -> bool:
+        """Refuse what does not fit, if nothing else goes on that might end."""
+        if self._consider(job, lenders) != BLOCKED:
+            return False
+        cpus, free = self._room(job, lenders)
+        left = "this machine has left beside the runs that wait for it"
+        reason = "it asks for more than %s (%d CPUs, %d MiB)" % (
+            left if job.parent in lenders else "this machine has",
+            cpus,
+            free >> 20,
+        )
+        self._refuse(job, job.free, wire.FAILED, reason)
+        return True
+
     def _not_yet(self, job: Job) -> "str | None":
         """Whether a job waits for other runs, or its turn, or will never run."""
-        if job.failures and job.slots:
+        if job.failures >= HOPELESS and job.slots:
             return HELD  # let us see how the others fare
         state = self._state_before(job)
         if state is not None and state[1] is None:
             return HELD
         if state is not None and state[1] != wire.COMPLETED:
-            for index in job.free:
-                reason = "it was to run after %s, which is %s" % state
-                self._refuse(job, index, wire.CANCELLED, reason)
-            job.look(certainly=True)
+            reason = "it was to run after %s, which is %s" % state
+            self._refuse(job, job.free, wire.CANCELLED, reason)
             return IDLE
         if job.max_running is not None:
             group = [other for other in self.jobs.values() if other.group == job.group]
@@ -512,11 +559,12 @@ class Dispatcher:
         path = self.queue.slot(job.id, number)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         output = os.open(os.path.join(job.folder, "queue", "0.out"), flags, 0o600)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(path, flags, 0o600)
         try:
             if not wire.take_lock(lock):  # an agent that we did not know of
                 job.slots[number] = Slot(path)
                 return
+            os.ftruncate(lock, 0)
             child = subprocess.Popen(
                 ["/bin/sh", "job.sh", str(job.indices[0]), str(len(job.indices))],
                 cwd=job.folder,
@@ -528,14 +576,12 @@ class Dispatcher:
                 pass_fds=[lock],
             )
         except OSError as error:
-            for index in job.free:
-                self._refuse(job, index, wire.FAILED, "it could not be started: %s" % error)
-            job.look(certainly=True)
+            self._refuse(job, job.free, wire.FAILED, "it could not be started: %s" % error)
             return
         finally:
             os.close(lock)  # the agent has it
             os.close(output)
-        job.slots[number] = Slot(path, child, job.begun)
+        job.slots[number] = Slot(path, child)
 
     def _state_before(self, job: Job) -> "tuple[str, str | None] | None":
         """The first run before a job that is not COMPLETED, and its state, ``None`` if it has none.
@@ -607,6 +653,19 @@ class Dispatcher:
                     pass
             except OSError:
                 pass
+
+
+def _fits(job: Job, is_child: bool, cpus: int, free: int) -> bool:
+    undemanding = is_child and job.memory is None  # its share is nobody's demand
+    return job.cpus <= cpus and (undemanding or job.share_of_memory() <= free)
+
+
+def _why_none_began(job: Job, code: int) -> str:
+    with open(os.path.join(job.folder, "queue", "0.out"), errors="replace") as file:
+        said = file.read()[-500:].strip()
+    how = "signal %d" % -code if code < 0 else "exit code %d" % code
+    reason = "its script ended with %s before the agent started: %s"
+    return reason % (how, said or "no output")
 
 
 def _silence(code: "int | None") -> str:

@@ -4,6 +4,7 @@ The runs are shared out by ``.start``: whoever makes it appear has the run, so t
 slots can work on one range. The same loop serves a single run and ten thousand.
 """
 
+import errno
 import fcntl
 import os
 import signal
@@ -76,12 +77,13 @@ class Slot:
         self.spare: "set[int]" = set()
         self.many = False
         self.stopped = False
+        self.lock = _keep_the_lock_to_ourselves()
+        self.signed: "int | None" = None  # bytes
         self.look_at: "float | None" = time.monotonic() + LOOK_INTERVAL if self.embedded else None
         self._heard = 0
         self._cancels: "set[int]" = set()
         self._worked_on: "set[int]" = set()
-        self._unanswered: "set[int]" = set()  # cancels whose signal is still to come
-        _keep_the_lock_to_ourselves()
+        self._unanswered: "list[int]" = []  # cancels whose signal is still to come
 
     # --- which runs -----------------------------------------------------------------------
 
@@ -120,6 +122,7 @@ class Slot:
                 return None
             number += 1
         self._worked_on.add(index)
+        self._sign()
         return number
 
     def _may_go_on(self, index: int, number: int) -> bool:
@@ -155,12 +158,27 @@ class Slot:
                 )
                 return
             except OSError as error:
-                if pause is None:  # the exit code still tells the scheduler
-                    sys.stderr.write(
-                        "hpcml: the end of run %s could not be recorded: %s\n" % (attempt.id, error)
-                    )
-                else:
-                    time.sleep(pause)
+                if pause is None or error.errno == errno.ENOENT:  # the batch was removed
+                    said = "hpcml: the end of run %s could not be recorded: %s\n"
+                    sys.stderr.write(said % (attempt.id, error))
+                    return  # the exit code still tells the scheduler
+                time.sleep(pause)
+
+    # --- the dispatcher -------------------------------------------------------------------
+
+    def _sign(self) -> None:
+        """Tell the dispatcher that this slot works, and who works in it."""
+        if self.lock is None or self.signed is not None:
+            return
+        line = wire.canonical(wire.identity()) + b"\n"
+        try:
+            self.signed = os.write(self.lock, line)
+        except OSError:
+            self.signed = 0  # a full disk: the run matters more
+
+    def _asked_to_leave(self) -> bool:
+        """Whether the dispatcher has added a line of its own: a job before this one needs room."""
+        return self.lock is not None and os.fstat(self.lock).st_size > (self.signed or 0)
 
     # --- signals --------------------------------------------------------------------------
 
@@ -171,7 +189,7 @@ class Slot:
                 self.concerns(None)
             elif number == signal.SIGUSR2:  # whatever goes on now has as little time left
                 self.signals.pending.append(number)
-        return self.stopped
+        return self.stopped or self._asked_to_leave()
 
     def concerns(self, index: "int | None") -> bool:
         """Whether a signal that has just come is for the run ``index`` that goes on now.
@@ -183,11 +201,12 @@ class Slot:
         if self.embedded:
             self._listen()
             if index in self._cancels:
-                self._unanswered.discard(index)
+                if index in self._unanswered:
+                    self._unanswered.remove(index)
                 return True
-            late = self._unanswered & self._worked_on
+            late = [other for other in self._unanswered if other in self._worked_on]
             if late:
-                self._unanswered.discard(min(late))
+                self._unanswered.remove(late[0])
                 return False
         self.stopped = True
         return True
@@ -210,7 +229,7 @@ class Slot:
         for record in wire.parse_lines(whole):
             if record.get("request") == "cancel":
                 self._cancels.add(record["index"])
-                self._unanswered.add(record["index"])
+                self._unanswered.append(record["index"])
 
     # --- what is kept from run to run -----------------------------------------------------
 
@@ -251,9 +270,12 @@ class Slot:
             pass  # the next look, or any client, tries again
 
 
-def _keep_the_lock_to_ourselves() -> None:
+def _keep_the_lock_to_ourselves() -> "int | None":
     """The slot's lock, inherited from the dispatcher, lasts as long as this process."""
-    descriptor = os.environ.get(LOCK_VARIABLE)
-    if descriptor:
-        flags = fcntl.fcntl(int(descriptor), fcntl.F_GETFD)
-        fcntl.fcntl(int(descriptor), fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
+    value = os.environ.get(LOCK_VARIABLE)
+    if not value:
+        return None
+    descriptor = int(value)
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFD)
+    fcntl.fcntl(descriptor, fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
+    return descriptor

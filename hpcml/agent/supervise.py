@@ -239,6 +239,7 @@ class Supervisor:
                 raise
             if pid == 0:
                 return ended
+            self.command.hear()  # what ended may have been replaced by a fork of its own before
             if pid == self.command.pid:
                 ended = status
             if not self.slot.has_lost(pid):

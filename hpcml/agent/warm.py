@@ -1,7 +1,7 @@
 """A warm interpreter: it has the job's imports done, and forks for each run of a function.
 
-It is one in the job's own Python (its other half: hpcml.call), asked through a socket. It tells the
-process that it has forked, waits for that, and tells how it ended. Should it die meanwhile, the
+It is one in the job's own Python (its other half: hpcml.call), asked through a socket. What it
+forks tells its process id, it waits for that, and tells how it ended. Should it die meanwhile, the
 run's process becomes a child of this agent, which adopts orphans.
 """
 

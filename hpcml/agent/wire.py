@@ -57,12 +57,16 @@ except ImportError:
 # --- encoding ---------------------------------------------------------------------------
 
 
+# Made once: json.dumps() would make one a call.
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
+_LINE = json.JSONEncoder(sort_keys=True)
+
+
 def canonical(value: "Any") -> bytes:
     """JSON of which there is one spelling only: sorted keys, UTF-8, no NaN, no spaces."""
-    text = json.dumps(
-        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    )
-    return text.encode("utf-8")
+    return _CANONICAL.encode(value).encode("utf-8")
 
 
 def sha256(data: bytes) -> str:
@@ -228,7 +232,7 @@ def write_once(path: str, data: bytes) -> bool:
 
 def append_line(path: str, record: "Mapping[str, Any]", create: bool = True) -> None:
     """Append one JSON line in one write; lines of several writers do not mix."""
-    line = json.dumps(record, sort_keys=True).encode("ascii") + b"\n"
+    line = _LINE.encode(record).encode("ascii") + b"\n"
     flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     descriptor = os.open(path, flags, 0o600)
     try:

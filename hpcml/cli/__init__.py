@@ -13,12 +13,15 @@ from hpcml import __version__
 COMMANDS = {
     "plan": ("hpcml.cli.submitting", "Show how a job would be run, offline."),
     "submit": ("hpcml.cli.submitting", "Submit a job."),
+    "sweep": ("hpcml.cli.submitting", "Submit a job at many points of its parameters."),
     "runs": ("hpcml.cli.looking", "List runs."),
     "status": ("hpcml.cli.looking", "Show the state of runs."),
     "logs": ("hpcml.cli.looking", "Show what a run printed."),
     "wait": ("hpcml.cli.looking", "Wait for a run; its exit code becomes this command's."),
     "cancel": ("hpcml.cli.looking", "Cancel runs."),
     "resume": ("hpcml.cli.looking", "Go on with a submission that was broken off."),
+    "resubmit": ("hpcml.cli.looking", "Run again what has ended."),
+    "fetch": ("hpcml.cli.looking", "Copy what runs have left to this machine."),
 }
 
 

@@ -1,14 +1,16 @@
-"""Commands about runs that there are: runs, status, logs, wait, cancel, resume."""
+"""Commands about runs that there are: runs, status, logs, wait, cancel, resume, fetch ..."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from hpcml import run as handles
 from hpcml.cli.showing import exit_code, print_json, print_table, worst_exit_code
 from hpcml.run import Runs, as_data, attach
+from hpcml.submission import resubmit
 
 ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 site_option = click.option("--site", help="Site of the runs; default: looked for everywhere.")
@@ -17,12 +19,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.command("runs")
 @site_option
+@click.option("--batch", metavar="ID", help="Only the runs of one submission.")
 @click.option("--state", help="Only runs in that state.")
 @click.option("--name", help="Only runs of jobs of that name.")
 @json_option
-def runs_command(site: str | None, state: str | None, name: str | None, as_json: bool) -> None:
+def runs_command(
+    site: str | None, batch: str | None, state: str | None, name: str | None, as_json: bool
+) -> None:
     """List runs, oldest first."""
-    found = handles.runs(site, state=state and state.upper(), name=name)
+    found = handles.runs(site, batch=batch, state=state and state.upper(), name=name)
     _show(found, as_json)
 
 
@@ -96,8 +101,39 @@ def resume_command(id: str, site: str | None, wait: bool, as_json: bool) -> None
         sys.exit(exit_code(run))
 
 
+@click.command("resubmit")
+@ids
+@site_option
+@click.option("--failed", is_flag=True, help="Only those that have ended and are not COMPLETED.")
+@click.option("--wait", is_flag=True, help="Wait for all; exit with the first code that is not 0.")
+@json_option
+def resubmit_command(
+    ids: tuple[str, ...], site: str | None, failed: bool, wait: bool, as_json: bool
+) -> None:
+    """Run again what has ended, with the same code and parameters."""
+    found = _attached(ids, site)
+    again = resubmit(found.failed if failed else found)
+    if wait:
+        again.wait(progress=not as_json)
+    _show(again, as_json)
+    if wait:
+        sys.exit(worst_exit_code(again))
+
+
+@click.command("fetch")
+@ids
+@site_option
+@click.option("--to", "folder", default=".", help="Folder in which one a run is made; default: .")
+def fetch_command(ids: tuple[str, ...], site: str | None, folder: str) -> None:
+    """Copy what runs have left, and what they printed, to this machine."""
+    for run in _attached(ids, site):
+        click.echo(run.fetch(Path(folder) / run.id))
+
+
 def _attached(ids: tuple[str, ...], site: str | None) -> Runs:
-    return Runs([attach(id, site) for id in ids])
+    """Runs by their ids; a submission's id stands for all its runs."""
+    found = [[attach(id, site)] if "." in id else handles.runs(site, batch=id) for id in ids]
+    return Runs([run for runs in found for run in runs])
 
 
 def _show(found: Runs, as_json: bool) -> None:

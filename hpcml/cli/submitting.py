@@ -1,16 +1,17 @@
-"""``hpcml plan`` and ``hpcml submit``."""
+"""``hpcml plan``, ``hpcml submit`` and ``hpcml sweep``."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from hpcml import submission
-from hpcml.cli.showing import exit_code, print_json
+from hpcml.batch import batch_of
+from hpcml.cli.showing import exit_code, print_json, worst_exit_code
 from hpcml.job import Dataset, Job, Resources
 from hpcml.run import as_data
 
@@ -85,6 +86,71 @@ def submit_command(
         click.echo(run.id)
     if wait:
         sys.exit(exit_code(run))
+
+
+@click.command("sweep")
+@job_options
+@click.option(
+    "-a",
+    "--axis",
+    "axes",
+    multiple=True,
+    metavar="NAME=V,V,...",
+    help="Values of a parameter: V,V,... or a JSON list. Every combination of all axes is a run.",
+)
+@click.option(
+    "--points",
+    type=click.File("r", encoding="utf-8"),
+    help="A file of JSON lines, the parameters of a run each; - is stdin.",
+)
+@click.option("--after", multiple=True, metavar="ID", help="Run only if that one is COMPLETED.")
+@click.option("--max-running", type=int, help="How many may run at once.")
+@click.option("--wait", is_flag=True, help="Wait for all; exit with the first code that is not 0.")
+def sweep_command(
+    as_json: bool,
+    site: str,
+    axes: tuple[str, ...],
+    points: TextIO | None,
+    after: tuple[str, ...],
+    max_running: int | None,
+    wait: bool,
+    **options: Any,
+) -> None:
+    """Submit a job at many points of its parameters, and print the submission's id.
+
+    hpcml sweep train.py -a width=32,64 -a seed=0,1,2
+    """
+    sweep = _job(**options).sweep(
+        points=None if points is None else _points(points),
+        **{name: _axis(text) for name, text in _pairs("--axis", axes).items()},
+    )
+    runs = submission.submit(sweep, site, after=after, max_running=max_running)
+    if not as_json:
+        click.echo(batch_of(runs[0].id))
+    if wait:
+        runs.wait(progress=not as_json)
+    if as_json:
+        print_json([as_data(run) for run, _ in runs.seen()])
+    if wait:
+        sys.exit(worst_exit_code(runs))
+
+
+def _axis(text: str) -> list[Any]:
+    """``[1, 2]``, or values between commas."""
+    whole = _value(text)
+    return whole if isinstance(whole, list) else [_value(part) for part in text.split(",")]
+
+
+def _points(file: TextIO) -> list[Any]:
+    found = []
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                problem = f"{file.name}, line {number}: {error}"
+                raise click.BadParameter(problem, param_hint="--points") from None
+    return found
 
 
 def _job(

@@ -144,7 +144,10 @@ def _within(name: str, folders: Iterable[str]) -> bool:
 
 
 def _refuse_too_much(root: str, names: list[str], in_git: bool) -> None:
-    sizes = {name: os.lstat(os.path.join(root, name)).st_size for name in names}
+    try:
+        sizes = {name: os.lstat(os.path.join(root, name)).st_size for name in names}
+    except OSError as error:
+        raise CodeError(f"{error.filename} cannot be read: {error}", "Submit again.") from error
     total = sum(sizes.values())
     if total <= LARGEST and len(names) <= MOST_FILES:
         return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-import pickletools
+import pickle
 import site
 import sys
 import sysconfig
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,13 @@ def _importable(function: Callable[..., Any]) -> types.ModuleType | None:
         found = getattr(found, part, None)
     if module is None or found is not function:
         return None
+    return None if _is_loaded_by_hand(module) else module
+
+
+def _is_loaded_by_hand(module: types.ModuleType) -> bool:
+    """Whether its name does not tell where it comes from; it exists in this process only."""
     file = _file(module)
-    if file is not None and not _is_installed(file) and import_root(module) is None:
-        return None  # loaded in some way that its name does not tell
-    return module
+    return file is not None and not _is_installed(file) and import_root(module) is None
 
 
 def import_root(module: types.ModuleType) -> str | None:
@@ -104,7 +108,9 @@ def import_root(module: types.ModuleType) -> str | None:
     if file is None or _is_installed(file):
         return None
     path = file.parent if file.name == "__init__.py" else file.with_suffix("")
-    parts = module.__name__.split(".")
+    spec = getattr(module, "__spec__", None)
+    name = module.__name__ if spec is None else spec.name  # of ``python -m`` it is not __main__
+    parts = name.split(".")
     if tuple(path.parts[-len(parts) :]) != tuple(parts):
         return None
     return str(Path(*path.parts[: -len(parts)]))
@@ -112,27 +118,38 @@ def import_root(module: types.ModuleType) -> str | None:
 
 def _root_by_value(function: object, pickled: bytes) -> str | None:
     """Where what a function by value imports may lie."""
-    module = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
-    if module is not None and module.__name__ != "__main__":
-        return import_root(module) or _root_of_parts(pickled)
-    file = _file(module) if module is not None else None
-    if file is not None:
-        return str(file.parent)
-    here = Path.cwd()  # a notebook: its own modules count, if it has loaded any
-    own = [other for other in map(_file, list(sys.modules.values())) if other is not None]
-    found = any(other.is_relative_to(here) and not _is_installed(other) for other in own)
-    return str(here) if found else None
+    module = _module_of(function)
+    file = _file(module)
+    if module is not None and module.__name__ == "__main__":
+        if file is not None:
+            return import_root(module) or str(file.parent)
+        here = Path.cwd()  # a notebook: its own modules count, if it has loaded any
+        own = [other for other in map(_file, list(sys.modules.values())) if other is not None]
+        if any(other.is_relative_to(here) and not _is_installed(other) for other in own):
+            return str(here)
+    elif module is not None and (root := import_root(module)) is not None:
+        return root
+    for name, other in list(sys.modules.items()):
+        root = import_root(other)
+        if root is not None and _is_named(name, pickled):
+            return root
+    return None
 
 
-def _root_of_parts(pickled: bytes) -> str | None:
-    """Where a part of it lies, such as the function in a ``functools.partial``."""
-    names = (name for _, name, _ in pickletools.genops(pickled) if isinstance(name, str))
-    modules = (sys.modules[name] for name in names if name in sys.modules)
-    return next(filter(None, map(import_root, modules)), None)
+def _module_of(function: object) -> types.ModuleType | None:
+    return sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
+
+
+def _is_named(name: str, pickled: bytes) -> bool:
+    """Whether a pickle holds a name, as it does that of each module that it refers to."""
+    encoded = name.encode("utf-8", "replace")
+    if len(encoded) > 255:
+        return False
+    return pickle.SHORT_BINUNICODE + bytes([len(encoded)]) + encoded in pickled
 
 
 def _file(module: object) -> Path | None:
-    name = getattr(module, "__file__", None)
+    name = getattr(module, "__dict__", {}).get("__file__")  # one that loads lazily is left asleep
     if not isinstance(name, str) or not name.endswith(".py") or not os.path.isfile(name):
         return None
     return Path(name).resolve()
@@ -140,10 +157,15 @@ def _file(module: object) -> Path | None:
 
 def _is_installed(file: Path) -> bool:
     """Whether it came with Python or was installed: then the job's Python has it, or has not."""
+    return any(file.is_relative_to(folder) for folder in _installed_folders())
+
+
+@cache
+def _installed_folders() -> list[Path]:
     paths = sysconfig.get_paths()
     folders = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders += [site.getusersitepackages(), str(Path(__file__).parents[1])]
-    return any(file.is_relative_to(Path(folder).resolve()) for folder in folders)
+    return [Path(folder).resolve() for folder in folders]
 
 
 def _parameters(
@@ -168,7 +190,11 @@ def _parameters(
 def _pickle(function: Callable[..., Any]) -> bytes:
     import cloudpickle
 
+    module = _module_of(function)
+    by_hand = module is not None and module.__name__ != "__main__" and _is_loaded_by_hand(module)
     try:
+        if by_hand:
+            cloudpickle.register_pickle_by_value(module)
         data: bytes = cloudpickle.dumps(function)
     except Exception as error:  # whatever a foreign type's __reduce__ does
         raise JobError(
@@ -176,6 +202,9 @@ def _pickle(function: Callable[..., Any]) -> bytes:
             f"{function!r} cannot be imported, nor pickled: {type(error).__name__}: {error}",
             "Put it into a module, or do not let it hold what lives in this process only.",
         ) from error
+    finally:
+        if by_hand:
+            cloudpickle.unregister_pickle_by_value(module)
     if len(data) > LARGEST:
         size = units.memory_text(len(data))
         raise JobError(

@@ -72,9 +72,10 @@ class LocalTransport:
     def get(self, paths: Mapping[str, int]) -> dict[str, bytes]:
         found = {}
         for name, offset in paths.items():
-            with _told(f"{self.workspace / name} cannot be read"):
+            path = f"{self.workspace}/{name}"  # a Path would cost more than reading a short file
+            with _told(f"{path} cannot be read"):
                 try:
-                    with open(self.workspace / name, "rb") as file:
+                    with open(path, "rb") as file:
                         file.seek(offset)
                         found[name] = file.read()
                 except FileNotFoundError:

@@ -258,3 +258,63 @@ def test_output_that_the_locale_cannot_show_is_escaped(script: Callable[..., str
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, b"\\xe9")
+
+
+def test_a_submissions_id_stands_for_all_its_runs(project: Path) -> None:
+    job = hpcml.Job(["/bin/sh", "-c", 'exit "$1"', "sh", "{params.code}"], code=None)
+    runs = hpcml.submit(job.sweep(code=[0, 3]))
+    batch = runs[0].id.rpartition(".")[0]
+
+    done = call("wait", batch, "--json")
+
+    assert done.returncode == 3
+    assert [run["id"] for run in json.loads(done.stdout)] == [run.id for run in runs]
+    listed = call("runs", "--batch", batch).stdout.splitlines()
+    assert [line.split("\t")[3] for line in listed] == ["COMPLETED", "FAILED"]
+
+
+ENDING = ["--code", "none", "--name", "end", "--", "/bin/sh", "-c", "exit $0", "{params.code}"]
+
+
+def test_a_sweep_is_one_submission_of_every_combination(project: Path) -> None:
+    done = call("sweep", "-a", "code=0,3", "-a", "seed=[1, 2]", "--wait", *ENDING)
+
+    assert done.returncode == 3
+    runs = hpcml.runs(batch=done.stdout.strip())
+    params = [(run.params["code"], run.params["seed"]) for run in runs]
+    assert params == [(0, 1), (0, 2), (3, 1), (3, 2)]
+    assert [run.exit_code for run in runs] == [0, 0, 3, 3]
+
+
+def test_points_of_a_sweep_come_from_a_file_of_json_lines(project: Path) -> None:
+    points = project / "points.jsonl"
+    points.write_text('{"code": 0}\n\n{"code": 4}\n')
+    done = call("sweep", "--points", str(points), "--json", "--wait", *ENDING)
+    assert [run["exit_code"] for run in json.loads(done.stdout)] == [0, 4]
+
+    points.write_text('{"code": 0}\n{code: 4}\n')
+    done = call("sweep", "--points", str(points), *ENDING)
+    assert done.returncode == 2 and "points.jsonl, line 2" in done.stderr
+    done = call("sweep", *ENDING)
+    assert done.returncode == 70 and "it has no points" in done.stderr
+
+
+def test_what_failed_is_resubmitted(project: Path) -> None:
+    batch = call("sweep", "-a", "code=0,3", "--wait", *ENDING).stdout.strip()
+
+    done = call("resubmit", "--failed", "--wait", "--json", batch)
+
+    (again,) = json.loads(done.stdout)
+    assert done.returncode == again["exit_code"] == 3
+    assert hpcml.attach(again["id"]).resubmits == f"{batch}.00001"
+
+
+def test_runs_are_fetched_into_a_folder_each(project: Path) -> None:
+    write = ["--code", "none", "--", "/bin/sh", "-c", "echo $0 > said; echo done", "{params.n}"]
+    batch = call("sweep", "-a", "n=1,2", "--wait", *write).stdout.strip()
+
+    done = call("fetch", batch, "--to", "here")
+
+    folders = [Path(line) for line in done.stdout.splitlines()]
+    assert [(folder / "said").read_text() for folder in folders] == ["1\n", "2\n"]
+    assert (folders[1] / f"{batch}.00001.stdout").read_text() == "done\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -16,8 +17,9 @@ import hpcml
 from hpcml.agent import wire
 from hpcml.batch import load_outbox, outbox_ids
 from hpcml.connection import INHERITED, connect
+from hpcml.sites import load_site
 from tests.conftest import eventually
-from tests.embedded.scene import Scene, kill, small_machine, write_profile
+from tests.embedded.scene import RECORD, Scene, kill, small_machine, write_profile
 
 Write = Callable[..., str]
 
@@ -89,10 +91,12 @@ def test_inner_jobs_are_run_as_the_outer_one_was(script: Write, small: str, home
     assert inner.plan.where["environment"]["XDG_STATE_HOME"] == str(home / "state")
 
 
-def test_three_levels_wait_for_each_other_where_there_is_room(
-    script: Write, home: Path, scene: Scene
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_three_levels_wait_for_each_other(
+    script: Write, home: Path, scene: Scene, cpus: int
 ) -> None:
-    site = small_machine(home, cpus=3)
+    """Whoever waits for a job that it submitted lends it its cores."""
+    site = small_machine(home, cpus=cpus)
     entry = script(
         """
         import hpcml
@@ -196,6 +200,195 @@ def test_a_job_sees_runs_and_plans_offline(script: Write, small: str) -> None:
         """
     )
     assert hpcml.submit(entry, site=small).wait(30).logs() == "RUNNING child\n"
+
+
+# --- families in a small machine ----------------------------------------------------------
+
+MEETING = """
+import os, sys, time
+import hpcml
+
+scene, name, *needs = sys.argv[1:]
+open(f"{scene}/{name}", "w").close()
+while len([each for each in os.listdir(scene) if each.startswith("parent")]) < 2:
+    time.sleep(0.02)
+keys = ("cpus", "memory")
+resources = hpcml.Resources(**dict(zip(keys, (int(needs[0]), *needs[1:]))))
+run = hpcml.submit(hpcml.Job("child.py", resources=resources), site="small").wait(100)
+print(run.state, run.reason)
+"""
+
+
+def meeting(scene: Scene, name: str, *needs: str, memory: str | None = None) -> hpcml.Job:
+    """A parent that waits for the other one to be there before it submits a child."""
+    argv = [str(scene.folder), f"parent-{name}", *needs]
+    return hpcml.Job("train.py", args=argv, resources=hpcml.Resources(cpus=1, memory=memory))
+
+
+def test_two_parents_whose_children_want_the_whole_machine_end(
+    script: Write, small: str, scene: Scene
+) -> None:
+    script("pass", "child.py")
+    script(MEETING)
+
+    runs = hpcml.submit([meeting(scene, "a", "2"), meeting(scene, "b", "2")], small).wait(120)
+
+    assert [run.logs(stream="stdout") for run in runs] == ["COMPLETED \n"] * 2, runs[0].logs()
+
+
+def shares(home: Path) -> Callable[[int], str]:
+    """Parts of the machine's memory in percent."""
+    node = load_site(small_machine(home, cpus=2)).partitions["local"].node
+    return lambda percent: f"{node.memory_bytes * percent // 100 >> 10} KiB"
+
+
+def test_a_child_for_which_its_waiting_parent_leaves_no_memory_is_refused(
+    script: Write, home: Path, scene: Scene
+) -> None:
+    """What the parent asked for is its own; the child would wait for ever."""
+    share = shares(home)
+    script("pass", "child.py")
+    script(MEETING)
+    (scene.folder / "parent-other").touch()
+
+    run = hpcml.submit(meeting(scene, "a", "1", share(50), memory=share(60)), "small").wait(60)
+
+    said = run.logs(stream="stdout")
+    assert said.startswith("FAILED it asks for more than this machine has left beside the runs")
+    assert "2 CPUs" in said
+
+
+def test_a_child_waits_for_memory_that_another_family_will_give_back(
+    script: Write, home: Path, scene: Scene
+) -> None:
+    """It is refused only when nothing else can end."""
+    share = shares(home)
+    script("pass", "child.py")
+    script(MEETING)
+
+    runs = hpcml.submit(
+        [
+            meeting(scene, "a", "1", share(50), memory=share(45)),
+            meeting(scene, "b", "1", share(5), memory=share(45)),
+        ],
+        "small",
+    ).wait(120)
+
+    assert [run.logs(stream="stdout") for run in runs] == ["COMPLETED \n"] * 2, runs[0].logs()
+
+
+FAMILY = """
+import hpcml, os
+
+def parent(i, ledger):
+    job = hpcml.Job(["/bin/sh", "-c", f"echo child-{i} >> {ledger}"], code=None)
+    run = hpcml.submit(job, site="small").wait(100)
+    with open(ledger, "a") as file:
+        file.write(f"parent-{i}\\n")
+    return str(run.state)
+"""
+
+
+def test_twenty_parents_on_two_cpus_each_wait_for_a_child(
+    project: Path, small: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that wants the whole machine, and came before the children, waits for them all."""
+    (project / "family.py").write_text(FAMILY)
+    monkeypatch.syspath_prepend(project)
+    family = importlib.import_module("family")
+    resources = hpcml.Resources(cpus=1)
+    job = hpcml.Job(family.parent, params={"ledger": str(scene.ledger)}, resources=resources)
+
+    parents = hpcml.submit(job.sweep(i=range(20)), small)
+    whole = hpcml.submit(scene.job(name="whole", cpus=2), small)
+    parents.wait(150)
+
+    assert [run.result() for run in parents] == ["COMPLETED"] * 20
+    assert whole.wait(30).state == "COMPLETED"
+    lines = scene.lines()
+    assert lines[-1] == "whole" and len(set(lines)) == len(lines) == 41
+    children = [run for run in hpcml.runs(site=small) if run not in {*parents, whole}]
+    assert sorted(str(batch_data(scene, run)["parent"]) for run in children) == sorted(
+        run.id for run in parents
+    )
+    eventually(lambda: not scene.dispatchers() and not scene.agents() and not scene.queue())
+
+
+def test_a_sweep_of_others_makes_room_for_a_child_that_needs_more(
+    script: Write, small: str, scene: Scene
+) -> None:
+    """Its parent waits; the sweep goes on when both have ended."""
+    script("import os; open(os.environ['LEDGER'], 'a').write('child\\n')", "child.py")
+    entry = script(
+        f"""
+        import hpcml
+
+        env = {{"LEDGER": {str(scene.ledger)!r}}}
+        job = hpcml.Job("child.py", env=env, resources=hpcml.Resources(cpus=2))
+        print(hpcml.submit(job, site="small").wait(100).state)
+        """
+    )
+    parent = hpcml.submit(hpcml.Job(entry, resources=hpcml.Resources(cpus=1)), small)
+    points = scene.job(RECORD, "sleep 0.02", name="point", cpus=1).sweep(i=range(300))
+    others = hpcml.submit(points, small)
+
+    assert parent.wait(100).logs(stream="stdout") == "COMPLETED\n"
+    assert "child" in scene.lines()[:250]
+    assert {str(run.state) for run in others.wait(100)} == {"COMPLETED"}
+
+
+def test_a_family_ends_though_its_dispatcher_is_killed_and_nobody_looks(
+    script: Write, home: Path, scene: Scene
+) -> None:
+    """The parent's agent sees to it that there is a dispatcher."""
+    site = small_machine(home, cpus=1)
+    script("pass", "child.py")
+    entry = script(
+        """
+        import os, time
+        import hpcml
+
+        run = hpcml.submit("child.py", site="small")
+        print("submitted", flush=True)
+        while run.state != "COMPLETED":
+            time.sleep(0.05)
+        """
+    )
+    parent = hpcml.submit(entry, site=site)
+    stdout = scene.batch(parent) / "0" / "stdout"
+    killed = set()
+
+    def kill_what_serves() -> bool:
+        found = scene.dispatchers()
+        kill(*found)
+        killed.update(found)
+        return stdout.exists() and bool(stdout.read_text())
+
+    eventually(kill_what_serves)
+    eventually(lambda: scene.ended(parent), timeout=30)  # asks nobody
+
+    assert killed and parent.state == "COMPLETED"
+    eventually(lambda: not scene.dispatchers() and not scene.queue())
+
+
+def test_a_child_goes_on_when_its_parent_is_cancelled(
+    script: Write, small: str, scene: Scene
+) -> None:
+    """It is a job of its own: whoever wants it to end cancels it, too."""
+    script(WAIT, "child.py")
+    child = f"hpcml.Job('child.py', env={{'GATE': {str(scene.gate())!r}}})"
+    entry = script(f"import hpcml; hpcml.submit({child}, site='small').wait()")
+    parent = hpcml.submit(entry, site=small)
+    eventually(lambda: len(hpcml.runs(site=small)) == 2)
+    inner = hpcml.runs(site=small)[-1]
+    eventually(lambda: inner.state == "RUNNING")
+
+    assert parent.cancel().wait(30).state == "CANCELLED"
+
+    assert inner.state == "RUNNING"
+    scene.open()
+    assert inner.wait(30).state == "COMPLETED"
+    eventually(lambda: not scene.dispatchers() and not scene.agents() and not scene.queue())
 
 
 # --- what is refused ----------------------------------------------------------------------

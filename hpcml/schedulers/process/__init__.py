@@ -28,6 +28,7 @@ from hpcml.sites import Site
 from hpcml.states import State
 from hpcml.transports import Transport
 
+RUNNING = Word(State.RUNNING)  # the very same at each look: thousands are compared
 START_INTERVAL = 1.0  # seconds between two starts of a dispatcher that nobody asked for
 
 
@@ -218,7 +219,7 @@ class ProcessScheduler:
             return JobStatus(final=evidence.words)
         evidence.look()
         alive, silent = evidence.under_way()
-        live = dict.fromkeys(alive, Word(State.RUNNING))
+        live = dict.fromkeys(alive, RUNNING)
         asked = Word(State.RUNNING, "it was told to end")
         live.update((index, asked) for index in evidence.cancels if index in live)
         if not wire.is_here(entry):
