@@ -135,7 +135,7 @@ class Call:
         # submitit ignores TERM, and takes USR2 for a reason to end; both are the function's.
         signal.signal(signal.SIGTERM, _handlers[signal.SIGTERM])
         if isinstance(self, CheckpointableCall):
-            signal.signal(signal.SIGUSR2, _in_this_process(signal.getsignal(signal.SIGUSR2)))
+            signal.signal(signal.SIGUSR2, _here_and_once(signal.getsignal(signal.SIGUSR2)))
         else:
             signal.signal(signal.SIGUSR2, _handlers[signal.SIGUSR2])
         process = os.getpid()
@@ -181,13 +181,22 @@ def _again(kind: "type[Call]", function: "Any") -> Call:
     return kind(function) if function is not None else kind(_function[0].load(), planned=True)
 
 
-def _in_this_process(handler: "Any") -> "Callable[[int, Any], None]":
-    """A handler that children inherit in vain: each would save the state, over the others'."""
+def _here_and_once(handler: "Any") -> "Callable[[int, Any], None]":
+    """submitit's handler, for one process and one signal: no two may save the state at once.
+
+    Children inherit it in vain, and a signal that comes while the state is saved says nothing new.
+    """
     process = os.getpid()
 
     def handle(number: int, frame: "Any") -> None:
-        if os.getpid() == process:
+        if os.getpid() != process:
+            return
+        signal.signal(number, signal.SIG_IGN)
+        try:
             handler(number, frame)
+        except Exception:  # the function may catch it, and go on
+            signal.signal(number, handle)
+            raise
 
     return handle
 

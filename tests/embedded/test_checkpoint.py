@@ -52,6 +52,14 @@ class Clumsy(Trainer):
     def checkpoint(self, *args, **kwargs):
         raise OSError("no space left for the state")
 
+class Slow(Trainer):
+    "Takes its time to save, and tells of it."
+    def checkpoint(self, *args, **kwargs):
+        print("saves", flush=True)
+        while not os.path.exists(os.environ["GATE"]):
+            time.sleep(0.01)
+        return super().checkpoint(*args, **kwargs)
+
 class Insatiable(Trainer):
     def __call__(self):
         until_interrupted()
@@ -80,17 +88,10 @@ class Parent(Trainer):
                     until_interrupted()
                 finally:
                     open(os.path.join(folder, "%d was hurt" % number), "w").close()
-        while len(os.listdir(folder)) < 2:
-            time.sleep(0.01)
-        self.hold(folder)
         until_interrupted()
 
-    def hold(self, folder):
-        pass
-
     def checkpoint(self, *args, **kwargs):
-        with open(os.path.join(args[0] if args else kwargs["folder"], "saved-%d" % os.getpid()), "w"):
-            pass
+        open(os.path.join(kwargs["folder"], "saved-%d" % os.getpid()), "w").close()
         time.sleep(0.2)  # time for others that would save, too
         return super().checkpoint(*args, **kwargs)
 
@@ -302,6 +303,25 @@ def test_a_checkpoint_that_raises_is_the_reason(scene: Scene, trainers: Any) -> 
     assert run.reason == "OSError: no space left for the state"
     with pytest.raises(OSError, match="no space left for the state"):
         run.result()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_that_is_asked_again_while_it_saves_saves_once(
+    count: int, scene: Scene, trainers: Any, home: Path
+) -> None:
+    """As when the walltime's end comes near while somebody needs the machine."""
+    job = Job(trainers.Slow(), env={"GATE": str(scene.gate())})
+    runs = hpcml.submit(job.sweep(seed=[1, 2][:count]), site=small_machine(home, 1))
+    interrupt(scene, runs[0])
+    eventually(lambda: "saves" in runs[0].logs())
+    events = scene.batch(runs[0]) / "0" / "events.jsonl"
+    os.kill(last_agent(scene, runs[0]), signal.SIGUSR2)
+    eventually(lambda: events.read_bytes().count(b'"signal": 12') == 2)
+    scene.open()
+
+    is_one_run_of_two_attempts(runs[0])
+    assert runs[0].result()["steps"] == [0, 1, 2, 3, 4]
+    assert runs[0].logs().count("saves") == 1
 
 
 @pytest.mark.parametrize("requeues", [0, 1])

@@ -108,6 +108,25 @@ def all_is_quiet(scene: Scene) -> None:
     eventually(lambda: not scene.dispatchers() and not scene.queue() and not scene.agents())
 
 
+def counter() -> object:
+    """A Checkpointable that asks itself to save its state once, and counts its attempts."""
+    from submitit.helpers import Checkpointable
+
+    class Counter(Checkpointable):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.attempts: list[int] = []
+
+        def __call__(self, n: int) -> list[int]:
+            self.attempts.append(len(self.attempts) + 1)
+            with open(os.environ["LEDGER"], "a") as ledger:
+                ledger.write(f"{n}-{len(self.attempts)}\n")
+            if len(self.attempts) == 1:
+                os.kill(os.getpid(), signal.SIGUSR2)
+            return self.attempts
+
+    return Counter()
+
+
 # --- the agent is killed --------------------------------------------------------------------------
 
 KILLED = ("FAILED", "its agent was killed by signal 9")
@@ -184,6 +203,20 @@ def test_of_a_sweep_the_others_go_on_and_the_run_too(
     all_is_quiet(scene)
     ran = [f"{index}-{which}" for index in range(3) for which in ("first", "second")]
     assert sorted(scene.lines()) == ran
+
+
+def test_the_state_of_a_function_survives_its_agent(
+    scene: Scene, stopping: Stopping, project: Path, home: Path
+) -> None:
+    """The first attempt was a fork of one warm interpreter, the second is one of another."""
+    sweep = hpcml.Job(counter(), env={"LEDGER": str(scene.ledger)}).sweep(n=[0, 1])
+    runs = stopping.submit(sweep, "after 0.1.end", site=small_machine(home, 1))
+    kill(stopping.agent())
+
+    runs.wait(30)
+    all_is_quiet(scene)
+    assert [run.result() for run in runs] == [[1, 2], [1, 2]]
+    assert scene.lines() == ["0-1", "0-2", "1-1", "1-2"]
 
 
 # --- who looks meanwhile --------------------------------------------------------------------------
