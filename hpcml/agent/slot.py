@@ -89,24 +89,26 @@ class Slot:
     def free(self, indices: range) -> "list[int]":
         """Those that nobody has, or that are to be started again, as it looks now."""
         listing = self.attempts.listing()
-        if self.plan["what"].get("checkpoint") is None:
-            return [index for index in indices if index not in listing]
-        return [index for index in indices if self._next(index, listing.get(index)) is not None]
+        again = self.plan["what"].get("checkpoint") is not None
+        return [i for i in indices if i not in listing or (again and self._next(i) is not None)]
 
-    def _next(self, index: int, numbers: "dict[int, set[str]] | None") -> "int | None":
-        """Number of a run's next attempt; ``None`` if it is under way or over."""
-        if not numbers:
-            return 1
-        last = max(numbers)
-        end = self.attempts.read(index, last, "end") if "end" in numbers[last] else None
-        return last + 1 if end is not None and end.get("requeue") else None
+    def _next(self, index: int) -> "int | None":
+        """Number of a run's attempt that has not ended, if there is to be one."""
+        number = 1
+        while True:
+            end = self.attempts.read(index, number, "end")
+            if end is None:
+                return number
+            if not end.get("requeue"):
+                return None
+            number += 1
 
     def work(self, index: int, points: Points) -> int:
         """Run it, and start it again as often as it asks to. Returns the last exit code."""
         restarts = os.environ.get("SLURM_RESTART_COUNT")
         number: "int | None" = int(restarts) + 1 if restarts else 1
         if self.plan["what"].get("checkpoint") is not None and not restarts:
-            number = self._next(index, self.attempts.listing().get(index))
+            number = self._next(index)
         code = 0
         while number is not None and self.attempts.start(index, number):
             self._worked_on.add(index)
@@ -157,7 +159,7 @@ class Slot:
         try:
             self.signed = os.write(self.lock, line)
         except OSError:
-            self.signed = 0  # a full disk: the run matters more
+            pass  # a full disk: the next run tells it
 
     def _asked_to_leave(self) -> bool:
         """Whether the dispatcher has added a line of its own: a job before this one needs room."""
