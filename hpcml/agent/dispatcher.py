@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 FULL_DISK_INTERVAL = 2.0  # seconds between two tries to write
-TRIES, TRY_INTERVAL = 20, 0.01  # to take a lock whose holder cannot be woken; s
+TRIES, TRY_INTERVAL = 50, 0.01  # to take a lock whose holder cannot be woken; s
 ADOPTED_INTERVAL = 1.0  # seconds between two looks at agents that are not our children
 HOPELESS = 3  # agents of a job, one after the other, that took no run: no further one is tried
 FRESH = 0.1  # seconds for which a folder's mtime may hide a further change

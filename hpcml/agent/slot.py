@@ -174,7 +174,7 @@ class Slot:
         try:
             self.signed = os.write(self.lock, line)
         except OSError:
-            self.signed = 0  # a full disk: the run matters more
+            pass  # a full disk: the next run tells it
 
     def _asked_to_leave(self) -> bool:
         """Whether the dispatcher has added a line of its own: a job before this one needs room."""

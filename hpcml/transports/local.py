@@ -70,16 +70,20 @@ class LocalTransport:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def get(self, paths: Mapping[str, int]) -> dict[str, bytes]:
-        found = {}
+        found, path = {}, ""
+        root = str(self.workspace)  # text, unbuffered: it may be tens of thousands of small files
         for name, offset in paths.items():
-            path = f"{self.workspace}/{name}"  # a Path would cost more than reading a short file
-            with _told(f"{path} cannot be read"):
-                try:
-                    with open(path, "rb") as file:
+            path = f"{root}/{name}"
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    if offset:
                         file.seek(offset)
-                        found[name] = file.read()
-                except FileNotFoundError:
-                    continue
+                    found[name] = file.readall()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                with _told(f"{path} cannot be read"):
+                    raise error
         return found
 
     def list(self, folder: str) -> list[FileStatus] | None:

@@ -637,3 +637,22 @@ def test_a_disk_that_fills_up_while_a_run_goes_on_costs_no_other_run(
     completed(second)
     assert sorted(scene.lines()) == ["first", "second"]
     idle(scene)
+
+
+def test_a_disk_that_fills_up_during_a_sweep_costs_points_that_say_so(
+    on_disk: Scene, disk: Disk
+) -> None:
+    """Each runs once at most; with room again, the queue goes on by itself."""
+    scene = on_disk
+    point = 'echo "point-$HPCML_INDEX" >> "$LEDGER"'
+    runs = hpcml.submit(scene.job(point, "sleep 0.05", cpus=1).sweep(i=range(60)))
+    eventually(lambda: len(scene.lines()) >= 4)
+
+    disk.fill(0)
+    time.sleep(1.0)  # whatever it is at meets the full disk
+    disk.free()
+
+    for run in runs.wait(60):
+        ends_honestly(run, f"point-{run.index}", scene, disk)
+    assert [str(run.state) for run in runs].count("COMPLETED") >= 4
+    idle(scene)

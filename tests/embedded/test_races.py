@@ -189,6 +189,33 @@ def test_of_eight_dispatchers_on_one_workspace_one_serves(scene: Scene) -> None:
     eventually(lambda: wire.started_at(alive) is None)
 
 
+def test_a_dispatcher_starts_though_somebody_asks_in_that_moment_whether_there_is_one(
+    scene: Scene,
+) -> None:
+    """Who asks takes the lock for a moment, too."""
+    run = hpcml.submit(scene.gated())
+    eventually(scene.lines)
+    kill(scene.dispatcher())
+    lock = Path(wire.QueueFolder(str(scene.workspace)).lock)
+    with open(lock, "rb") as asking:
+        assert wire.take_lock(asking.fileno())
+        late = subprocess.Popen(scene.agent_argv("dispatch", str(scene.workspace)))
+        eventually(lambda: lock in opened_by(late.pid))
+
+    assert late.wait(30) == 0
+    scene.dispatcher()
+    scene.open()
+    assert run.wait(30).state == "COMPLETED"
+
+
+def opened_by(pid: int) -> list[Path]:
+    """Files that a process has open."""
+    try:
+        return [place.readlink() for place in Path(f"/proc/{pid}/fd").iterdir()]
+    except FileNotFoundError:
+        return []
+
+
 def test_runs_go_on_without_a_dispatcher_and_the_next_one_adopts_them(
     scene: Scene, home: Path
 ) -> None:

@@ -432,6 +432,20 @@ def test_a_cancel_that_comes_while_the_agent_is_stopped_is_for_the_point_it_name
     assert scene.lines() == ["0", "1", "2"]
 
 
+def test_thousands_of_points_after_one_that_failed_are_cancelled_together(
+    scene: Scene, home: Path
+) -> None:
+    """At a cost in proportion to their number."""
+    site = small_machine(home, cpus=1)
+    first = hpcml.submit(scene.job("exit 3", name="first"), site)
+    runs = hpcml.submit(sweep(scene, 3000), site, after=first)
+
+    assert set(states(runs.wait(15))) == {"CANCELLED"}
+    assert runs[2999].reason == f"it was to run after {first.id}, which is FAILED"
+    assert scene.lines() == []
+    idle(scene)
+
+
 # --- a reboot -----------------------------------------------------------------------------
 
 

@@ -1,4 +1,7 @@
-"""Ten thousand points of which a hundred fail, while client, dispatcher and agents are killed."""
+"""Thousands of points of which 1 % fail, while client, dispatcher and agents are killed.
+
+The suite takes fewer than ten thousand, for time; ``POINTS=10000 pytest <this file>`` takes all.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from hpcml.batch import load_outbox, outbox_ids
 from tests.conftest import eventually
 from tests.embedded.scene import Scene, command_line, kill, small_machine
 
-POINTS = 10_000
-KILLED_DISPATCHERS, KILLED_AGENTS = 8, 3
+POINTS = int(os.environ.get("POINTS", "3000"))
+KILLED_DISPATCHERS, KILLED_AGENTS = 6, 2
 
 MODULE = """
 import os
@@ -109,6 +112,7 @@ def test_every_point_ends_once_whatever_is_killed(
     eventually(lambda: not scene.dispatchers() and not scene.agents(), timeout=30)
 
     lines = collections.Counter(map(int, scene.lines()))
+    wrong = set(range(7, POINTS, 100))
     runs = hpcml.runs(site="small")
     states = {run.index: str(run.state) for run in runs}
     shot = {run.index for run in runs if "its agent" in run.reason}
@@ -118,9 +122,7 @@ def test_every_point_ends_once_whatever_is_killed(
     assert set(range(POINTS)) - set(lines) <= shot, "all others ran"
     assert len(shot) <= KILLED_AGENTS
     assert {i for i in states if states[i] != "COMPLETED"} == raised | shot
-    assert raised | shot >= {i for i in range(POINTS) if i % 100 == 7} and raised - shot <= {
-        i for i in range(POINTS) if i % 100 == 7
-    }
+    assert raised <= wrong <= raised | shot
     seen = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, check=True)
     assert json.loads(seen.stdout) == [[run.index, str(run.state), run.reason] for run in runs]
     assert not [name for name in os.listdir(scene.workspace / "queue") if ".job" in name]
