@@ -289,7 +289,7 @@ class Attempt:
             reason = "its walltime was over, and it may not be requeued once more"
             return outcome.blame(wire.TIMEOUT, reason)
         most = self.what["checkpoint"]["requeues"]
-        reason = "it asked to be requeued more often than %d times" % most
+        reason = "it asked to be requeued once more, and Checkpoint(requeues=%d) is used up" % most
         return outcome.blame(wire.FAILED, reason)
 
     def _asks_to_go_on(self, outcome: "supervise.Outcome") -> bool:

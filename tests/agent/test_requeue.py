@@ -167,7 +167,8 @@ def test_exit_code_144_of_a_job_without_a_checkpoint_is_a_failure() -> None:
 def test_a_run_that_asks_too_often_has_failed() -> None:
     ended = execute(shell("echo once more", "exit 144"))
 
-    assert judged(ended.batch) == ("FAILED", "it asked to be requeued more often than 1 times")
+    reason = "it asked to be requeued once more, and Checkpoint(requeues=1) is used up"
+    assert judged(ended.batch) == ("FAILED", reason)
     assert ended.stdout == "once more\n" * 2 and ended.code == 144
     assert ["requeue" in end for end in ends(ended.batch)] == [True, False]
 

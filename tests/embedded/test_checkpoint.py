@@ -333,7 +333,10 @@ def test_one_that_is_interrupted_too_often_has_failed(
         interrupt(scene, run, number + 1)
 
     assert run.wait(30).state == "FAILED"
-    assert run.reason == f"it asked to be requeued more often than {requeues} times"
+    assert (
+        run.reason
+        == f"it asked to be requeued once more, and Checkpoint(requeues={requeues}) is used up"
+    )
     assert len(run.attempts) == requeues + 1
 
 
