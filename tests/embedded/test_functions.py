@@ -49,7 +49,7 @@ def bare_venv(python: str, folder: Path) -> Path:
 def test_what_can_be_imported_goes_by_reference_with_the_code_around_it(
     module: Module, script: Write
 ) -> None:
-    """A function, a class, a static and a class method; nothing of them is pickled."""
+    """A function, a class, a static method; nothing of them is pickled."""
     script("factor = 10", "beside.py")
     work = module(
         """
