@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 FULL_DISK_INTERVAL = 2.0  # seconds between two tries to write
 TRIES, TRY_INTERVAL = 50, 0.01  # to take a lock whose holder cannot be woken; s
-ADOPTED_INTERVAL = 1.0  # seconds between two looks at agents that are not our children
+LOOK_INTERVAL = 1.0  # seconds between two looks at what nobody tells us of
 HOPELESS = 3  # agents of a job, one after the other, that took no run: no further one is tried
 FRESH = 0.1  # seconds for which a folder's mtime may hide a further change
 STARTED, IDLE, FULL, HELD, BLOCKED = "started", "idle", "full", "held", "blocked"
@@ -636,14 +636,16 @@ class Dispatcher:
     # --- waiting --------------------------------------------------------------------------
 
     def _sleep(self) -> None:
-        """Until a child ends, somebody wakes us, or an adopted agent may have ended."""
-        slots = [slot for job in self.jobs.values() for slot in job.slots.values()]
-        adopted = any(slot.child is None for slot in slots)
-        waiting = any(job.open and not job.slots for job in self.jobs.values())
+        """Until a child ends, somebody wakes us, or something else may have ended.
+
+        Nobody tells us of an adopted agent's end, nor of one run's whose agent goes on to others.
+        """
+        jobs = self.jobs.values()
+        untold = any(slot.child is None for job in jobs for slot in job.slots.values())
+        untold = untold or any(job.open and not job.slots for job in jobs)
+        untold = untold or any(job.after and job.free for job in jobs)
         try:
-            select.select(
-                [self.wakeup, self.fifo], [], [], ADOPTED_INTERVAL if adopted or waiting else None
-            )
+            select.select([self.wakeup, self.fifo], [], [], LOOK_INTERVAL if untold else None)
         except OSError as error:
             if error.errno != errno.EINTR:
                 raise

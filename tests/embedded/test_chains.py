@@ -300,3 +300,22 @@ def test_what_has_not_ended_is_not_run_again(scene: Scene) -> None:
         hpcml.resubmit([])
     scene.open()
     run.wait(30)
+
+
+def test_what_waits_for_one_run_of_a_sweep_need_not_wait_for_the_others(
+    scene: Scene, home: Path
+) -> None:
+    """The agent of the first run has gone on to the next one, and is still at work."""
+    site = small_machine(home, cpus=2)
+    wait = 'echo x > model.pt; [ "$1" = 0 ] || while [ ! -e "$GATE" ]; do sleep 0.02; done'
+    job = hpcml.Job(
+        ["/bin/sh", "-c", wait, "sh", "{params.n}"], env={"GATE": str(scene.gate())}, code=None
+    )
+    runs = hpcml.submit(job.sweep(n=[0, 1]), site, outputs=["model.pt"], max_running=1)
+
+    after = infer(runs[0].output("model.pt"), site=site)
+
+    assert after.wait(30).state == "COMPLETED"
+    assert runs[1].state == "RUNNING"
+    scene.open()
+    runs.wait(30)
