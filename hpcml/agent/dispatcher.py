@@ -416,10 +416,10 @@ class Dispatcher:
         else:
             self._say(job, index, attempt, wire.FAILED, _silence(code))
 
-    def _clean_up(self, job: Job, index: int, owner: "dict[str, Any] | None") -> None:
+    def _clean_up(self, job: Job, index: int, owner: "dict[str, Any]") -> None:
         """End what a dead agent left running, and remove its cgroup."""
         run = wire.run_id(job.folder, index)
-        processes.kill_all(run, slot=processes.slot_name(owner) if owner else None)
+        processes.kill_all(run, slot=processes.slot_name(owner))
         memory.remove_cgroup(run)
 
     def _account(self, job: Job, slot: Slot) -> None:
