@@ -24,8 +24,8 @@ _LAZY = {
     "resubmit": "hpcml.submission",
     "Run": "hpcml.run",
     "Runs": "hpcml.run",
-    "attach": "hpcml.run",
-    "runs": "hpcml.run",
+    "attach": "hpcml.finding",
+    "runs": "hpcml.finding",
     "HpcmlError": "hpcml.errors",
 }
 

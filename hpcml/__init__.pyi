@@ -1,4 +1,6 @@
 from hpcml.errors import HpcmlError as HpcmlError
+from hpcml.finding import attach as attach
+from hpcml.finding import runs as runs
 from hpcml.injob import checkpoint as checkpoint
 from hpcml.injob import describe as describe
 from hpcml.injob import input_path as input_path
@@ -15,8 +17,6 @@ from hpcml.job import Sweep as Sweep
 from hpcml.planning import Plan as Plan
 from hpcml.run import Run as Run
 from hpcml.run import Runs as Runs
-from hpcml.run import attach as attach
-from hpcml.run import runs as runs
 from hpcml.submission import plan as plan
 from hpcml.submission import resubmit as resubmit
 from hpcml.submission import submit as submit

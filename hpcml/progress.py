@@ -14,7 +14,7 @@ from hpcml.units import clock
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from hpcml.poller import Seen
+    from hpcml.batch_view import Seen
     from hpcml.run import Run
 
 LEAST_INTERVAL = 0.2  # seconds between two looks at what the runs have logged

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from hpcml.errors import ResultError, RunFailedError
 
 if TYPE_CHECKING:
-    from hpcml.poller import Seen
+    from hpcml.batch_view import Seen
     from hpcml.run import Run
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -14,19 +14,15 @@ from typing import Any, TextIO, overload
 
 from hpcml.agent import wire
 from hpcml.batch import (
-    Batch,
     batch_folder,
     claim,
     load_outbox,
-    outbox_ids,
-    outbox_owner_alive,
     refuse_if_submitting,
 )
+from hpcml.batch_view import Attempt, BatchView, Seen, look
 from hpcml.connection import Connection, connect
-from hpcml.enclosing import enclosing_run
 from hpcml.errors import (
     ArgumentError,
-    HpcmlError,
     ResultError,
     RunNotFoundError,
     RunStateError,
@@ -34,8 +30,8 @@ from hpcml.errors import (
     nearest,
 )
 from hpcml.output import Origin, OutputPath
-from hpcml.planning import Plan
-from hpcml.poller import Attempt, BatchView, Seen, Watch, follow, look, poller
+from hpcml.planning import Plan, run_digest
+from hpcml.poller import Watch, follow, poller
 from hpcml.progress import show
 from hpcml.results import (
     EXCEPTION,
@@ -47,8 +43,6 @@ from hpcml.results import (
     load_result,
     tail,
 )
-from hpcml.settings import load_settings
-from hpcml.sites import site_names
 from hpcml.states import State
 from hpcml.timeline import Point, Story, Timeline, tell
 from hpcml.transports import FileStatus
@@ -71,7 +65,7 @@ class Run:
     """
 
     def __init__(self, id: str, site: str) -> None:
-        self._batch, self.index = _parts(id)
+        self._batch, self.index = parts_of(id)
         self.id, self.site = id, site
         self._told: Story | None = None
 
@@ -119,8 +113,7 @@ class Run:
     @property
     def digest(self) -> str | None:
         """Digest of the plan and of this run's point: equal for the same run, wherever."""
-        self._point()
-        return self._view().run_digest(self.index)
+        return run_digest(self.plan, self._point())
 
     @property
     def params(self) -> dict[str, Any]:
@@ -704,135 +697,12 @@ def _brief(value: object) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-def _parts(id: str) -> tuple[str, int]:
+def parts_of(id: str) -> tuple[str, int]:
     """A run's batch and index."""
     match = _ID.fullmatch(id) if isinstance(id, str) else None
     if not match:
         raise RunNotFoundError(f"{str(id)[:80]!r} is no run's id", "`hpcml runs` lists them.")
     return match.group(1), int(match.group(2))
-
-
-def attach(id: str, site: str | None = None) -> Run:
-    """The handle of a run that was submitted earlier, by anybody with the same workspace.
-
-    Parameters
-    ----------
-    id : str
-        A run's id; a batch's id will do for its only run (see :func:`runs` for several).
-    site : str, optional
-        Its site; default: it is looked for here and on all sites of the settings.
-
-    Raises
-    ------
-    RunNotFoundError
-        It is nowhere.
-    """
-    batch, index = _parts(id if "." in str(id) else f"{id}.0")
-    view, place = _find(batch, site, id)
-    if "." not in id and view.chunk.count > 1:
-        problem = f"{id} has {view.chunk.count} runs, {id}.00000 and so on"
-        raise RunNotFoundError(problem, f'hpcml.runs(batch="{id}") has all of them.')
-    if index not in view.chunk.indices:
-        run = wire.run_id(view.id, index)
-        raise RunNotFoundError(f"there is no run {run}", f"{view.id} has fewer runs.")
-    return Run(wire.run_id(view.id, index), _site_of(view, place))
-
-
-def _find(batch: str, site: str | None, id: str) -> tuple[BatchView, str]:
-    """A batch, and the site under which it was found; ``id`` is what was asked for."""
-    waiting = load_outbox(batch)
-    if waiting is not None and site in (None, waiting.site):
-        return poller(waiting.site).view(batch), waiting.site
-    sites = [site] if site is not None else known_sites()
-    for name in sites:
-        if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
-            return poller(name).view(batch), name
-    known = [run.id for name in sites for run in runs(site=name)]
-    raise RunNotFoundError(f"there is no run {id} on {', '.join(sites)}", nearest(id, known))
-
-
-def _site_of(view: BatchView, place: str) -> str:
-    """The site that it was planned for; several may share a workspace."""
-    planned = str(view.plan.where["site"])
-    return planned if planned in site_names() else place
-
-
-def runs(
-    site: str | None = None,
-    *,
-    batch: str | None = None,
-    state: str | None = None,
-    name: str | None = None,
-    tags: dict[str, str] | None = None,
-) -> Runs:
-    """Runs that can be found, oldest first.
-
-    Parameters
-    ----------
-    site : str, optional
-        Default: all sites of the settings, and the embedded one.
-    batch : str, optional
-        Only the runs of one submission, by its id: a run's id without the index.
-    state, name : str, optional
-        Only runs in that state, or of jobs of that name.
-    tags : dict, optional
-        Only runs whose jobs have these tags.
-    """
-    if state is not None and state not in State.__members__:
-        raise HpcmlError(f"there is no state {state!r}", nearest(state, State.__members__))
-    found = _looked_at(site) if batch is None else _looked_at_one(site, batch)
-    chosen = [
-        (view, _site_of(view, place))
-        for view, place in found
-        if name in (None, view.plan.name)
-        and (tags or {}).items() <= dict(view.plan.where["tags"]).items()
-    ]
-    return Runs(
-        [
-            Run(wire.run_id(view.id, index), where)
-            for view, where in sorted(chosen, key=lambda row: (row[0].created, row[0].id))
-            if site in (None, where)
-            for index in view.chunk.indices
-            if index in view.seen and state in (None, view.seen[index].state)
-        ]
-    )
-
-
-def _looked_at_one(site: str | None, batch: str) -> list[tuple[BatchView, str]]:
-    view, place = _find(_parts(f"{batch}.0")[0], site, batch)
-    look([view])
-    return [(view, place)]
-
-
-def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
-    """All batches, looked at, with the site under which each was found."""
-    found: list[tuple[BatchView, str]] = []
-    waiting = {identifier: load_outbox(identifier) for identifier in outbox_ids()}
-    places = {connect(p).binding.workspace: p for p in reversed([site] if site else known_sites())}
-    for place in places.values():
-        there = {name for name in connect(place).files.names("runs") or () if name[0] != "."}
-        there |= {key for key, batch in waiting.items() if batch and _lies_at(batch, place)}
-        views = [view for view in map(poller(place).readable, sorted(there)) if view is not None]
-        look(views)
-        for view in views:
-            batch = waiting.get(view.id)
-            if batch and view.chunk.id is not None and not outbox_owner_alive(batch):
-                batch.forget()  # its client was killed just after the queue had taken it
-        found += [(view, place) for view in views]
-    return found
-
-
-def _lies_at(batch: Batch, place: str) -> bool:
-    """Whether a batch of the outbox is on its way to the workspace of a site."""
-    return bool(batch.plan.where["workspace"] == connect(place).binding.workspace)
-
-
-def known_sites() -> list[str]:
-    """The embedded site, and those of the settings; within a job, the job's own alone."""
-    run = enclosing_run()
-    if run is not None:
-        return [run.site]
-    return list(dict.fromkeys(["local", *load_settings().sites]))
 
 
 def as_data(run: Run) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, batch_of, claim, new_batch
+from hpcml.batch_view import INTENT_PATIENCE, BatchView, note_queued
 from hpcml.connection import Connection, bind, connect
 from hpcml.errors import (
     ArgumentError,
@@ -26,12 +27,13 @@ from hpcml.errors import (
     UnresolvedError,
     nearest,
 )
+from hpcml.finding import attach
 from hpcml.job import Job, Sweep
 from hpcml.library import function_library_name, library, put_function_library, put_library
 from hpcml.planning import Plan, make_plan
-from hpcml.poller import INTENT_PATIENCE, BatchView, note_queued, poller
+from hpcml.poller import poller
 from hpcml.resolving import resolve, resolve_with_code
-from hpcml.run import Run, Runs, attach
+from hpcml.run import Run, Runs
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
 from hpcml.transports import bring

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from hpcml import run as handles
+from hpcml import finding
 from hpcml.cli.showing import exit_code, print_json, print_table, worst_exit_code
-from hpcml.run import Runs, as_data, attach
+from hpcml.finding import attach
+from hpcml.run import Runs, as_data
 from hpcml.submission import resubmit
 
 ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
@@ -27,7 +28,7 @@ def runs_command(
     site: str | None, batch: str | None, state: str | None, name: str | None, as_json: bool
 ) -> None:
     """List runs, oldest first."""
-    found = handles.runs(site, batch=batch, state=state and state.upper(), name=name)
+    found = finding.runs(site, batch=batch, state=state and state.upper(), name=name)
     _show(found, as_json)
 
 
@@ -132,7 +133,7 @@ def fetch_command(ids: tuple[str, ...], site: str | None, folder: str) -> None:
 
 def _attached(ids: tuple[str, ...], site: str | None) -> Runs:
     """Runs by their ids; a submission's id stands for all its runs."""
-    found = [[attach(id, site)] if "." in id else handles.runs(site, batch=id) for id in ids]
+    found = [[attach(id, site)] if "." in id else finding.runs(site, batch=id) for id in ids]
     return Runs([run for runs in found for run in runs])
 
 

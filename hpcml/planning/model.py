@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hpcml.agent import wire
@@ -33,7 +34,7 @@ class Plan:
     decisions: tuple[str, ...] = ()
     unresolved: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def digest(self) -> str | None:
         """SHA-256 of the canonical JSON of ``what``; ``None`` while something is unresolved."""
         return None if self.unresolved else wire.sha256(wire.canonical(dict(self.what)))

@@ -16,7 +16,7 @@ import cloudpickle
 import pytest
 
 import hpcml
-from hpcml import poller
+from hpcml import batch_view, poller
 from hpcml.errors import RunFailedError, RunStateError
 from hpcml.results import HERE
 from tests.byhand import ByHand
@@ -262,15 +262,15 @@ def test_a_child_that_was_forked_while_a_look_was_under_way_uses_the_same_handle
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made, looking, go_on = functions(2), threading.Event(), threading.Event()
-    judge = poller.BatchView.judge
+    judge = batch_view.BatchView.judge
 
-    def held(view: poller.BatchView, status: object) -> bool:
+    def held(view: batch_view.BatchView, status: object) -> bool:
         if threading.current_thread() is not threading.main_thread() and not go_on.is_set():
             looking.set()  # the poller holds the view's lock, and its queue's has just been free
             go_on.wait(20)
         return judge(view, status)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(poller.BatchView, "judge", held)
+    monkeypatch.setattr(batch_view.BatchView, "judge", held)
     future = made.runs[0].future()
     assert looking.wait(20)
     made.end(0)

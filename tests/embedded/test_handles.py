@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import hpcml
-from hpcml import poller, progress
+from hpcml import batch_view, poller, progress
 from hpcml.agent import wire
 from hpcml.errors import RunNotFoundError, RunStateError, UnknownNameError
 from hpcml.planning import run_digest
@@ -110,13 +110,13 @@ def test_only_runs_with_news_are_judged(monkeypatch: pytest.MonkeyPatch) -> None
     made.queue()
     made.start(3)
     judged: list[int] = []
-    judge = poller.BatchView._judge
+    judge = batch_view.BatchView._judge
 
-    def counted(view: poller.BatchView, index: int, *rest: Any) -> Any:
+    def counted(view: batch_view.BatchView, index: int, *rest: Any) -> Any:
         judged.append(index)
         return judge(view, index, *rest)
 
-    monkeypatch.setattr(poller.BatchView, "_judge", counted)
+    monkeypatch.setattr(batch_view.BatchView, "_judge", counted)
     for _ in range(3):
         assert made.runs[3].state == "RUNNING"
     assert judged == [3]

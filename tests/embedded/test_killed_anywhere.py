@@ -28,7 +28,7 @@ from tests.embedded.scene import RECORD, Scene
 
 CLIENT = """
 import os, shutil, signal, sys
-import hpcml, hpcml.batch, hpcml.library, hpcml.poller, hpcml.submission as submission
+import hpcml, hpcml.batch, hpcml.library, hpcml.batch_view, hpcml.submission as submission
 from hpcml.agent import wire
 from hpcml.batch import Batch
 from hpcml.schedulers.process import ProcessScheduler
@@ -473,13 +473,13 @@ def test_killed_once_the_site_knows_it_runs_by_itself(
 # --- row 8: waiting and collecting --------------------------------------------------------
 
 DIE_WHEN_RUNNING = """
-judge = hpcml.poller.BatchView.judge
+judge = hpcml.batch_view.BatchView.judge
 def hooked(self, status):
     done = judge(self, status)
     if any(seen.state == "RUNNING" for seen in self.seen.values()):
         die()
     return done
-hpcml.poller.BatchView.judge = hooked
+hpcml.batch_view.BatchView.judge = hooked
 """
 
 

@@ -1,0 +1,476 @@
+"""What became of the runs of a batch, from evidence on the site alone."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from hpcml.agent import wire
+from hpcml.batch import Batch, batch_folder, load_outbox, outbox_owner_alive
+from hpcml.connection import Connection
+from hpcml.errors import (
+    HpcmlError,
+    RunNotFoundError,
+    TransportError,
+)
+from hpcml.planning import Plan
+from hpcml.schedulers import Chunk, JobStatus, Word
+from hpcml.states import State
+
+INTENT_PATIENCE = 120.0  # seconds in which a queue may still be about to hear of an intent
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a run, as its own files tell it.
+
+    Attributes
+    ----------
+    start, end : dict or None
+        Contents of ``.start`` and ``.end``. ``Run.attempts`` has both; to judge a run, its start
+        is not read once it has ended.
+    """
+
+    number: int
+    start: dict[str, Any] | None = None
+    end: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run, as it was when it was looked at."""
+
+    state: State
+    reason: str = ""
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(eq=False)
+class BatchView:
+    """What is known of a batch. Each file is read once, and a run is judged when there is news.
+
+    Attributes
+    ----------
+    created : float
+        When it was submitted, by the client's clock.
+    resubmits : tuple of str
+        Ids of the runs that its runs repeat; empty where they repeat none.
+    asked : float or None
+        When the queue was asked to take it, by the site's clock.
+    stuck : bool
+        Its submission was broken off: nothing goes on until somebody resumes it.
+    seen : dict
+        Its runs, as they were when they were looked at, by index.
+    ended : list of int
+        Indices of the runs that have ended, in the order in which they did (as far as one look
+        tells one end from another).
+    looks, judged : int
+        How many looks have begun, and which of them was judged last.
+    """
+
+    id: str
+    connection: Connection
+    plan: Plan
+    chunk: Chunk
+    created: float
+    lines: bytes = field(default=b"", repr=False)
+    resubmits: tuple[str, ...] = ()
+    asked: float | None = None
+    stuck: bool = False
+    seen: dict[int, Seen] = field(default_factory=dict, repr=False)
+    ended: list[int] = field(default_factory=list, repr=False)
+    looks: int = 0
+    judged: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def __post_init__(self) -> None:
+        self._names: set[str] = set()
+        self._attempts: dict[int, dict[int, Attempt]] = {}
+        self._status = JobStatus()
+        self._news: set[int] = set()  # runs of which files have told something new
+        self._open: set[int] = set()  # to be judged at each look: time alone may change them
+        self._requeued: set[int] = set()
+        self._waiting = set(self.chunk.indices)  # of these the queue says the same, in one word
+        self._everyone: Seen | None = None  # what was last seen of those
+        self._searched = False
+
+    @classmethod
+    def load(cls, identifier: str, connection: Connection) -> BatchView:
+        """Read what a batch is.
+
+        Raises
+        ------
+        RunNotFoundError
+            Neither the site nor the outbox knows it.
+        """
+        folder = batch_folder(identifier)
+        found = connection.files.get({f"{folder}/plan.json": 0, f"{folder}/points.jsonl": 0})
+        if len(found) == 2:
+            text = found[f"{folder}/plan.json"].decode("utf-8", "replace")
+            plan = Plan.from_json(text)  # says what is wrong with a torn one
+            submission = json.loads(text)["batch"]
+            lines = found[f"{folder}/points.jsonl"]
+            chunk = Chunk(
+                f"{identifier}.0",
+                folder,
+                0,
+                lines.count(b"\n"),
+                tuple(submission["after"]),
+                submission["group"],
+                submission["max_running"],
+                parent=submission.get("parent"),
+            )
+            return cls(
+                identifier,
+                connection,
+                plan,
+                chunk,
+                submission["created"],
+                lines,
+                tuple(submission.get("resubmits", ())),
+            )
+        batch = load_outbox(identifier)
+        if batch is None:
+            raise RunNotFoundError(
+                f"no batch {identifier} on {connection.site.name}",
+                "`hpcml runs` lists those that are there.",
+            )
+        lines = batch.files()["points.jsonl"]
+        return cls(
+            identifier,
+            connection,
+            batch.plan,
+            batch.chunk,
+            batch.created,
+            lines,
+            batch.resubmits,
+        )
+
+    @property
+    def batch(self) -> Batch:
+        """The batch itself, as this process would submit it."""
+        chunk = self.chunk
+        return Batch(
+            self.id,
+            self.plan,
+            self.points,
+            chunk.after,
+            chunk.group,
+            chunk.max_running,
+            wire.identity(),
+            self.created,
+            parent=chunk.parent,
+            resubmits=self.resubmits,
+        )
+
+    @property
+    def folder(self) -> str:
+        """The batch's folder, relative to the workspace."""
+        return batch_folder(self.id)
+
+    @property
+    def final(self) -> bool:
+        """Whether every run has ended."""
+        return len(self.ended) == self.chunk.count
+
+    # --- what its runs are ----------------------------------------------------------------
+
+    @cached_property
+    def points(self) -> tuple[dict[str, Any], ...]:
+        """What each run has of its own, in the order of the runs."""
+        try:
+            return tuple(json.loads(line) for line in self.lines.split(b"\n") if line)
+        except ValueError as error:
+            problem = f"{self.folder}/points.jsonl is torn: {error}"
+            raise HpcmlError(problem, "Submit the job again.") from error
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """Names of the parameters in which the runs differ."""
+        values: dict[str, set[bytes]] = {}
+        for point in self.points:
+            for name, value in point.get("params", {}).items():
+                values.setdefault(name, set()).add(wire.canonical(value))
+        return tuple(name for name, different in values.items() if len(different) > 1)
+
+    # --- its files ------------------------------------------------------------------------
+
+    def read_files(self) -> None:
+        """Learn which attempts have started and ended, and whether the queue has the batch."""
+        names = self.connection.files.names(f"{self.folder}/attempts") or set()
+        new = names - self._names
+        if new:
+            self._read_attempts(wire.attempts_of(new))
+            self._names = names
+        if self.chunk.id is None:
+            self._read_id()
+
+    def _read_attempts(self, new: Mapping[int, Mapping[int, set[str]]]) -> None:
+        """Read the ends, and the starts of attempts of which there is no end."""
+        found = {
+            (index, number): kinds
+            for index, numbers in new.items()
+            if 0 <= index - self.chunk.first < self.chunk.count
+            for number, kinds in numbers.items()
+        }
+        ends = [attempt for attempt, kinds in found.items() if "end" in kinds]
+        self._read("end", ends)
+        # An end may be empty after a power loss; then the start is all there is.
+        self._read("start", [key for key in found if self._known(*key).end is None])
+        self._news |= {index for index, _ in found}
+
+    def _read(self, kind: str, attempts: Iterable[tuple[int, int]]) -> None:
+        paths = {
+            f"{self.folder}/attempts/{index}.{number}.{kind}": (index, number)
+            for index, number in attempts
+            if getattr(self._known(index, number), kind) is None
+        }
+        for path, content in (
+            self.connection.files.get(dict.fromkeys(paths, 0)) if paths else {}
+        ).items():
+            index, number = paths[path]
+            record = wire.attempt_record(content, kind)
+            known = self._known(index, number)
+            self._attempts[index][number] = replace(known, **{kind: record})
+
+    def _known(self, index: int, number: int) -> Attempt:
+        return self._attempts.setdefault(index, {}).setdefault(number, Attempt(number))
+
+    def attempts(self, index: int) -> tuple[Attempt, ...]:
+        """All attempts of a run, with their starts."""
+        with self.lock:
+            self._read("start", [(index, number) for number in self._attempts.get(index, {})])
+            return self._attempts_of(index)
+
+    def _attempts_of(self, index: int) -> tuple[Attempt, ...]:
+        return tuple(attempt for _, attempt in sorted(self._attempts.get(index, {}).items()))
+
+    def _read_id(self) -> None:
+        """Under which id the queue has the batch."""
+        found = self.connection.files.get({f"{self.folder}/queue/0.json": 0})
+        # Empty after a power loss: then the queue is asked by name, as before it was written.
+        for record in wire.parse_lines(next(iter(found.values()), b"")):
+            self.asked = record["time"]
+            self.chunk = replace(self.chunk, id=record["id"])
+
+    # --- what became of its runs ----------------------------------------------------------
+
+    def judge(self, status: JobStatus) -> bool:
+        """Judge the runs with news, and those of which the queue says something else than before.
+
+        ``False``: some are silent, as if they had ended since the last look.
+        """
+        before, self._status = self._status, status
+        self._news |= self._open | _changed(before, status)
+        if before.rest != status.rest:
+            self._news |= self._requeued
+        self._open = set()
+        self.stuck = self._searched = False
+        silent, ended = False, []
+        try:
+            for index in tuple(self._news):
+                state = self._judge_one(index, status)
+                silent |= state is State.UNKNOWN
+                if state is not None and state.final:
+                    ended.append((self._ended_at(index), index))
+                self._news.discard(index)  # not before: the queue may fail to answer
+        finally:
+            self.ended += [index for _, index in sorted(ended)]
+        if self._waiting:
+            silent |= self._judge_waiting(status) is State.UNKNOWN
+        return not silent
+
+    def _judge_one(self, index: int, status: JobStatus) -> State | None:
+        """Judge a run with news; ``None``: it has ended already, or waits like all others."""
+        if index in self.seen and self.seen[index].state.final:
+            return None
+        if not (index in self._attempts or index in status.live or (index, 1) in status.final):
+            self._waiting.add(index)
+            self._everyone = None
+            return None
+        self._waiting.discard(index)
+        attempts = self._attempts_of(index)
+        state, reason = self._judge(index, attempts, status)
+        self.seen[index] = Seen(state, reason, attempts)
+        return state
+
+    def _ended_at(self, index: int) -> float:
+        """When a run ended, by the site's clock."""
+        attempts = self.seen[index].attempts
+        end = attempts[-1].end if attempts else None
+        return float(end["time"]) if end else self.connection.files.now()
+
+    def _judge_waiting(self, status: JobStatus) -> State:
+        """Judge all of which nothing is known but what the queue says of everyone."""
+        if status.rest is not None:
+            state, reason = status.rest.state, status.rest.reason
+        else:
+            state, reason = self._before_the_queue()
+        everyone = Seen(state, reason)
+        if everyone != self._everyone:
+            self._everyone = everyone
+            self.seen.update(dict.fromkeys(self._waiting, everyone))
+        if state.final:
+            self.ended += sorted(self._waiting)
+            self._waiting = set()
+        return state
+
+    def _judge(
+        self, index: int, attempts: Sequence[Attempt], status: JobStatus
+    ) -> tuple[State, str]:
+        last = attempts[-1] if attempts else Attempt(1)
+        self._requeued.discard(index)
+        if last.end is not None and last.end.get("requeue"):
+            self._requeued.add(index)
+            return self._judge_requeued(index, last.number + 1, status)
+        word = status.final.get((index, last.number))
+        said = {"state": str(word.state), "reason": word.reason} if word else None
+        if last.end is not None:
+            waited = self.connection.files.now() - last.end["time"]
+            judged = wire.how_it_ended(last.end, said, waited)
+            if judged is None:
+                self._open.add(index)
+                return State.RUNNING, "it ended on a signal; the scheduler has not said why yet"
+            if said is None and wire.how_it_ended(last.end, None, 0.0) is None:
+                # A word that comes after patience ran out must not change what was said.
+                word = Word(State(judged[0]), judged[1])
+                word = self.connection.queue.record(self.chunk, index, last.number, word)
+                return word.state, word.reason
+            return State(judged[0]), judged[1]
+        if last.start is not None and "refused" in last.start:
+            refused = last.start["refused"]
+            return State(refused["state"]), refused["reason"]
+        live = status.live.get(index)
+        if live is not None:
+            return live.state, live.reason
+        judged = wire.how_it_ended(None, said, 0.0)
+        if said is not None and judged is not None:
+            return State(judged[0]), judged[1]
+        if last.start is None:
+            return self._before_the_queue()
+        if self.chunk.id is None:  # killed before its id was written down; look() asks again
+            self._open.add(index)
+            self._searched = self._searched or not self._find_in_queue()
+        return State.UNKNOWN, "it started, and neither its agent nor the queue knows it any more"
+
+    def _judge_requeued(self, index: int, number: int, status: JobStatus) -> tuple[State, str]:
+        """Its last attempt left a checkpoint, and the next one has not begun."""
+        live, word = status.live.get(index), status.final.get((index, number))
+        if live is not None:
+            return live.state, live.reason
+        if word is not None and word.state.final:
+            return word.state, word.reason
+        if status.rest is not None:
+            return State.PENDING, "it left a checkpoint, and starts again"
+        return State.UNKNOWN, "it left a checkpoint, and the queue does not know it any more"
+
+    def _before_the_queue(self) -> tuple[State, str]:
+        """How far the submission came."""
+        batch = load_outbox(self.id)
+        if batch is not None and batch.cancelled:
+            return State.CANCELLED, "cancelled before it reached the queue"
+        if self.chunk.id is not None and self._queued_again():
+            return State.PENDING, "it has just been queued again"
+        if self.chunk.id is not None:
+            advice = f"`hpcml resume {self.id}` queues it again"
+            return State.UNKNOWN, f"the queue took it, and does not know it any more; {advice}"
+        alive = batch is not None and outbox_owner_alive(batch)
+        resume = f"its submission was broken off: `hpcml resume {self.id}` or `hpcml cancel`"
+        queue = self.connection.files.list(f"{self.folder}/queue")
+        if any(entry.name == "0.json" for entry in queue or ()):
+            return State.PENDING, "the queue has just taken it"  # since read_files()
+        self.stuck = not alive
+        intents = [entry for entry in queue or () if entry.name == "0.intent"]
+        if intents:
+            age = self.connection.files.now() - intents[0].mtime
+            if self._find_in_queue():
+                self.stuck = False
+                return State.PENDING, "waits for CPUs, memory, or its turn"
+            if age < INTENT_PATIENCE:
+                self.stuck = False
+                return State.UNKNOWN, f"the queue was asked to take it {age:.0f} s ago"
+        if queue is None and batch is not None and not batch.steps:
+            return State.CREATED, _submitting(batch) if alive else resume
+        return State.PREPARING, _submitting(batch) if batch and alive else resume
+
+    def _queued_again(self) -> bool:
+        """Whether somebody has queued it under another id since we read the one we know."""
+        known, self.chunk = self.chunk.id, replace(self.chunk, id=None)
+        self._read_id()
+        return self.chunk.id not in (None, known)
+
+    def _find_in_queue(self) -> bool:
+        """Whether the queue knows it by name; then its id is written down at last."""
+        queue = self.connection.files.list(f"{self.folder}/queue")
+        intents = [entry for entry in queue or () if entry.name == "0.intent"]
+        found = self.connection.queue.find([self.chunk.name]) if intents else {}
+        if not found:
+            return False
+        self.asked = intents[0].mtime
+        self.chunk = replace(self.chunk, id=found[self.chunk.name])
+        try:
+            note_queued(self.folder, found[self.chunk.name], self.connection, self.asked)
+        except TransportError:
+            return True  # looking works on a full disk, too; another look writes it down
+        batch = load_outbox(self.id)
+        if batch is not None and not outbox_owner_alive(batch):
+            batch.forget()
+        return True
+
+
+def note_queued(folder: str, identifier: str, connection: Connection, asked: float) -> None:
+    """Write down under which id the queue has a batch; the intent is fulfilled."""
+    record = {"id": identifier, "time": asked}
+    connection.files.put({f"{folder}/queue/0.json": wire.canonical(record)})
+    connection.files.remove([f"{folder}/queue/0.intent"])
+
+
+def look(views: Sequence[BatchView]) -> None:
+    """Look at batches of one site: their files, then the queue once for all that need it."""
+    looks: dict[BatchView, int] = {}
+    for view in views:
+        with view.lock:
+            if not view.final:
+                view.read_files()
+                view.looks += 1
+                looks[view] = view.looks
+    if not looks:
+        return
+    statuses = _poll([*looks])
+    for view, number in looks.items():
+        with view.lock:
+            if view.judged < number:  # else another thread has judged by a later answer
+                view.judged = number
+                _judge(view, statuses.get(view.chunk.name, JobStatus()))
+
+
+def _judge(view: BatchView, status: JobStatus) -> None:
+    known = view.chunk.id
+    if not view.judge(status):
+        view.read_files()  # it may have ended between the two looks
+        if view.chunk.id != known or view.looks != view.judged:  # the answer is the older of both
+            status = _poll([view]).get(view.chunk.name, JobStatus())
+        view.judge(status)
+
+
+def _poll(views: Sequence[BatchView]) -> dict[str, JobStatus]:
+    return views[0].connection.queue.poll([view.chunk for view in views])
+
+
+def _submitting(batch: Batch) -> str:
+    return f"process {batch.owner['pid']} on {batch.owner['host']} is submitting it"
+
+
+def _changed(before: JobStatus, now: JobStatus) -> set[int]:
+    """Runs of which the queue says something else than before."""
+    changed = set()
+    if before.live != now.live:
+        indices = before.live.keys() | now.live.keys()
+        changed = {index for index in indices if before.live.get(index) != now.live.get(index)}
+    if before.final is not now.final:
+        changed |= {index for index, _ in now.final.keys() - before.final.keys()}
+    return changed

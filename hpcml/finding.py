@@ -1,0 +1,138 @@
+"""Runs that were submitted earlier: by their ids, and all of them."""
+
+from __future__ import annotations
+
+from hpcml.agent import wire
+from hpcml.batch import Batch, batch_folder, load_outbox, outbox_ids, outbox_owner_alive
+from hpcml.batch_view import BatchView, look
+from hpcml.connection import connect
+from hpcml.enclosing import enclosing_run
+from hpcml.errors import HpcmlError, RunNotFoundError, nearest
+from hpcml.poller import poller
+from hpcml.run import Run, Runs, parts_of
+from hpcml.settings import load_settings
+from hpcml.sites import site_names
+from hpcml.states import State
+
+
+def attach(id: str, site: str | None = None) -> Run:
+    """The handle of a run that was submitted earlier, by anybody with the same workspace.
+
+    Parameters
+    ----------
+    id : str
+        A run's id; a batch's id will do for its only run (see :func:`runs` for several).
+    site : str, optional
+        Its site; default: it is looked for here and on all sites of the settings.
+
+    Raises
+    ------
+    RunNotFoundError
+        It is nowhere.
+    """
+    batch, index = parts_of(id if "." in str(id) else f"{id}.0")
+    view, place = _find(batch, site, id)
+    if "." not in id and view.chunk.count > 1:
+        problem = f"{id} has {view.chunk.count} runs, {id}.00000 and so on"
+        raise RunNotFoundError(problem, f'hpcml.runs(batch="{id}") has all of them.')
+    if index not in view.chunk.indices:
+        run = wire.run_id(view.id, index)
+        raise RunNotFoundError(f"there is no run {run}", f"{view.id} has fewer runs.")
+    return Run(wire.run_id(view.id, index), _site_of(view, place))
+
+
+def _find(batch: str, site: str | None, id: str) -> tuple[BatchView, str]:
+    """A batch, and the site under which it was found; ``id`` is what was asked for."""
+    waiting = load_outbox(batch)
+    if waiting is not None and site in (None, waiting.site):
+        return poller(waiting.site).view(batch), waiting.site
+    sites = [site] if site is not None else known_sites()
+    for name in sites:
+        if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
+            return poller(name).view(batch), name
+    known = [run.id for name in sites for run in runs(site=name)]
+    raise RunNotFoundError(f"there is no run {id} on {', '.join(sites)}", nearest(id, known))
+
+
+def _site_of(view: BatchView, place: str) -> str:
+    """The site that it was planned for; several may share a workspace."""
+    planned = str(view.plan.where["site"])
+    return planned if planned in site_names() else place
+
+
+def runs(
+    site: str | None = None,
+    *,
+    batch: str | None = None,
+    state: str | None = None,
+    name: str | None = None,
+    tags: dict[str, str] | None = None,
+) -> Runs:
+    """Runs that can be found, oldest first.
+
+    Parameters
+    ----------
+    site : str, optional
+        Default: all sites of the settings, and the embedded one.
+    batch : str, optional
+        Only the runs of one submission, by its id: a run's id without the index.
+    state, name : str, optional
+        Only runs in that state, or of jobs of that name.
+    tags : dict, optional
+        Only runs whose jobs have these tags.
+    """
+    if state is not None and state not in State.__members__:
+        raise HpcmlError(f"there is no state {state!r}", nearest(state, State.__members__))
+    found = _looked_at(site) if batch is None else _looked_at_one(site, batch)
+    chosen = [
+        (view, _site_of(view, place))
+        for view, place in found
+        if name in (None, view.plan.name)
+        and (tags or {}).items() <= dict(view.plan.where["tags"]).items()
+    ]
+    return Runs(
+        [
+            Run(wire.run_id(view.id, index), where)
+            for view, where in sorted(chosen, key=lambda row: (row[0].created, row[0].id))
+            if site in (None, where)
+            for index in view.chunk.indices
+            if index in view.seen and state in (None, view.seen[index].state)
+        ]
+    )
+
+
+def _looked_at_one(site: str | None, batch: str) -> list[tuple[BatchView, str]]:
+    view, place = _find(parts_of(f"{batch}.0")[0], site, batch)
+    look([view])
+    return [(view, place)]
+
+
+def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
+    """All batches, looked at, with the site under which each was found."""
+    found: list[tuple[BatchView, str]] = []
+    waiting = {identifier: load_outbox(identifier) for identifier in outbox_ids()}
+    places = {connect(p).binding.workspace: p for p in reversed([site] if site else known_sites())}
+    for place in places.values():
+        there = {name for name in connect(place).files.names("runs") or () if name[0] != "."}
+        there |= {key for key, batch in waiting.items() if batch and _lies_at(batch, place)}
+        views = [view for view in map(poller(place).readable, sorted(there)) if view is not None]
+        look(views)
+        for view in views:
+            batch = waiting.get(view.id)
+            if batch and view.chunk.id is not None and not outbox_owner_alive(batch):
+                batch.forget()  # its client was killed just after the queue had taken it
+        found += [(view, place) for view in views]
+    return found
+
+
+def _lies_at(batch: Batch, place: str) -> bool:
+    """Whether a batch of the outbox is on its way to the workspace of a site."""
+    return bool(batch.plan.where["workspace"] == connect(place).binding.workspace)
+
+
+def known_sites() -> list[str]:
+    """The embedded site, and those of the settings; within a job, the job's own alone."""
+    run = enclosing_run()
+    if run is not None:
+        return [run.site]
+    return list(dict.fromkeys(["local", *load_settings().sites]))
