@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hpcml import finding
-from hpcml.cli.showing import exit_code, print_json, print_table, worst_exit_code
+from hpcml.cli.showing import print_json, print_table, worst_exit_code
 from hpcml.finding import attach
 from hpcml.run import Runs, as_data
 from hpcml.submission import resubmit
@@ -94,12 +94,13 @@ def cancel_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> Non
 @json_option
 def resume_command(id: str, site: str | None, wait: bool, as_json: bool) -> None:
     """Go on with a submission that was broken off."""
-    run = attach(id, site).resume()
+    found = _attached((id,), site)
+    found[0].resume()  # and with it the submission's other runs
     if wait:
-        run.wait(progress=not as_json)
-    _show(Runs([run]), as_json)
+        found.wait(progress=not as_json)
+    _show(found, as_json)
     if wait:
-        sys.exit(exit_code(run))
+        sys.exit(worst_exit_code(found))
 
 
 @click.command("resubmit")

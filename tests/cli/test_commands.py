@@ -318,3 +318,21 @@ def test_runs_are_fetched_into_a_folder_each(project: Path) -> None:
     folders = [Path(line) for line in done.stdout.splitlines()]
     assert [(folder / "said").read_text() for folder in folders] == ["1\n", "2\n"]
     assert (folders[1] / f"{batch}.00001.stdout").read_text() == "done\n"
+
+
+def test_a_sweep_that_was_broken_off_is_resumed_as_a_whole(
+    project: Path, another_python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    another_python(
+        """
+        import os, hpcml, hpcml.submission as submission
+        submission.publish = lambda *_: os._exit(9)
+        hpcml.submit(hpcml.Job(["/bin/sh", "-c", "exit 0"], code=None).sweep(n=[1, 2]))
+        """
+    )
+    first, second = hpcml.runs()
+    assert [first.state, second.state] == ["PREPARING", "PREPARING"]
+
+    done = call("resume", "--wait", "--json", first.id.rpartition(".")[0])
+
+    assert [run["state"] for run in json.loads(done.stdout)] == ["COMPLETED", "COMPLETED"]

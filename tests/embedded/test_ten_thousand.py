@@ -64,7 +64,7 @@ def resumed(scene: Scene) -> None:
     (identifier,) = outbox_ids()
     batch = load_outbox(identifier)
     assert batch is not None
-    run = hpcml.attach(identifier)
+    run = hpcml.runs(batch=identifier)[0]
     intent = scene.workspace / "runs" / batch.id / "queue" / "0.intent"
     if intent.exists():
         os.utime(intent, (0, 0))
