@@ -24,6 +24,7 @@ from hpcml.batch import (
 )
 from hpcml.connection import Connection, connect
 from hpcml.enclosing import enclosing_run
+from hpcml.energy import Energy, measure
 from hpcml.errors import (
     ArgumentError,
     HpcmlError,
@@ -178,6 +179,17 @@ class Run:
     def host(self) -> dict[str, Any]:
         """The machine it ran on: CPU, cores, memory (bytes), system, accelerators."""
         return dict(self._tell().host)
+
+    @property
+    def energy(self) -> Energy:
+        """What its machine used while it ran, so far: joules, scope, coverage, or why not."""
+        story, files = self._tell(), self._connection().files
+        folder = f"{batch_folder(self._batch)}/energy"
+        paths = [f"{folder}/{name}" for name in sorted(files.names(folder) or ())]
+        events = self._path("events.jsonl")
+        found = files.get(dict.fromkeys([events, *paths], 0))
+        lines = wire.parse_lines(found.pop(events, b""))
+        return measure(lines, story.timeline, found.values(), final=self._seen().state.final)
 
     # --- waiting and files ----------------------------------------------------------------
 
