@@ -97,8 +97,8 @@ class _Meter:
             return begin, begin + attempt.command
         if attempt.complete:
             return begin, begin  # it could not be started
-        if open_end and self.pieces:
-            return begin, max(begin, self.pieces[-1].end)
+        if open_end:
+            return begin, max([begin, *(piece.end for piece in self.pieces[-1:])])
         return None
 
     def between(self, begin: float, end: float) -> _Sum:
@@ -188,14 +188,12 @@ def _why_not(
         return "there is no record of what was tried on its machine"
     if MEASURED not in sources.values():
         return "; ".join(f"{reader}: {reason}" for reader, reason in sources.items())
-    if not any(meter.pieces for meter in meters):
-        return SILENCE
     if lost:
         return f"the end of attempt {', '.join(lost)} is not known"
     if len(scopes) > 1:
         return f"its attempts were measured in different scopes: {', '.join(sorted(scopes))}"
     if not total.covered:
-        return "; ".join(sorted({gap.reason for gap in total.gaps})) or "its command did not run"
+        return "; ".join(sorted({gap.reason for gap in total.gaps})) or SILENCE
     if not total.whole:
         return "it was shorter than two readings of the counters are apart"
     return ""

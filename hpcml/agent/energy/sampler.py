@@ -22,11 +22,14 @@ BLOCK = 1 << 16  # bytes of the file that are looked at together; no line is as 
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
-def main(path: str, descriptor: str, root: str) -> int:
-    """Become the sampler of a file whose lock came with the descriptor. Returns the exit code."""
+def main(path: str, descriptor: str, root: str, interval: str = str(INTERVAL)) -> int:
+    """Become the sampler of a file whose lock came with the descriptor. Returns the exit code.
+
+    The path is for people who look at processes.
+    """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    sampler = Sampler(int(descriptor), root)
+    sampler = Sampler(int(descriptor), root, float(interval))
     if sampler.take_lock():
         sampler.sample()
     return 0
@@ -45,7 +48,7 @@ class Sampler:
         s between two readings.
     """
 
-    def __init__(self, descriptor: int, root: str, interval: float = INTERVAL) -> None:
+    def __init__(self, descriptor: int, root: str, interval: float) -> None:
         self.descriptor, self.interval = descriptor, interval
         self.found = domains.find(root)
         self.agents: "list[dict[str, Any]]" = []
