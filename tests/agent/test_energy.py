@@ -251,10 +251,9 @@ def test_where_nothing_is_shown_it_is_written_down_once_and_nothing_is_started(
         energy.ensure_sampler(str(tmp_path), {"system_root": str(tmp_path / "nothing")})
 
     (file,) = (tmp_path / "energy").iterdir()
-    (line,) = wire.parse_lines(file.read_bytes())
-    assert line["tried"] == {
-        "powercap": {"status": "absent", "reason": "there is no /sys/class/powercap"}
-    }
+    (found,) = series(file)
+    reason = "there is no /sys/class/powercap"
+    assert found.tried == {"powercap": {"status": "absent", "reason": reason}}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 

@@ -50,20 +50,11 @@ def ensure_sampler(batch: str, where: "dict[str, Any]") -> None:
     """
     root = os.environ.get(ROOT_VARIABLE) or where.get("system_root") or "/"
     path = sample_file(batch)
+    present = any(os.path.isdir(os.path.join(root, folder)) for folder in READERS.values())
     try:
-        present = [name for name in READERS if os.path.isdir(os.path.join(root, READERS[name]))]
-        if not present and os.path.exists(path):
-            return
-        from hpcml.agent.energy import domains
-
-        found = domains.find(root)
-        folder = os.path.dirname(path)
-        if not os.path.isdir(folder):
-            os.makedirs(folder, 0o700, exist_ok=True)
-        if found.readable():
-            _start(path, root)
-        elif not os.path.exists(path):
-            wire.write_once(path, wire.canonical(found.header(None)) + b"\n")
+        if present or not os.path.exists(path):
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            _begin(path, root)
     except OSError:
         pass  # a full disk, perhaps
 
@@ -97,23 +88,33 @@ def elect(path: str) -> "int | None":
     return None
 
 
-def _start(path: str, root: str) -> None:
-    """Start the sampler, unless there is one."""
+def _begin(path: str, root: str) -> None:
+    """Start the sampler, unless there is one, or write down why there is nothing to sample."""
     descriptor = elect(path)
     if descriptor is None:
         return
-    library = os.path.abspath(sys.path[0])
-    argv = [sys.executable, "-I", "-S", library, "sample", path, str(descriptor), root]
     try:
-        subprocess.call(
-            ["/bin/sh", "-c", DETACHED, "sh", *argv],
-            cwd="/",
-            env=dict(processes.SERVICE, PATH=os.defpath, LC_ALL="C.UTF-8"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=[descriptor],
-        )
+        from hpcml.agent.energy import domains
+
+        found = domains.find(root)
+        if found.readable():
+            _start(path, descriptor, root)
+        else:
+            os.write(descriptor, wire.canonical(found.header(None)) + b"\n")
     finally:
         os.close(descriptor)
+
+
+def _start(path: str, descriptor: int, root: str) -> None:
+    library = os.path.abspath(sys.path[0])
+    argv = [sys.executable, "-I", "-S", library, "sample", path, str(descriptor), root]
+    subprocess.call(
+        ["/bin/sh", "-c", DETACHED, "sh", *argv],
+        cwd="/",
+        env=dict(processes.SERVICE, PATH=os.defpath, LC_ALL="C.UTF-8"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        pass_fds=[descriptor],
+    )
