@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +15,32 @@ from typing import Any
 
 import pytest
 
-from hpcml.agent import energy, wire
+from hpcml.agent import energy, processes, wire
 from hpcml.agent.energy import domains
 from hpcml.energy.readings import Series, read
 from hpcml.library import library
 from tests.agent.direct import Agent, as_ordinary_user, command, dropped, publish
 from tests.agent.direct import python_of_everybody as everybodys_python
 from tests.agent.pythons import pythons
-from tests.conftest import eventually
+from tests.conftest import eventually, processes_below
 from tests.counters import RANGE, Tree, advancing, two_sockets
+from tests.embedded.scene import command_line
 
 INTERVAL = 0.05
+SHORT_LIVED = """
+import os, subprocess, sys
+library, path, root = sys.argv[1:]
+sys.path.insert(0, library)
+from hpcml.agent import energy
+descriptor = energy.elect(path)
+if descriptor is not None:
+    sampler = [sys.executable, "-I", "-S", library, "sample", path, str(descriptor), root, "0.02"]
+    subprocess.call(["/bin/sh", "-c", energy.DETACHED, "sh", *sampler], pass_fds=[descriptor],
+                    stdout=subprocess.DEVNULL)
+    os.close(descriptor)
+print("ready", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -168,6 +184,23 @@ def test_it_samples_in_every_python(version: str, tree: Tree, file: Path) -> Non
     assert all(piece.joules for piece in found.pieces(found.cut))
 
 
+def test_no_agent_is_missed_however_close_it_comes_to_the_end_of_a_sampler(
+    tree: Tree, file: Path
+) -> None:
+    """It is seen by a sampler that was about to leave, or elected to start another one."""
+    argv = [sys.executable, "-c", SHORT_LIVED, str(library()), str(file), str(tree.root)]
+    for number in range(12):
+        before = count(file) if file.exists() else 0
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+            assert one.stdin is not None and one.stdout is not None
+            assert one.stdout.readline() == b"ready\n"
+            eventually(lambda before=before: count(file) > before + 1)
+            one.stdin.close()
+        time.sleep(0.005 * number)
+    eventually(lambda: not samplers(file))
+    assert len(series(file)) > 1, "samplers have left meanwhile"
+
+
 def test_what_ends_a_job_does_not_end_the_sampler(tree: Tree, file: Path) -> None:
     with agent() as one:
         tell_of(one, file)
@@ -291,26 +324,18 @@ def test_counters_for_root_alone_are_told_to_be_denied(
 def test_the_sampler_is_no_process_of_the_run(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not ended as a leftover, not waited for, and not counted."""
     monkeypatch.setenv(energy.ROOT_VARIABLE, str(tree.root))
-    batch = publish(command("/bin/sleep", "0.5"))
+    batch = publish(command("/bin/sleep", "1"))
 
-    ended = Agent(batch).wait()
+    at_work = Agent(batch)
+    eventually(lambda: samplers(batch))
+    assert not set(samplers(batch)) & set(processes.descendants(at_work.process.pid))
+    ended = at_work.wait()
 
-    (file,) = (batch / "energy").iterdir()
     assert "leftovers" not in {event["e"] for event in ended.events}
-    eventually(lambda: count(file) >= 1)
-    last = series(file)[0].readings[-1][0]
-    assert last > ended.event("command")["m"] - 10**9
-    eventually(lambda: not _has_sampler(batch))
+    eventually(lambda: not samplers(batch))
+    (file,) = (batch / "energy").iterdir()
     assert series(file)[0].readings[-1][0] > ended.event("end")["m"]
 
 
-def _has_sampler(batch: Path) -> bool:
-    mark = os.fsencode(batch)
-    for entry in Path("/proc").iterdir():
-        try:
-            line = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if mark in line and b"\0sample\0" in line:
-            return True
-    return False
+def samplers(batch: Path) -> list[int]:
+    return [pid for pid in processes_below(batch) if b"\0sample\0" in command_line(pid)]
