@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 READERS = {"powercap": "sys/class/powercap"}
-"""The readers: a module of this package each, and the folder without which it finds nothing."""
+"""The readers: a module of this package each, and the path without which it finds nothing."""
 
 ROOT_VARIABLE = "HPCML_SYSROOT"
 
@@ -50,7 +50,7 @@ def ensure_sampler(batch: str, where: "dict[str, Any]") -> None:
     """
     root = os.environ.get(ROOT_VARIABLE) or where.get("system_root") or "/"
     path = sample_file(batch)
-    present = any(os.path.isdir(os.path.join(root, folder)) for folder in READERS.values())
+    present = any(os.path.exists(os.path.join(root, sign)) for sign in READERS.values())
     try:
         if present or not os.path.exists(path):
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)

@@ -130,9 +130,9 @@ class Found:
 def find(root: str) -> Found:
     """Ask every reader for its domains below a folder."""
     found = Found(root)
-    for name, folder in READERS.items():
-        if not os.path.isdir(os.path.join(root, folder)):
-            found.tried[name] = {"status": ABSENT, "reason": "there is no /" + folder}
+    for name, sign in READERS.items():
+        if not os.path.exists(os.path.join(root, sign)):
+            found.tried[name] = {"status": ABSENT, "reason": "there is no /" + sign}
             continue
         try:
             domains = _reader(name).find(root)
