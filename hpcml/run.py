@@ -21,6 +21,7 @@ from hpcml.batch import (
 )
 from hpcml.batch_view import Attempt, BatchView, Seen, look
 from hpcml.connection import Connection, connect
+from hpcml.energy import Energy, measure
 from hpcml.errors import (
     ArgumentError,
     ResultError,
@@ -171,6 +172,18 @@ class Run:
     def host(self) -> dict[str, Any]:
         """The machine it ran on: CPU, cores, memory (bytes), system, accelerators."""
         return dict(self._tell().host)
+
+    @property
+    def energy(self) -> Energy:
+        """What its machine used while it ran, so far: joules, scope, coverage, or why not."""
+        final = self._seen().state.final  # before its files are read: they say how it ended
+        story, files = self._tell(), self._connection().files
+        folder = f"{batch_folder(self._batch)}/energy"
+        paths = [f"{folder}/{name}" for name in sorted(files.names(folder) or ())]
+        events = self._path("events.jsonl")
+        found = files.get(dict.fromkeys([events, *paths], 0))
+        lines = wire.parse_lines(found.pop(events, b""))
+        return measure(lines, story.timeline, found.values(), final=final)
 
     # --- waiting and files ----------------------------------------------------------------
 
