@@ -26,6 +26,7 @@ _LAZY = {
     "Runs": "hpcml.run",
     "attach": "hpcml.run",
     "runs": "hpcml.run",
+    "sync": "hpcml.records",
     "HpcmlError": "hpcml.errors",
 }
 
@@ -52,6 +53,7 @@ __all__ = [
     "resubmit",
     "runs",
     "submit",
+    "sync",
 ]
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "wait": ("hpcml.cli.looking", "Wait for a run; its exit code becomes this command's."),
     "cancel": ("hpcml.cli.looking", "Cancel runs."),
     "resume": ("hpcml.cli.looking", "Go on with a submission that was broken off."),
+    "sync": ("hpcml.cli.remembering", "Record what is new on the sites."),
 }
 
 
