@@ -222,9 +222,10 @@ def _with(work: Callable[[Database], T]) -> T:
         return work(database)
     except CorruptError as error:
         aside = database.move_aside()
-        warnings.warn(
-            f"{error.problem}; it was moved to {aside}, and is made anew from the sites",
-            stacklevel=3,
-        )
+        if aside is not None:
+            warnings.warn(
+                f"{error.problem}; it was moved to {aside}, and is made anew from the sites",
+                stacklevel=3,
+            )
     _sync(database, None)
     return work(database)

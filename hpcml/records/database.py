@@ -29,7 +29,7 @@ PRAGMAS = (
     "cache_size=-65536",  # KiB
 )
 CORRUPT = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
-FULL, READ_ONLY, IO_ERROR = 13, 8, 10
+FULL, READ_ONLY, IO_ERROR, NO_OPEN = 13, 8, 10, 14
 LOG = ("-wal", "-shm")
 
 
@@ -47,6 +47,7 @@ class Database:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        self._used: int | None = None
 
     @property
     def missing(self) -> bool:
@@ -81,23 +82,28 @@ class Database:
             with _alone(connection):
                 yield connection
 
-    def move_aside(self) -> Path:
-        """Put a corrupt file, with its log, where it harms nobody. Returns its new path."""
+    def move_aside(self) -> Path | None:
+        """Put the file that was used last, with its log, where it harms nobody.
+
+        Returns its new path; ``None``: another process was quicker.
+        """
         path = self.place.path
         if path is None:
-            raise AssertionError("a server has no file")
+            return None
         aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
         with _lock(path):
-            if path.exists() and _is_corrupt(path):  # else another process was quicker
-                for end in ("", *LOG):
-                    with suppress(FileNotFoundError):
-                        os.rename(f"{path}{end}", f"{aside}{end}")
+            if _file_number(path) != self._used:
+                return None
+            for end in ("", *LOG):
+                with suppress(FileNotFoundError):
+                    os.rename(f"{path}{end}", f"{aside}{end}")
         return aside
 
     @contextmanager
     def _opened(self) -> Iterator[Connection]:
         try:
             self._make_file()
+            self._used = _file_number(self.place.path) if self.place.path else None
             with _engine(os.getpid(), self.place.url).connect() as connection:
                 yield connection
         except exc.DBAPIError as error:
@@ -149,6 +155,7 @@ class Database:
             FULL: "Free some space; nothing half-written is believed.",
             IO_ERROR: "Free some space, or mend the disk; nothing half-written is believed.",
             READ_ONLY: f"Make {self.place.path} and its folder writable for you.",
+            NO_OPEN: f"Make {self.place.path} and its folder writable for you.",
         }.get(code, "The runs themselves are on their sites: `hpcml runs`.")
         return RecordsError(problem, advice)
 
@@ -205,18 +212,9 @@ def _migrate(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _is_corrupt(path: Path) -> bool:
-    """Whether a file is no whole database, from all of it."""
-    import sqlite3
-
-    try:
-        connection = sqlite3.connect(path)
-        try:
-            return bool(connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
-        finally:
-            connection.close()
-    except sqlite3.DatabaseError as error:
-        return (error.sqlite_errorcode & 0xFF) in CORRUPT
+def _file_number(path: Path) -> int | None:
+    """What tells one file of a name from the next."""
+    return path.stat().st_ino if path.exists() else None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from hpcml.records.schema import key_of, key_of_value, split_value
 from hpcml.timeline import Point, Span
 
 AT_ONCE = 500  # values in one IN (...)
+ROWS = 5000  # that are made, and handed to the database, together
 T = TypeVar("T")
 Row = dict[str, Any]
 
@@ -155,7 +156,7 @@ class _Writer:
             schema.figures: (self._figures, runs),
         }
         for table, (rows, pairs) in tables.items():
-            _add(self.connection, table, [row for pair in pairs for row in rows(*pair)])
+            _add(self.connection, table, (row for pair in pairs for row in rows(*pair)))
         self._write_metrics(runs)
 
     def _params(self, run: Told, identifier: int) -> Iterator[Row]:
@@ -241,37 +242,36 @@ class _Writer:
     def _write_metrics(self, runs: Sequence[tuple[Told, int]]) -> None:
         free = _free(self.connection, schema.metrics)
         rows: list[Row] = []
-        points: list[Row] = []
+        longer: list[tuple[int, Sequence[Point]]] = []
         for run, identifier in runs:
             for name, series in (run.story.history if run.story else {}).items():
-                values = [split_value(point.value) for point in series]
                 row = {"id": free, "run_id": identifier, "name_id": self.names[name]}
-                rows.append({**row, **_summary(series, values)})
+                rows.append({**row, **_summary(series)})
                 if len(series) > 1:
-                    points += _points(free, series, values)
+                    longer.append((free, series))
                 free += 1
         _add(self.connection, schema.metrics, rows)
-        _add(self.connection, schema.points, points)
+        _add(self.connection, schema.points, (row for each in longer for row in _points(*each)))
 
 
-Values = Sequence[tuple[float | None, str | None]]
-
-
-def _summary(series: Sequence[Point], values: Values) -> Row:
-    finite = [number for number, _ in values if number is not None]
+def _summary(series: Sequence[Point]) -> Row:
+    last, other = split_value(series[-1].value)
+    numbers = (split_value(point.value)[0] for point in series)
+    finite = [number for number in numbers if number is not None]
     return {
         "points": len(series),
         "step": _step(series[-1].step),
         "time": series[-1].time,
-        "last": values[-1][0],
-        "other": values[-1][1],
+        "last": last,
+        "other": other,
         "lowest": min(finite, default=None),
         "highest": max(finite, default=None),
     }
 
 
-def _points(metric: int, series: Sequence[Point], values: Values) -> Iterator[Row]:
-    for number, (point, (value, other)) in enumerate(zip(series, values, strict=True)):
+def _points(metric: int, series: Sequence[Point]) -> Iterator[Row]:
+    for number, point in enumerate(series):
+        value, other = split_value(point.value)
         yield {
             "metric_id": metric,
             "number": number,
@@ -353,9 +353,9 @@ def _free(connection: Connection, table: Table) -> int:
     return int(connection.scalar(select(func.max(table.c.id))) or 0) + 1
 
 
-def _add(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
-    if rows:
-        connection.execute(insert(table), rows)
+def _add(connection: Connection, table: Table, rows: Iterable[Row]) -> None:
+    for some in parts(rows, ROWS):
+        connection.execute(insert(table), some)
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
