@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import marks
+from benchmarks import marks, records
 from benchmarks.measure import adopt_orphans, alternate, cpu_seconds, fresh_home
 from hpcml.library import library
 
@@ -71,6 +71,7 @@ def measure_all() -> Iterator[Row]:
     yield submission(1)
     yield submission(MANY)
     yield from fsyncs()
+    yield from records.measure(Row)
 
 
 def imports() -> Row:

@@ -1,9 +1,8 @@
 """What is remembered of runs, in a database: a copy of what the sites' files say.
 
->>> from hpcml import records
->>> records.sync()                                         # doctest: +SKIP
->>> records.find(params={"width": 64})                     # doctest: +SKIP
->>> records.top("loss", name="train")                      # doctest: +SKIP
+>>> hpcml.sync()                                           # doctest: +SKIP
+>>> hpcml.records.find(params={"width": 64})               # doctest: +SKIP
+>>> hpcml.records.top("loss", name="train")                # doctest: +SKIP
 
 The sites are the truth. The database can be removed at any time, and is made anew from them: by
 :func:`sync`, or by the next question. Nothing that runs needs it, and waiting for a run never
@@ -23,6 +22,8 @@ from hpcml.settings import load_settings
 from hpcml.timeline import Point
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from hpcml.records.database import Database
     from hpcml.records.model import Link, Record
 
@@ -52,7 +53,7 @@ def sync(site: str | None = None) -> int:
     HpcmlError
         The one site cannot be read.
     """
-    return _with(lambda database: _sync(database, site))
+    return _with(lambda database: _sync(database, site), remade=site is not None)
 
 
 def ingest(site: str, batches: Collection[str] | None = None) -> int:
@@ -201,25 +202,26 @@ def _sync(database: Database, site: str | None) -> int:
     return count
 
 
-def _ask(question: Callable[[Any], T]) -> T:
+def _ask(question: Callable[[Connection], T]) -> T:
     def work(database: Database) -> T:
-        if database.missing:
-            _sync(database, None)
         with database.reading() as connection:
             return question(connection)
 
     return _with(work)
 
 
-def _with(work: Callable[[Database], T]) -> T:
-    """Do something with the records; if these are corrupt, with new ones made from the sites."""
+def _with(work: Callable[[Database], T], *, remade: bool = True) -> T:
+    """Do something with the records; ones that are not there are made from the sites first.
+
+    Corrupt ones are moved aside, and then there are none.
+    """
     from hpcml.records.database import CorruptError, Database
 
     if enclosing_run() is not None:
         raise RecordsError("a job keeps no records", "Look at them from outside.")
     database = Database(find_place())
     try:
-        return work(database)
+        return _try(work, database, remade)
     except CorruptError as error:
         aside = database.move_aside()
         if aside is not None:
@@ -227,5 +229,10 @@ def _with(work: Callable[[Database], T]) -> T:
                 f"{error.problem}; it was moved to {aside}, and is made anew from the sites",
                 stacklevel=3,
             )
-    _sync(database, None)
+    return _try(work, database, remade)
+
+
+def _try(work: Callable[[Database], T], database: Database, remade: bool) -> T:
+    if remade and database.missing:
+        _sync(database, None)
     return work(database)

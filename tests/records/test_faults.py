@@ -56,6 +56,9 @@ def test_a_removed_database_is_made_anew_by_the_next_question(index: Path) -> No
     before = records.find()
     index.unlink()
     assert records.find() == before
+    index.unlink()
+    assert records.ingest("local", []) == 0
+    assert records.find() == before
 
 
 def test_a_file_that_is_no_database_is_moved_aside_and_made_anew(index: Path) -> None:
@@ -77,7 +80,7 @@ def test_a_database_with_torn_pages_is_moved_aside_and_made_anew(index: Path) ->
     content = index.read_bytes()
     index.write_bytes(content[:8192] + os.urandom(len(content) - 8192))
     with pytest.warns(UserWarning, match="made anew"):
-        hpcml.sync()
+        assert hpcml.sync() == 10
     assert records.find() == before
 
 
