@@ -71,7 +71,8 @@ def cost(work):
     return statistics.median(taken)
 
 
-ids = [fill(number) for number in range(int(sys.argv[1]) // SIZE)]
+with database.held():
+    ids = [fill(number) for number in range(int(sys.argv[1]) // SIZE)]
 last = f"{ids[-1]}.00500"
 found = {"top": cost(lambda: records.top("m7")), "lineage": cost(lambda: records.lineage(last))}
 assert len(records.top("m7")) == 10 and len(records.lineage(last)) == 6

@@ -27,6 +27,7 @@ PRAGMAS = (
     "foreign_keys=ON",
     "synchronous=NORMAL",  # a power loss may take the last transactions: they are made again
     "cache_size=-65536",  # KiB
+    "wal_autocheckpoint=16384",  # pages: an index page is written back once, not at each commit
 )
 CORRUPT = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
 FULL, READ_ONLY, IO_ERROR, NO_OPEN = 13, 8, 10, 14
@@ -48,6 +49,7 @@ class Database:
     def __init__(self, place: Place) -> None:
         self.place = place
         self._used: int | None = None
+        self._held: Connection | None = None
 
     @property
     def missing(self) -> bool:
@@ -100,8 +102,21 @@ class Database:
         return aside
 
     @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block one connection serves all uses, and keeps in memory what it has read."""
+        with self._opened() as connection:
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
+
+    @contextmanager
     def _opened(self) -> Iterator[Connection]:
         try:
+            if self._held is not None:
+                yield self._held
+                return
             self._make_file()
             self._used = _file_number(self.place.path) if self.place.path else None
             with _engine(os.getpid(), self.place.url).connect() as connection:

@@ -52,7 +52,8 @@ def ingest(database: Database, site: str, batches: Collection[str] | None = None
     for some in parts(sorted(wanted - _complete(database, wanted)), BATCHES):
         views = [view for view in (_view(site, batch) for batch in some) if view is not None]
         look(views)
-        count += sum(_ingest(database, view) for view in views)
+        with database.held():
+            count += sum(_ingest(database, view) for view in views)
     return count
 
 
