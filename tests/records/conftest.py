@@ -15,8 +15,8 @@ import pytest
 from tests.conftest import eventually
 
 MISSING = (
-    "PostgreSQL's server is needed here, and apt-get could not install it. As root, on Debian or "
-    "Ubuntu: apt-get update && apt-get install -y postgresql"
+    "PostgreSQL's server is needed here, and apt-get could not install it (that takes root, or "
+    "sudo without a password). On Debian or Ubuntu: apt-get install postgresql"
 )
 
 
@@ -26,10 +26,11 @@ def postgres_binaries() -> Path:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if found:
             return found[-1].parent
-        if shutil.which("apt-get") and os.geteuid() == 0:
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        if shutil.which("apt-get") and (not root or shutil.which("sudo")):
             for command in (["update"], ["install", "-y", "postgresql"]):
-                subprocess.run(["apt-get", "-q", *command], env=environment, check=False)
+                apt_get = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *command]
+                subprocess.run([*root, *apt_get], stdin=subprocess.DEVNULL, check=False)
     pytest.fail(MISSING)
 
 
