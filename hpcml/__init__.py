@@ -26,6 +26,8 @@ _LAZY = {
     "Runs": "hpcml.run",
     "attach": "hpcml.finding",
     "runs": "hpcml.finding",
+    "records": "hpcml.records",
+    "sync": "hpcml.records",
     "HpcmlError": "hpcml.errors",
 }
 
@@ -49,9 +51,11 @@ __all__ = [
     "params",
     "phase",
     "plan",
+    "records",
     "resubmit",
     "runs",
     "submit",
+    "sync",
 ]
 
 
@@ -60,7 +64,8 @@ def __getattr__(name: str) -> object:
         import importlib
 
         try:
-            value = getattr(importlib.import_module(_LAZY[name]), name)
+            module = importlib.import_module(_LAZY[name])
+            value = module if _LAZY[name] == "hpcml." + name else getattr(module, name)
         except Exception as error:
             _explain(name, error)
             raise

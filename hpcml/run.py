@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from codecs import getincrementaldecoder
@@ -50,7 +49,6 @@ from hpcml.transports import FileStatus
 
 _ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})\.(\d{1,9})")
 STDERR_TAIL = 8192  # bytes of stderr that an error quotes lines of: it may have a gigabyte
-LONGEST_VALUE = 24  # characters of a parameter in the name of a run
 FIRST_FEW = 5  # rows of many runs that are shown
 
 
@@ -107,9 +105,8 @@ class Run:
     @property
     def name(self) -> str:
         """The job's name; of a run of a sweep also what varies: ``train width=32 seed=0``."""
-        view, params = self._view(), self._point().get("params", {})
-        varying = [f"{name}={_brief(params[name])}" for name in view.varying if name in params]
-        return " ".join([view.plan.name, *varying])
+        self._point()
+        return self._view().name(self.index)
 
     @property
     def digest(self) -> str | None:
@@ -701,13 +698,6 @@ def _final_end(seen: Seen) -> dict[str, Any] | None:
 
 def _no_run(run: Run) -> RunNotFoundError:
     return RunNotFoundError(f"{run._batch} has no run {run.index}", "Its runs start at 0.")
-
-
-def _brief(value: object) -> str:
-    """A parameter in a run's name."""
-    plain = isinstance(value, str) and value.isprintable() and " " not in value
-    text = str(value) if plain or isinstance(value, int | float) else json.dumps(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def parts_of(id: str) -> tuple[str, int]:
