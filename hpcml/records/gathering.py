@@ -8,6 +8,7 @@ from typing import Any
 
 from hpcml.agent import wire
 from hpcml.batch_view import Attempt, BatchView
+from hpcml.planning import run_digest
 from hpcml.timeline import Story, tell
 
 # What an agent counts of an attempt, and in which unit. Sums over the run's processes.
@@ -97,7 +98,7 @@ def gather(view: BatchView, index: int, events: bytes) -> Told:
     return Told(
         index,
         wire.run_id(view.id, index),
-        str(view.run_digest(index)),
+        str(run_digest(view.plan, view.points[index])),
         view.name(index),
         str(seen.state),
         seen.reason,
