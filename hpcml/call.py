@@ -236,6 +236,7 @@ def _call(folder: str, function: Function) -> int:
     try:
         _find_plugins()
         submitit_main()
+        os.chmod(os.path.join(folder, run + "_0_result.pkl"), 0o600)  # whatever umask is set now
     except Exception as error:
         _leave_if_forked(process, error)
         if _returned:

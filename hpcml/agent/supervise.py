@@ -103,7 +103,8 @@ class Usage:
         Returns
         -------
         dict
-            ``cpu_user`` and ``cpu_system`` in s; ``max_rss``, the largest process, in bytes;
+            ``cpu_user`` and ``cpu_system`` in s; ``max_rss``, the largest process, in bytes (at
+            least what this agent held when it started it: Linux counts that, some 10 MB);
             ``rchar`` and ``wchar``, bytes read and written by system calls, and ``read_bytes`` and
             ``write_bytes``, those that reached storage (``None`` where the kernel does not count).
         """
