@@ -252,13 +252,14 @@ class Slot:
             self.warm.close()
             self.warm, self.spare = None, set()
 
-    def look_after(self, now: float) -> None:
+    def look_after(self, now: float) -> bool:
         """Revive the queue's dispatcher: a run that waits for its children cannot.
 
         It must not start one itself: that would live in the run's cgroup, and die with it.
+        ``False`` if it is not time yet to look.
         """
         if self.look_at is None or now < self.look_at:
-            return
+            return False
         self.look_at = now + LOOK_INTERVAL
         queue = wire.QueueFolder(os.path.dirname(os.path.dirname(self.batch)))
         try:
@@ -266,6 +267,7 @@ class Slot:
                 self._revive(queue)
         except OSError:
             pass  # the next look, or any client, tries again
+        return True
 
     def _revive(self, queue: "wire.QueueFolder") -> None:
         argv = [sys.executable, "-I", "-S", os.path.abspath(sys.path[0]), "dispatch"]

@@ -264,7 +264,8 @@ class Supervisor:
                 self.kill_at = self.kill_at or time.monotonic() + self.kill_wait
 
     def _act(self, now: float) -> None:
-        self.slot.look_after(now)
+        if self.slot.look_after(now) and self.memory.folder is None:
+            self.memory.evidence.look()
         if self.notice_at is not None and now >= self.notice_at:
             self.notice_at = None
             self.outcome.noticed = True

@@ -279,3 +279,17 @@ def test_memory_of_other_runs_below_a_revived_dispatcher_does_not_count() -> Non
     finally:
         for child in (service, own):
             child.communicate(b"\n")
+
+
+def test_a_kill_of_long_ago_in_a_shared_cgroup_is_no_evidence(tmp_path: Path) -> None:
+    """It was another run's: this one went on. A kill may be counted just before a look."""
+    counts = tmp_path / "memory.events"
+    counts.write_text("oom_kill 0\n")
+    evidence = memory.Evidence(str(tmp_path))
+    counts.write_text("oom_kill 1\n")
+    evidence.look()
+    assert evidence.killed()
+    evidence.look()
+    assert not evidence.killed()
+    counts.write_text("oom_kill 2\n")
+    assert evidence.killed()
