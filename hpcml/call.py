@@ -27,6 +27,7 @@ SHORT = 2000  # characters of a repr
 LONG = 100000  # characters of a traceback
 LARGEST_EXCEPTION = 10**7  # bytes of a pickle
 NOTHING = object()
+OF_ONE_RUN = ("HPCML_BATCH", "HPCML_INDEX", "HPCML_POINT", "HPCML_RUN_ID", "HPCML_CHECKPOINT")
 TAKEN = (signal.SIGTERM, signal.SIGUSR2)  # signals for which submitit sets handlers
 
 
@@ -235,6 +236,7 @@ def _call(folder: str, function: Function) -> int:
     try:
         _find_plugins()
         submitit_main()
+        os.chmod(os.path.join(folder, run + "_0_result.pkl"), 0o600)  # whatever umask is set now
     except Exception as error:
         _leave_if_forked(process, error)
         if _returned:
@@ -319,6 +321,7 @@ def _leave(code: int) -> None:
         traceback.print_exc()
     if not _flush():
         code = code or 120  # as Python does
+    _flush_c()
     os._exit(code & 0xFF)
 
 
@@ -333,6 +336,17 @@ def _flush() -> bool:
         except Exception:  # a full disk, or whatever the function has put in its place
             flushed = False
     return flushed
+
+
+def _flush_c() -> None:
+    """Write out what C libraries have printed: ``os._exit`` drops it."""
+    try:
+        import _ctypes
+
+        fflush = _ctypes.dlsym(_ctypes.dlopen(None, 0), "fflush")  # type: ignore[arg-type]
+        _ctypes.call_function(fflush, (None,))  # None: all streams
+    except (ImportError, OSError, AttributeError):
+        pass  # a Python without ctypes
 
 
 # --- exceptions -----------------------------------------------------------------------------
@@ -459,7 +473,7 @@ def _warm_up(function: Function) -> str:
 
     injob.watch_use()
     state = random.getstate()
-    getcwd = os.getcwd
+    getcwd, encode = os.getcwd, os.environ.encodekey
     asked = []
 
     def noting() -> str:
@@ -467,7 +481,12 @@ def _warm_up(function: Function) -> str:
             asked.append(True)
         return getcwd()
 
-    os.getcwd = noting
+    def noting_name(name: str) -> str:
+        if name in OF_ONE_RUN:
+            asked.append(True)
+        return encode(name)
+
+    os.getcwd, os.environ.encodekey = noting, noting_name
     try:
         function.load()
 
@@ -476,15 +495,17 @@ def _warm_up(function: Function) -> str:
     except BaseException as error:  # a fresh interpreter will say it again, in the run's own files
         return "it cannot be loaded: %r" % (error,)
     finally:
-        os.getcwd = getcwd
+        os.getcwd, os.environ.encodekey = getcwd, encode
     if injob.used or asked:
-        return "it asks for the run's parameters, files or folder while it is imported"
+        return "it asks for the run's parameters, files, folder or name while it is imported"
     if random.getstate() != state or _has_generators():
         return "its import makes, seeds or uses generators of random numbers"
     import threading
 
     if threading.active_count() > 1:
         return "its import has started threads"
+    if _has_children():
+        return "its import has started processes"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "its import has initialised CUDA"
@@ -527,10 +548,19 @@ def _has_generators() -> bool:
     )
 
 
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def _let_go_of_streams() -> None:
     """What was printed while importing is the first run's; from here on nothing is ours."""
     sys.stdout.flush()
     sys.stderr.flush()
+    _flush_c()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)

@@ -77,10 +77,12 @@ class Attempt:
 
     Attributes
     ----------
+    begun : bool
+        Whether its command was started.
     inputs : dict
         SHA-256 of each input, as it was when the run started.
     usage : dict
-        What the run used (see :func:`hpcml.agent.events.usage_since`), and ``peak_memory`` in
+        What the run used (see :meth:`hpcml.agent.supervise.Usage.as_data`), and ``peak_memory`` in
         bytes: of its cgroup where it has one, else the most that was seen at any look, but the
         largest process at least.
     outputs : dict
@@ -96,6 +98,7 @@ class Attempt:
         self.folder = os.path.join(self.batch, str(index))
         self.work = os.path.join(self.folder, "work")
         self.events = events.Events(os.path.join(self.folder, "events.jsonl"))
+        self.begun = False
         self.usage: "dict[str, Any]" = {}
         self.inputs: "dict[str, str]" = {}
         self.outputs: "dict[str, dict[str, Any]]" = {}
@@ -107,14 +110,18 @@ class Attempt:
                 self._prepare()
                 outcome = self._run()
             except (OSError, snapshot.SnapshotError, InputError, StartError) as error:
+                if self.begun:
+                    raise
                 code = error.exit_code if isinstance(error, StartError) else 1
                 return _failure(code, "before its command started: %s" % error)
             self._judge(outcome)
         except Exception:  # a fault of the agent's own: say so, and leave nothing running
             import traceback
 
-            processes.kill_all(self.id, os.getpid(), spare=self.slot.spare)
-            return _failure(70, "hpcml's agent failed: %s" % traceback.format_exc(limit=-3))
+            said = traceback.format_exc(limit=-3)
+            self.slot.let_go()  # what it still says of this run must not be heard in the next
+            processes.kill_all(self.id, os.getpid(), reap=processes.collect)
+            return _failure(70, "hpcml's agent failed: %s" % said)
         if self.what["entry"]["kind"] == "function" and not outcome.requeue:
             calling.tidy(self)
         self.events.write("end", exit_code=outcome.exit_code, signal=outcome.signal, **self.usage)
@@ -173,6 +180,7 @@ class Attempt:
             command = calling.start(self, limit, streams)
         else:
             command = self.spawn(self._argv(), limit, streams)
+        self.begun = True
         supervisor = supervise.Supervisor(
             command, self.index, self.what["limits"], limit, self.slot, self.events
         )

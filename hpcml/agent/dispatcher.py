@@ -270,6 +270,7 @@ class Dispatcher:
         self.jobs: "dict[str, Job]" = {}
         self.broken: "set[str]" = set()
         self.states: "dict[str, str]" = {}
+        self._listings: "dict[str, dict[int, dict[int, set[str]]] | None]" = {}
         self.wakeup, self.writer = os.pipe()
         for descriptor in (self.wakeup, self.writer):
             os.set_blocking(descriptor, False)
@@ -440,12 +441,14 @@ class Dispatcher:
             if job.cancel_requested(index):
                 said = wire.CANCELLED, "cancelled before it started"
             job.attempts.refuse(index, max(listing.get(index, [0])) + 1, *said)
+        self._listings.pop(os.path.basename(job.folder), None)
         job.look(certainly=True)
 
     # --- starts ---------------------------------------------------------------------------
 
     def _start(self) -> None:
         """Start agents in order; a job that does not fit yet holds back those behind it."""
+        self._listings.clear()
         lenders = self._lenders()
         order = sorted(self.jobs.values(), key=lambda job: (job.parent not in lenders, job.id))
         blocked = None
@@ -589,14 +592,11 @@ class Dispatcher:
         A run that will never be COMPLETED comes before one that may be.
         """
         waiting: "tuple[str, str | None] | None" = None
-        listings: "dict[str, dict[int, dict[int, set[str]]] | None]" = {}
         for run in job.after:
             state = self.states.get(run)
             if state is None:
                 batch, _, index = run.rpartition(".")
-                if batch not in listings:
-                    listings[batch] = self._listing(batch)
-                state = self._state_of(batch, int(index), listings[batch])
+                state = self._state_of(batch, int(index), self._listing(batch))
             if state is None:
                 waiting = waiting or (run, None)
                 continue
@@ -606,10 +606,14 @@ class Dispatcher:
         return waiting
 
     def _listing(self, batch: str) -> "dict[int, dict[int, set[str]]] | None":
-        try:
-            return wire.Attempts(os.path.join(self.queue.runs, batch)).listing()
-        except FileNotFoundError:
-            return None
+        """Attempts of a batch, ``None`` if it is gone. Thousands of jobs may wait for its runs."""
+        if batch not in self._listings:
+            attempts = wire.Attempts(os.path.join(self.queue.runs, batch))
+            try:
+                self._listings[batch] = attempts.listing()
+            except FileNotFoundError:
+                self._listings[batch] = None
+        return self._listings[batch]
 
     def _state_of(
         self, batch: str, index: int, listing: "dict[int, dict[int, set[str]]] | None"

@@ -15,14 +15,22 @@ if TYPE_CHECKING:
 
 
 class Evidence:
-    """The kernel's count of out-of-memory kills in the cgroup that this process lives in."""
+    """The kernel's count of out-of-memory kills in a cgroup: a run's own, or the agent's.
+
+    Other runs of the embedded site live in the agent's, too. There what counts is not the whole
+    life of the run, but the time since the last look but one (:meth:`look`).
+    """
 
     def __init__(self, folder: "str | None" = None) -> None:
         self.folder = folder if folder is not None else own_cgroup()
-        self.before = self._kills()
+        self.before = self._last = self._kills()
+
+    def look(self) -> None:
+        """Forget what was killed before the last look: this run goes on."""
+        self.before, self._last = self._last, self._kills()
 
     def killed(self) -> bool:
-        """Whether the kernel has killed something here since this object was made."""
+        """Whether the kernel has killed something here since then."""
         now = self._kills()
         return now is not None and self.before is not None and now > self.before
 

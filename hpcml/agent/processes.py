@@ -129,12 +129,13 @@ def descendants_memory(agent: int, spare: "Collection[int]" = ()) -> int:
 
 
 def descendants(pid: int, spare: "Collection[int]" = ()) -> "list[int]":
+    """Those below an agent, without its spare ones, and without services and what is below them."""
     found: "list[int]" = []
-    stack = [pid]
-    while stack:
-        below = _children(stack.pop()) or []
+    # An agent adopts services, if any: they are nobody else's children.
+    below = [child for child in _children(pid) or [] if not is_service(child)]
+    while below:
         found += [child for child in below if child not in spare]
-        stack += below
+        below = [child for parent in below for child in _children(parent) or []]
     return found
 
 
@@ -184,6 +185,15 @@ def send(pids: "Iterable[int]", number: int) -> None:
         except OSError as error:
             if error.errno not in (errno.ESRCH, errno.EPERM):
                 raise
+
+
+def collect() -> None:
+    """Take leave of ended children, for which nobody waits any more."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except OSError:
+        pass  # there are none
 
 
 def kill_all(

@@ -47,7 +47,7 @@ def run(batch: str, first: int, count: int = 1) -> int:
         if place and slot.told_to_end():
             break
         code = slot.work(index, points)
-    slot.close()
+    slot.let_go()
     return code if count == 1 else 0
 
 
@@ -248,29 +248,34 @@ class Slot:
         # A new set: the memory of an interpreter counts for the run that it was started for.
         self.warm, self.spare = warm, {warm.pid}
 
-    def close(self) -> None:
-        """Let the warm interpreter go."""
+    def let_go(self) -> None:
+        """Part with the warm interpreter: it ends by itself."""
         if self.warm is not None:
             self.warm.close()
+            self.warm, self.spare = None, set()
 
-    def look_after(self, now: float) -> None:
+    def look_after(self, now: float) -> bool:
         """Revive the queue's dispatcher: a run that waits for its children cannot.
 
         It must not start one itself: that would live in the run's cgroup, and die with it.
+        ``False`` if it is not time yet to look.
         """
         if self.look_at is None or now < self.look_at:
-            return
+            return False
         self.look_at = now + LOOK_INTERVAL
         queue = wire.QueueFolder(os.path.dirname(os.path.dirname(self.batch)))
-        if queue.is_served() or not any(map(queue.entry, queue.jobs())):
-            return
+        try:
+            if not queue.is_served() and any(map(queue.entry, queue.jobs())):
+                self._revive(queue)
+        except OSError:
+            pass  # the next look, or any client, tries again
+        return True
+
+    def _revive(self, queue: "wire.QueueFolder") -> None:
         argv = [sys.executable, "-I", "-S", os.path.abspath(sys.path[0]), "dispatch"]
         argv.append(os.path.dirname(queue.folder))
         environment = dict(processes.SERVICE, PATH=os.defpath, LC_ALL="C.UTF-8")
-        try:
-            subprocess.call(argv, cwd="/", env=environment, stdin=subprocess.DEVNULL)
-        except OSError:
-            pass  # the next look, or any client, tries again
+        subprocess.call(argv, cwd="/", env=environment, stdin=subprocess.DEVNULL)
 
 
 def _keep_the_lock_to_ourselves() -> "int | None":

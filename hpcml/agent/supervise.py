@@ -103,7 +103,8 @@ class Usage:
         Returns
         -------
         dict
-            ``cpu_user`` and ``cpu_system`` in s; ``max_rss``, the largest process, in bytes;
+            ``cpu_user`` and ``cpu_system`` in s; ``max_rss``, the largest process, in bytes (at
+            least what this agent held when it started it: Linux counts that, some 10 MB);
             ``rchar`` and ``wchar``, bytes read and written by system calls, and ``read_bytes`` and
             ``write_bytes``, those that reached storage (``None`` where the kernel does not count).
         """
@@ -263,7 +264,8 @@ class Supervisor:
                 self.kill_at = self.kill_at or time.monotonic() + self.kill_wait
 
     def _act(self, now: float) -> None:
-        self.slot.look_after(now)
+        if self.slot.look_after(now) and self.memory.folder is None:
+            self.memory.evidence.look()
         if self.notice_at is not None and now >= self.notice_at:
             self.notice_at = None
             self.outcome.noticed = True

@@ -506,10 +506,11 @@ class QueueFolder:
         return os.path.join(self.folder, "%s.slot.%d" % (job, number))
 
     def slots(self, job: str) -> "dict[int, str]":
-        """Those files that there are, by number."""
-        start = job + ".slot."
-        names = [name for name in os.listdir(self.folder) if name.startswith(start)]
-        return {int(name[len(start) :]): os.path.join(self.folder, name) for name in names}
+        """Those files that there are, by number; the numbers have no gaps."""
+        found: "dict[int, str]" = {}
+        while os.path.exists(self.slot(job, len(found))):
+            found[len(found)] = self.slot(job, len(found))
+        return found
 
     def entry(self, job: str) -> "Any":
         """A job's content if it is this host's to run, else ``None``."""

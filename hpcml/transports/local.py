@@ -122,7 +122,7 @@ class LocalTransport:
             if not private or not wanted(status.st_mode):
                 raise TransportError(
                     f"{place} is not this user's alone: what is in it will not be loaded",
-                    f"Look at it; if it is all right: chmod 700 {place.parent}.",
+                    f"Look at it; if it is all right: chmod go-rwx {place}",
                 )
         with _told(f"{full} cannot be read"):
             return open(full, "rb", opener=_not_a_link)

@@ -446,3 +446,17 @@ def test_an_agent_that_is_killed_leaves_processes_that_can_be_found() -> None:
     assert len(found) == 3
     assert processes.kill_all(identity) == set()
     eventually(lambda: gone(list(found)))
+
+
+def test_a_fault_of_the_agents_own_is_named_and_leaves_nothing_running() -> None:
+    """It cannot read what was said of the run, when a signal comes."""
+    job = python("import os, time; print(os.getpid()); print('on', flush=True); time.sleep(600)")
+    agent = Agent(publish(job))
+    agent.await_line("on")
+    os.mkdir(wire.words_file(str(agent.batch)))
+    agent.send(signal.SIGTERM)
+    attempt = agent.wait()
+    assert attempt.state == "FAILED" and attempt.end["exit_code"] == 70
+    assert "hpcml's agent failed" in attempt.end["reason"]
+    assert "IsADirectoryError" in attempt.end["reason"]
+    assert gone([int(attempt.stdout.split()[0])])

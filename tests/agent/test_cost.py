@@ -132,3 +132,40 @@ def test_an_agent_that_waits_costs_nothing() -> None:
 
     assert [event["e"] for event in ended.events] == [event["e"] for event in calm.events]
     assert ended.end["usage"]["cpu_user"] < 0.1
+
+
+WAITING = """
+import json, os, sys
+from hpcml.agent import dispatcher, wire
+
+workspace, count = sys.argv[1], int(sys.argv[2])
+first = os.path.join(workspace, "runs", "sweep")
+os.makedirs(os.path.join(first, "attempts"))
+queue = wire.QueueFolder(workspace)
+os.mkdir(queue.folder)
+for index in range(count):
+    folder = os.path.join(workspace, "runs", "after-%d" % index)
+    os.makedirs(os.path.join(folder, "attempts"))
+    job = dict(
+        name="after-%d" % index, folder=folder, first=0, count=1, cpus=1, memory=None,
+        machine={"cpus": 1, "memory": 1 << 30}, group=None, max_running=None, parent=None,
+        after=["sweep.%05d" % index], requeues=False, **wire.machine(),
+    )
+    wire.write_once(queue.path("%05d-0" % index), json.dumps(job).encode())
+listed, listdir = [], os.listdir
+os.listdir = lambda path: listed.append(path) or listdir(path)
+queued = dispatcher.Dispatcher(queue)
+queued._load()
+queued._start()
+assert len(queued.jobs) == count
+print(listed.count(queue.folder), listed.count(os.path.join(first, "attempts")))
+"""
+
+
+def test_jobs_that_wait_for_runs_of_one_sweep_cost_the_dispatcher_one_listing(
+    tmp_path: Path,
+) -> None:
+    """And to find their agents it does not list the queue for each of them."""
+    argv = [sys.executable, "-c", WAITING, str(tmp_path), "20"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from hpcml.agent import memory, wire
+from hpcml.agent import memory, processes, wire
 from tests.agent.direct import (
     Agent,
     Attempt,
@@ -22,6 +24,7 @@ from tests.agent.direct import (
     python_of_everybody,
     run,
 )
+from tests.conftest import eventually
 
 MiB = 1 << 20
 BY_KERNEL = "the kernel killed a process of the run for want of memory"
@@ -252,3 +255,41 @@ def test_a_kill_by_hand_in_a_limited_cgroup_is_no_evidence() -> None:
         ended = Agent(batch, **options).wait()
 
     assert ended.state == "FAILED" and ended.end["cause"] == "FAILED"
+
+
+def test_memory_of_other_runs_below_a_revived_dispatcher_does_not_count() -> None:
+    """The agent that revived it adopts it, and so all that it starts."""
+    grand = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    argv = [sys.executable, "-c", grand]
+    service = subprocess.Popen(argv, env=processes.SERVICE, stdin=subprocess.PIPE)
+    own = subprocess.Popen(argv, stdin=subprocess.PIPE)
+    try:
+        pairs = {service.pid: 0, own.pid: 0}
+
+        def both_have_a_child() -> bool:
+            pairs.update(
+                {above: pid for pid, above in processes.parents().items() if above in pairs}
+            )
+            return all(pairs.values())
+
+        eventually(both_have_a_child)
+        found = set(processes.descendants(os.getpid()))
+        assert {own.pid, pairs[own.pid]} <= found
+        assert not {service.pid, pairs[service.pid]} & found
+    finally:
+        for child in (service, own):
+            child.communicate(b"\n")
+
+
+def test_a_kill_of_long_ago_in_a_shared_cgroup_is_no_evidence(tmp_path: Path) -> None:
+    """It was another run's: this one went on. A kill may be counted just before a look."""
+    counts = tmp_path / "memory.events"
+    counts.write_text("oom_kill 0\n")
+    evidence = memory.Evidence(str(tmp_path))
+    counts.write_text("oom_kill 1\n")
+    evidence.look()
+    assert evidence.killed()
+    evidence.look()
+    assert not evidence.killed()
+    counts.write_text("oom_kill 2\n")
+    assert evidence.killed()

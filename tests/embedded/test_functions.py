@@ -340,3 +340,8 @@ def run_cell(client: Any, cell: str) -> str:
 
     client.execute_interactive(cell, output_hook=note, timeout=60)
     return "".join(printed)
+
+
+def test_a_result_can_be_loaded_whatever_umask_the_function_has_set(module: Module) -> None:
+    work = module("import os\ndef f(): return os.umask(0o002)")
+    assert hpcml.submit(work.f).result(60) == 0o077

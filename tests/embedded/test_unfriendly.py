@@ -52,6 +52,15 @@ def kill_dispatcher(workspace: Path) -> None:
     eventually(lambda: not dispatchers(workspace))
 
 
+def sleeps(pid: int) -> float:
+    """How often a process has gone to sleep; without end if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+
+
 def test_a_client_that_blocks_signals_makes_no_agent_deaf() -> None:
     done = python(
         """
@@ -123,6 +132,25 @@ def test_a_job_whose_files_cannot_be_used_holds_back_nobody(workspace: Path) -> 
 
     (workspace / "runs" / broken.id[:-6] / "queue" / "0.out").rmdir()
     assert broken.wait(20).state == "COMPLETED", "mended, any command goes on with it"
+
+
+def test_a_run_goes_on_though_the_files_of_its_queue_are_away(
+    workspace: Path, tmp_path: Path
+) -> None:
+    """Its agent wants to look whether the queue has a dispatcher, every 2 s."""
+    gate = tmp_path / "gate"
+    run = hpcml.submit(command("sh", "-c", f"echo on; while [ ! -e {gate} ]; do sleep 0.1; done"))
+    eventually(lambda: run.logs() == "on\n")
+    agent = run.attempts[0].start["owner"]["pid"]  # type: ignore[index]
+    kill_dispatcher(workspace)
+    (workspace / "queue").rename(workspace / "away")
+    with pytest.raises(QueueError, match="cannot be read"):
+        run.state  # noqa: B018
+    slept = sleeps(agent)
+    eventually(lambda: sleeps(agent) >= slept + 2)
+    (workspace / "away").rename(workspace / "queue")
+    gate.touch()
+    assert run.wait(20).state == "COMPLETED", run.reason
 
 
 def test_a_run_that_ended_in_time_is_no_timeout_though_its_agent_slept() -> None:

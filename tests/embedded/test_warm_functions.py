@@ -102,6 +102,16 @@ IMPORTS_THAT_DEPEND_ON_THE_RUN = {
         "def f(n): return n if t.is_alive() else -1",
         "threads",
     ),
+    "environment": (
+        "me = os.environ.get('HPCML_INDEX')\n"
+        "def f(n): return n if os.environ['HPCML_INDEX'] == me else -1",
+        "asks for",
+    ),
+    "processes": (
+        f"import subprocess\nif {JOBS}: p = subprocess.Popen(['sleep', '600'])\n"
+        "def f(n): return n if p.poll() is None else -1",
+        "processes",
+    ),
     "seed": ("import random\nrandom.seed(3)\ndef f(n): return n * random.random()", "random"),
     "generator": ("import random\nr = random.Random()\ndef f(n): return r.random()", "random"),
 }
@@ -262,3 +272,19 @@ def test_one_run_alone_is_not_forked(module: Module, scene: Scene, site: str) ->
     work = module("import os\ndef f(): return os.getppid()")
     run = hpcml.submit(work.f, site)
     assert run.result(60) == scene.agent(run)
+
+
+def test_what_a_c_library_prints_is_in_the_logs_of_the_run_that_called_it(
+    module: Module, scene: Scene, site: str
+) -> None:
+    """C keeps it in a buffer of its own until the process ends."""
+    text = """
+        import ctypes
+        libc = ctypes.CDLL(None)
+        libc.printf(b"importing\\n")
+        def f(n): libc.printf(b"called\\n")
+    """
+    work = module(counting(scene, text))
+    runs = hpcml.submit(hpcml.Job(work.f).sweep(n=range(3)), site).wait()
+    assert scene.lines() == ["imported"]
+    assert [run.logs() for run in runs] == ["importing\ncalled\n", "called\n", "called\n"]

@@ -54,14 +54,14 @@ class ProcessScheduler:
         return ids
 
     def find(self, names: Sequence[str]) -> dict[str, str]:
-        jobs = {job.partition("-")[2]: job for job in reversed(self.queue.jobs())}
+        jobs = {job.partition("-")[2]: job for job in reversed(self._jobs())}
         if jobs:
             self.wake_if_dead()  # whoever put it there may have been killed before waking one
         found = {name: jobs[name] for name in names if name in jobs}
         return {name: job for name, job in found.items() if self._entry(job) is not None}
 
     def poll(self, chunks: Sequence[Chunk]) -> dict[str, JobStatus]:
-        jobs = set(self.queue.jobs())
+        jobs = set(self._jobs())
         if jobs:
             self._wake_or_remember_why_not()
         with self._lock:
@@ -84,6 +84,10 @@ class ProcessScheduler:
             for index in indices:
                 self._cancel(folder, index)
         self.wake()
+
+    def _jobs(self) -> list[str]:
+        with self._told("See whether its file system is there.", "read"):
+            return self.queue.jobs()
 
     def wake(self) -> None:
         """Have a dispatcher look at the queue: wake the one there is, or start one.
@@ -150,12 +154,12 @@ class ProcessScheduler:
         self._trouble = ""
 
     @contextmanager
-    def _told(self, advice: str) -> Iterator[None]:
+    def _told(self, advice: str, done: str = "written") -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise QueueError(
-                f"{self.site.name}: the queue in {self.queue.folder} cannot be written: {error}",
+                f"{self.site.name}: the queue in {self.queue.folder} cannot be {done}: {error}",
                 advice,
             ) from error
 
