@@ -365,7 +365,7 @@ class Dispatcher:
         for job in list(self.jobs.values()):
             if job.over():
                 del self.jobs[job.id]
-                self._forget(job)
+                self._try(self._forget, job)
 
     def _forget(self, job: Job) -> None:
         os.unlink(self.queue.path(job.id))
