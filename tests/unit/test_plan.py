@@ -757,7 +757,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         "args",
         ["holds its own arguments"],
     ),
-    "arguments as one text": ({"args": "--width 3"}, "args", ["one text", "['--width 3']"]),
+    "arguments as one text": ({"args": "--width 3"}, "args", ["one text", "['--width', '3']"]),
     "an argument that is a number": ({"args": ["--width", 3]}, "args[1]", ["3 is not text"]),
     "arguments that are a number": ({"args": 3}, "args", ["no list"]),
     "an argument that is too long": ({"args": [Text("x" * (1 << 17))]}, "args", ["128 KiB"]),
