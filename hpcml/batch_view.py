@@ -188,15 +188,6 @@ class BatchView:
             problem = f"{self.folder}/points.jsonl is torn: {error}"
             raise HpcmlError(problem, "Submit the job again.") from error
 
-    @cached_property
-    def varying(self) -> tuple[str, ...]:
-        """Names of the parameters in which the runs differ."""
-        values: dict[str, set[bytes]] = {}
-        for point in self.points:
-            for name, value in point.get("params", {}).items():
-                values.setdefault(name, set()).add(wire.canonical(value))
-        return tuple(name for name, different in values.items() if len(different) > 1)
-
     # --- its files ------------------------------------------------------------------------
 
     def read_files(self) -> None:
