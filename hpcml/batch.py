@@ -44,6 +44,8 @@ class Batch:
         How far the submission came: ``step`` and ``time``.
     parent : str or None
         The run that submitted it.
+    depth : int
+        How many runs have submitted each other until this submission.
     resubmits : tuple of str
         The run that each of its runs repeats; empty where they repeat none.
     """
@@ -59,6 +61,7 @@ class Batch:
     steps: tuple[dict[str, Any], ...] = ()
     parent: str | None = None
     resubmits: tuple[str, ...] = ()
+    depth: int = 0
 
     @property
     def site(self) -> str:
@@ -103,6 +106,7 @@ class Batch:
             "created": self.created,
             "parent": self.parent,
             "resubmits": list(self.resubmits),
+            "depth": self.depth,
         }
         plan = {**self.plan.as_data(), "batch": submission}
         return {
@@ -125,6 +129,7 @@ class Batch:
             "created": self.created,
             "parent": self.parent,
             "resubmits": list(self.resubmits),
+            "depth": self.depth,
         }
         advice = "Nothing was submitted. Free some space and submit again."
         keep(self.outbox, wire.canonical(record) + b"\n", advice, sync=True)
@@ -175,6 +180,7 @@ def new_batch(
         time.time(),
         parent=run.id if run else None,
         resubmits=tuple(resubmits),
+        depth=run.depth + 1 if run else 0,
     )
 
 
@@ -224,6 +230,7 @@ def load_outbox(identifier: str) -> Batch | None:
         tuple(steps),
         head["parent"],
         tuple(head["resubmits"]),
+        head["depth"],
     )
 
 

@@ -189,20 +189,11 @@ class BatchView:
             problem = f"{self.folder}/points.jsonl is torn: {error}"
             raise HpcmlError(problem, "Submit the job again.") from error
 
-    @cached_property
-    def varying(self) -> tuple[str, ...]:
-        """Names of the parameters in which the runs differ."""
-        values: dict[str, set[bytes]] = {}
-        for point in self.points:
-            for name, value in point.get("params", {}).items():
-                values.setdefault(name, set()).add(wire.canonical(value))
-        return tuple(name for name, different in values.items() if len(different) > 1)
-
     def name(self, index: int) -> str:
-        """The job's name; of a run of a sweep also what varies: ``train width=32 seed=0``."""
+        """The job's name, and the parameters of a run's own point: ``train seed=0 width=32``."""
         params = self.points[index].get("params", {})
-        varying = [f"{name}={_brief(params[name])}" for name in self.varying if name in params]
-        return " ".join([self.plan.name, *varying])
+        own = [f"{name}={_brief(value)}" for name, value in params.items()]
+        return " ".join([self.plan.name, *own])
 
     # --- its files ------------------------------------------------------------------------
 

@@ -53,6 +53,14 @@ def main(argv: "list[str]") -> int:
     return _call_as_a_program(os.path.join(batch, os.environ["HPCML_INDEX"]), function)
 
 
+def is_loading() -> bool:
+    """Whether this process is about to import or unpickle the function that it is to call."""
+    return bool(_loading)
+
+
+_loading: "list[Function]" = []
+
+
 class Function:
     """The plan's function, loaded when asked for, once a process.
 
@@ -71,8 +79,13 @@ class Function:
         self.loaded: Any = NOTHING
 
     def load(self) -> "Any":
+        """The function; while it is loaded, :func:`is_loading`."""
         if self.loaded is NOTHING:
-            self.loaded = self._load()
+            _loading.append(self)
+            try:
+                self.loaded = self._load()
+            finally:
+                _loading.pop()
         return self.loaded
 
     def _load(self) -> "Any":
@@ -469,6 +482,7 @@ def _gate_above(gate: str) -> str:
 def _warm_up(function: Function) -> str:
     """Load the function and submitit. Returns why forking would not be safe, or nothing."""
     import argparse
+    import importlib
     import random
 
     injob.watch_use()
@@ -489,7 +503,7 @@ def _warm_up(function: Function) -> str:
     os.getcwd, os.environ.encodekey = noting, noting_name
     try:
         function.load()
-
+        importlib.import_module("submitit.core._submit")  # and with it numpy, where there is one
         _find_plugins()
         argparse.ArgumentParser().parse_args([])  # as submitit will: it fills its caches
     except BaseException as error:  # a fresh interpreter will say it again, in the run's own files

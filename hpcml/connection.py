@@ -76,6 +76,8 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     HpcmlError
         This is a job, and the site's queue is not the one that the job itself came from.
     """
+    if not isinstance(name, str):
+        load_site(name)  # which says so
     key = (os.getpid(), name, str(config_folder()), str(data_folder()))
     known = _open.get(key)
     if known is not None and not reload:

@@ -22,6 +22,8 @@ class EnclosingRun:
         Absolute path of the folder that the run lies in.
     python, agent_python : str
         As in :class:`hpcml.settings.Binding`.
+    depth : int
+        How many runs have submitted each other until this one.
     """
 
     id: str
@@ -29,6 +31,7 @@ class EnclosingRun:
     workspace: str
     python: str
     agent_python: str
+    depth: int = 0
 
 
 def enclosing_run() -> EnclosingRun | None:
@@ -46,13 +49,15 @@ def enclosing_run() -> EnclosingRun | None:
 @cache
 def _read(batch: str, index: int) -> EnclosingRun:
     try:
-        where = json.loads(Path(batch, "plan.json").read_bytes())["where"]
+        plan = json.loads(Path(batch, "plan.json").read_bytes())
+        where = plan["where"]
         return EnclosingRun(
             wire.run_id(batch, index),
             where["site"],
             _workspace(batch, where["workspace"]),
             where["python"],
             where["agent_python"],
+            plan["batch"].get("depth", 0),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HpcmlError(

@@ -7,7 +7,7 @@ from hpcml.batch import Batch, batch_folder, load_outbox, outbox_ids, outbox_own
 from hpcml.batch_view import BatchView, look
 from hpcml.connection import connect
 from hpcml.enclosing import enclosing_run
-from hpcml.errors import HpcmlError, RunNotFoundError, nearest
+from hpcml.errors import ArgumentError, RunNotFoundError, nearest
 from hpcml.poller import poller
 from hpcml.run import Run, Runs, parts_of
 from hpcml.settings import load_settings
@@ -30,11 +30,12 @@ def attach(id: str, site: str | None = None) -> Run:
     RunNotFoundError
         It is nowhere.
     """
-    batch, index = parts_of(id if "." in str(id) else f"{id}.0")
+    batch, index = parts_of(id)
     view, place = _find(batch, site, id)
-    if "." not in id and view.chunk.count > 1:
+    if index is None and view.chunk.count > 1:
         problem = f"{id} has {view.chunk.count} runs, {id}.00000 and so on"
         raise RunNotFoundError(problem, f'hpcml.runs(batch="{id}") has all of them.')
+    index = index or 0
     if index not in view.chunk.indices:
         run = wire.run_id(view.id, index)
         raise RunNotFoundError(f"there is no run {run}", f"{view.id} has fewer runs.")
@@ -77,12 +78,18 @@ def runs(
     batch : str, optional
         Only the runs of one submission, by its id: a run's id without the index.
     state, name : str, optional
-        Only runs in that state, or of jobs of that name.
+        Only runs in that state (``"failed"`` will do, too), or of jobs of that name.
     tags : dict, optional
         Only runs whose jobs have these tags.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such state.
+    RunNotFoundError
+        There is no such submission.
     """
-    if state is not None and state not in State.__members__:
-        raise HpcmlError(f"there is no state {state!r}", nearest(state, State.__members__))
+    wanted = None if state is None else _state(state)
     found = _looked_at(site) if batch is None else _looked_at_one(site, batch)
     chosen = [
         (view, _site_of(view, place))
@@ -96,13 +103,24 @@ def runs(
             for view, where in sorted(chosen, key=lambda row: (row[0].created, row[0].id))
             if site in (None, where)
             for index in view.chunk.indices
-            if index in view.seen and state in (None, view.seen[index].state)
+            if index in view.seen and wanted in (None, view.seen[index].state)
         ]
     )
 
 
+def _state(name: str) -> State:
+    if isinstance(name, str) and name.upper() in State.__members__:
+        return State[name.upper()]
+    problem = f"there is no state {name!r}"
+    raise ArgumentError(problem, nearest(str(name), State.__members__))
+
+
 def _looked_at_one(site: str | None, batch: str) -> list[tuple[BatchView, str]]:
-    view, place = _find(parts_of(f"{batch}.0")[0], site, batch)
+    identifier, index = parts_of(batch)
+    if index is not None:
+        advice = f"It is one of the runs of {identifier}."
+        raise RunNotFoundError(f"{batch!r} is no submission's id", advice)
+    view, place = _find(identifier, site, batch)
     look([view])
     return [(view, place)]
 

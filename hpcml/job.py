@@ -195,7 +195,8 @@ class Sweep:
 
 def _point(number: int, point: object) -> dict[str, Any]:
     if not isinstance(point, Mapping):
-        raise JobError(f"points[{number}]", f"{point!r} is no dict", 'Write {"width": 32}.')
+        advice = 'Write {"width": 32}; of a DataFrame, df.to_dict("records").'
+        raise JobError(f"points[{number}]", f"{point!r} is no dict", advice)
     return dict(point)
 
 

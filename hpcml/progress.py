@@ -78,6 +78,10 @@ class Live(Silent):
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, min_width=max(len(run.id) for run in self.runs))
+        table.add_column(overflow="fold")
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for run in self.runs:
             seen = run.last_seen
             if seen is None:
@@ -109,21 +113,27 @@ class Many(Silent):
             failed = ((run, seen) for run, seen in ended if seen.state != "COMPLETED")
             self.failure = next(failed, None)
 
-    def line(self) -> str:
-        """What is to be said now."""
+    def line(self, width: int | None = None) -> str:
+        """How it stands now; what the rest implies is left out of a line wider than ``width``."""
         counts, over = self._tally()
-        states = ", ".join(f"{counts[state]} {state}" for state in State if counts.get(state))
-        parts = [f"{over} of {self.number} runs ended: {states}".rstrip(": ")]
+        parts = [f"{over} of {self.number} runs ended"]
         rate = self._rate(over)
+        if rate and over < self.number:
+            parts.append(f"about {clock(round((self.number - over) / rate))} left")
         if rate:
             parts.append(f"{rate:.3g}/s")
-            if over < self.number:
-                parts.append(f"about {clock(round((self.number - over) / rate))} left")
-        if self.failure is not None:
-            run, seen = self.failure
-            said = f"first failure: {run.id} {seen.state} {seen.reason}"
-            parts.append(said.splitlines()[0].rstrip())
-        return "; ".join(parts)
+        pace = ", ".join(parts)
+        states = [f"{counts[state]} {state}" for state in sorted(counts, key=_usefulness)]
+        while states and width is not None and len(f"{pace}: {', '.join(states)}") > width:
+            states.pop()
+        return f"{pace}: {', '.join(states)}" if states else pace
+
+    def first_failure(self) -> str:
+        """Which run failed first, and why; empty if none has."""
+        if self.failure is None:
+            return ""
+        run, seen = self.failure
+        return f"first failure: {run.id} {seen.state} {seen.reason}".splitlines()[0].rstrip()
 
     def _tally(self) -> tuple[Mapping[State, int], int]:
         """Counts, and how many have ended."""
@@ -155,12 +165,13 @@ class ManyLines(Many):
             self.finish()
 
     def finish(self) -> None:
-        print(self.line(), file=sys.stderr, flush=True)
+        line = "; ".join(filter(None, [self.line(), self.first_failure()]))
+        print(line, file=sys.stderr, flush=True)
         self.next = time.monotonic() + LINE_INTERVAL
 
 
 class ManyLive(Many):
-    """For terminals: a line that is rewritten."""
+    """For terminals: a line that is rewritten, and one below it for the first failure."""
 
     def __init__(self, number: int, counts: Counts) -> None:
         from rich.console import Console
@@ -179,7 +190,8 @@ class ManyLive(Many):
         from rich.text import Text
 
         self.next = time.monotonic() + LEAST_INTERVAL
-        self.live.update(Text(self.line(), no_wrap=True, overflow="ellipsis"), refresh=True)
+        lines = filter(None, [self.line(self.live.console.width), self.first_failure()])
+        self.live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
 
 
 @contextmanager
@@ -197,6 +209,11 @@ def show(runs: Sequence[Run], counts: Counts, *, enabled: bool) -> Iterator[Sile
         with shown.live:
             yield shown
             shown.finish()
+
+
+def _usefulness(state: State) -> tuple[bool, bool, bool]:
+    """Failures first; last what the others, and how many have ended, imply."""
+    return state is State.PENDING, state is State.COMPLETED, not state.final
 
 
 def _short(value: object) -> str:

@@ -8,7 +8,9 @@ from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
+from numbers import Real
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import Any, TextIO, overload
 
 from hpcml.agent import wire
@@ -47,7 +49,7 @@ from hpcml.states import State
 from hpcml.timeline import Point, Story, Timeline, tell
 from hpcml.transports import FileStatus
 
-_ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})\.(\d{1,9})")
+_ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})(?:\.(\d{1,9}))?")
 STDERR_TAIL = 8192  # bytes of stderr that an error quotes lines of: it may have a gigabyte
 FIRST_FEW = 5  # rows of many runs that are shown
 
@@ -64,7 +66,10 @@ class Run:
     """
 
     def __init__(self, id: str, site: str) -> None:
-        self._batch, self.index = parts_of(id)
+        self._batch, index = parts_of(id)
+        if index is None:
+            raise no_id(id)
+        self.index = index
         self.id, self.site = id, site
         self._told: Story | None = None
 
@@ -104,7 +109,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The job's name; of a run of a sweep also what varies: ``train width=32 seed=0``."""
+        """The job's name, and the parameters of the run's own point: ``train seed=0 width=32``."""
         self._point()
         return self._view().name(self.index)
 
@@ -196,9 +201,12 @@ class Run:
 
         Raises
         ------
+        ArgumentError
+            The timeout is no number.
         RunStateError
             Its submission was broken off, so that it would wait for ever.
         """
+        _check_timeout(timeout)
         if not self._is_over():
             Runs([self]).wait(timeout, progress=progress)
         return self
@@ -253,11 +261,11 @@ class Run:
         Exception or None
             ``None``: it is COMPLETED.
         """
-        if not self._is_over():
-            self.wait(timeout)
+        self.wait(timeout)
         seen = self._seen()
         if not seen.state.final:
-            raise TimeoutError(f"{self.id} is {seen.state} after {timeout} s: {seen.reason}")
+            problem = f"{self.id} is {seen.state} after {timeout} s: {seen.reason}"
+            raise TimeoutError(problem.rstrip(": "))
         if seen.state is State.COMPLETED:
             return None
         failure = Failure(self.id, seen.state, seen.reason)
@@ -375,7 +383,9 @@ class Run:
         declared = [output["path"] for output in self.plan.what["outputs"]]
         if name not in declared:
             problem = f"{self.plan.name} declares no output {name!r}"
-            raise UnknownNameError(problem, nearest(name, declared))
+            advice = f"Declare it, outputs={json.dumps([name])}; run.fetch() copies what it left."
+            known = f" Declared: {nearest(name, declared)}." if declared else ""
+            raise UnknownNameError(problem, advice + known)
         path = Path(self.plan.where["workspace"]) / self._path(f"work/{name}")
         origin = Origin(self.id, self.site, str(self.digest), name)
         return OutputPath.of(str(path), origin, lambda: self._check_left(name))
@@ -649,8 +659,20 @@ class Runs(Sequence[Run]):
         if left:
             raise TimeoutError(f"{left} of {len(self._runs)} runs have not ended")
 
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        """``await runs`` waits for all, and gives their results like :meth:`results`."""
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> list[Any]:
+        import asyncio  # slow to load
+
+        tasks = [asyncio.ensure_future(run._awaited()) for run in self._runs]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return [task.result() for task in tasks]  # a result may be an exception, too
+
     def _follow(self, timeout: float | None) -> Iterator[list[tuple[Run, Seen]]]:
         """What has ended, now and after each look."""
+        _check_timeout(timeout)
         watch: Watch[Run] = Watch()
         batches = self._batches()
         for view, runs in batches.values():
@@ -700,12 +722,26 @@ def _no_run(run: Run) -> RunNotFoundError:
     return RunNotFoundError(f"{run._batch} has no run {run.index}", "Its runs start at 0.")
 
 
-def parts_of(id: str) -> tuple[str, int]:
-    """A run's batch and index."""
+def _check_timeout(timeout: object) -> None:
+    # TIMEOUT_MAX, 292 years, is what waiting can take; NaN is not below it.
+    if timeout is None or (isinstance(timeout, Real) and timeout <= TIMEOUT_MAX):
+        return
+    problem = f"timeout {timeout!r} is no number of seconds"
+    raise ArgumentError(problem, "Give seconds, like 30 or 0.5; None waits without limit.")
+
+
+def parts_of(id: str) -> tuple[str, int | None]:
+    """A run's batch and index; a batch's id has no index."""
     match = _ID.fullmatch(id) if isinstance(id, str) else None
     if not match:
-        raise RunNotFoundError(f"{str(id)[:80]!r} is no run's id", "`hpcml runs` lists them.")
-    return match.group(1), int(match.group(2))
+        raise no_id(id)
+    batch, index = match.groups()
+    return batch, None if index is None else int(index)
+
+
+def no_id(id: object) -> RunNotFoundError:
+    """What is not shaped like a run's id, as it was given."""
+    return RunNotFoundError(f"{str(id)[:80]!r} is no run's id", "`hpcml runs` lists them.")
 
 
 def as_data(run: Run) -> dict[str, Any]:

@@ -8,6 +8,7 @@ queue is called, so that afterwards one can ask the queue whether it heard.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any, NamedTuple, overload
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, batch_of, claim, new_batch
 from hpcml.batch_view import INTENT_PATIENCE, BatchView, note_queued
+from hpcml.call import is_loading
 from hpcml.connection import Connection, bind, connect
+from hpcml.enclosing import enclosing_run
 from hpcml.errors import (
     ArgumentError,
     CodeError,
@@ -36,7 +39,10 @@ from hpcml.resolving import resolve, resolve_with_code
 from hpcml.run import Run, Runs
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
+from hpcml.states import State
 from hpcml.transports import bring
+
+DEEPEST = 16  # runs that have submitted each other; more are taken for a mistake
 
 Entry = str | Callable[..., Any]
 
@@ -126,11 +132,15 @@ def submit(
     if max_running is not None and (type(max_running) is not int or max_running < 1):
         problem = f"max_running: {max_running!r} is no number from 1 up"
         raise ArgumentError(problem, "Leave it out: no limit.")
+    _refuse_recursion()
     connection = connect(site, reload=True)
     several = isinstance(job, Sweep | Sequence) and not isinstance(job, str)
     jobs = [*job] if isinstance(job, Sequence) and several else [job]
     if not jobs:
         raise ArgumentError("there is no job in the list", "Give one at least.")
+    if several and all(isinstance(one, str) for one in jobs):
+        problem = f"{jobs!r} may be a command, or several scripts"
+        raise ArgumentError(problem, f"Write hpcml.Job({jobs!r}) for a command, or a list of Jobs.")
     first = _runs_before(after, connection)
     batches: list[Batch] = []
     for ready in [_plan_online(_job(one, fields), connection) for one in jobs]:
@@ -152,6 +162,21 @@ def submit(
                 error.add_note(f"In the queue already: {runs[0].id} and {len(runs) - 1} more.")
             raise
     return Runs(runs) if several else runs[0]
+
+
+def _refuse_recursion() -> None:
+    """Jobs that would submit each other without end."""
+    if is_loading():
+        raise RunStateError(
+            "the module of a job's function submits when it is imported, and so would every job",
+            'Put the call of submit under `if __name__ == "__main__":`.',
+        )
+    run = enclosing_run()
+    if run is not None and run.depth >= DEEPEST:
+        raise RunStateError(
+            f"{run.id} is the end of a chain of {run.depth} runs that have submitted each other",
+            "Look for a job that submits itself.",
+        )
 
 
 def resubmit(runs: Run | str | Iterable[Run | str]) -> Runs:
@@ -185,19 +210,49 @@ def resubmit(runs: Run | str | Iterable[Run | str]) -> Runs:
     batches: dict[tuple[str, str], list[Run]] = {}
     for run in dict.fromkeys(again):
         batches.setdefault((run.site, batch_of(run.id)), []).append(run)
+    views = {key: poller(key[0]).view(key[1]) for key in batches}
     made: dict[Run, Run] = {}
-    for (site, identifier), members in batches.items():
-        connection = connect(site)
-        view = poller(site).view(identifier)
+    # In the order of their first submission: what feeds others comes before them.
+    for key, view in sorted(views.items(), key=lambda item: item[1].created):
+        site, members = key[0], batches[key]
+        instead = {old.id: new.id for old, new in made.items()}
+        plan = _following(view.plan, instead)
         batch = new_batch(
-            view.plan,
+            plan,
             [view.points[run.index] for run in members],
-            after=_origins(view.plan),
+            after=_before(view, plan, instead),
             max_running=view.chunk.max_running,
             resubmits=[run.id for run in members],
         )
-        made.update(zip(members, _submit(batch, connection), strict=True))
+        made.update(zip(members, _submit(batch, connect(site)), strict=True))
     return Runs([made[run] for run in again])
+
+
+def _following(plan: Plan, instead: Mapping[str, str]) -> Plan:
+    """A plan whose inputs come from runs that are run again, too."""
+    inputs, origins = dict(plan.where["inputs"]), dict(plan.where["origins"])
+    for name, origin in origins.items():
+        if origin["run"] in instead:
+            new = instead[origin["run"]]
+            batch, index = batch_folder(batch_of(new)), int(new.rpartition(".")[2])
+            workspace = plan.where["workspace"]
+            inputs[name] = f"{workspace}/{batch}/{index}/work/{origin['output']}"
+            origins[name] = {**origin, "run": new}
+    return replace(plan, where={**plan.where, "inputs": inputs, "origins": origins})
+
+
+def _before(view: BatchView, plan: Plan, instead: Mapping[str, str]) -> list[str]:
+    """What a batch that is run again waits for: for what is run again, too, and for its inputs."""
+    before = [instead[run] for run in view.chunk.after if run in instead]
+    for name, origin in plan.where["origins"].items():
+        run = attach(origin["run"], str(plan.where["site"]))
+        state = run.state
+        if state.final and state is not State.COMPLETED:
+            raise RunStateError(
+                f"the input {name!r} of {view.id} comes from {run.id}, which is {state}",
+                "Resubmit that, too, in the same call.",
+            )
+    return [*dict.fromkeys([*before, *_origins(plan)])]
 
 
 def _submit(batch: Batch, connection: Connection) -> list[Run]:
@@ -327,8 +382,8 @@ def _job(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
     """What is given as a job, with more of its fields."""
     if isinstance(job, Sweep):
         return Sweep(_with(job.job, fields), job.points)
-    if isinstance(job, str) or callable(job):
-        job = Job(job)
+    if isinstance(job, str | os.PathLike) or callable(job):
+        job = Job(os.fspath(job) if isinstance(job, os.PathLike) else job)
     if not isinstance(job, Job):
         advice = 'Give a Job, a function, or a script: "train.py".'
         raise JobError("job", f"{job!r} cannot be submitted", advice)
@@ -341,10 +396,14 @@ def _with(job: Job, fields: Mapping[str, Any]) -> Job:
         if name not in known:
             raise ArgumentError(f"a job has no field {name!r}", nearest(name, known))
     added: dict[str, Any] = {
-        name: {**getattr(job, name), **value} if isinstance(value, Mapping) else value
+        name: {**getattr(job, name), **value} if _are_mappings(getattr(job, name), value) else value
         for name, value in fields.items()
     }
     return replace(job, **added)
+
+
+def _are_mappings(*values: object) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
 
 
 class _Ready(NamedTuple):

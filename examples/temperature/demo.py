@@ -1,5 +1,6 @@
 """Train two sizes of the emulator, and forecast another scenario with each: the tour of hpcml."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def table(title: str, runs: hpcml.Runs) -> Table:
     """Make a table, one column a run; what is not known is a dash."""
     figures = {
         "state": [str(run.state) for run in runs],
-        "queue (s)": [number(run.timeline.queue) for run in runs],
+        "waited (s)": [number(run.timeline.queue) for run in runs],
     }
     for phase in PHASES:
         seconds = [run.timeline.phases.get(phase) for run in runs]
@@ -97,10 +98,10 @@ def number(value: float | None, digits: int = 2) -> str:
 def outcome(run: hpcml.Run) -> list[str]:
     """Tell where to find what a run left behind or, if it failed, why."""
     hpcml_command = Path(sys.executable).with_name("hpcml")  # make demo has it in .venv
-    where = [f"logs   {hpcml_command} logs {run.id}"]
+    where = [f"logs   {shlex.join([str(hpcml_command), 'logs', run.id])}"]
     if run.state == "COMPLETED":
         outputs = [output["path"] for output in run.plan.what["outputs"]]
-        return [*(f"left   {run.output(name)}" for name in outputs), *where]
+        return [*(f"left   {shlex.quote(str(run.output(name)))}" for name in outputs), *where]
     return [f"{run.state}: {run.reason}", *run.logs().splitlines()[-LOG_LINES:], *where]
 
 

@@ -26,8 +26,7 @@ def start(attempt: "Attempt", limit: "Limit", streams: "list[int]") -> "supervis
 
     warm = slot.warm
     if warm is None:
-        name = processes.slot_name(wire.identity())
-        environment = dict(attempt.environment(), **{processes.SLOT_VARIABLE: name})
+        environment = dict(attempt.environment(), **{processes.SLOT_VARIABLE: slot.name})
         try:
             warm = Warm(argv, environment, streams)
         except OSError:

@@ -82,15 +82,16 @@ def _serve(queue: "wire.QueueFolder") -> "set[str]":
     What could not be written is found out again from the files. Returns the jobs given up.
     """
     while True:
-        dispatcher = Dispatcher(queue)
         try:
-            dispatcher.serve()
-            return dispatcher.broken
+            dispatcher = Dispatcher(queue)
+            try:
+                dispatcher.serve()
+                return dispatcher.broken
+            finally:
+                dispatcher.close()
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
-        finally:
-            dispatcher.close()
         time.sleep(FULL_DISK_INTERVAL)
 
 
@@ -239,9 +240,12 @@ class Slot:
             return self.child.poll() is not None
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            return wire.take_lock(descriptor)  # closing gives it up again
+            if not wire.take_lock(descriptor):  # closing gives it up again
+                return False
         finally:
             os.close(descriptor)
+        owner = self.owner()  # a network file system's locks are not inherited
+        return owner is None or not wire.alive(owner)
 
     def owner(self) -> "dict[str, Any] | None":
         """Who works in it, once it has taken a run."""
@@ -365,7 +369,7 @@ class Dispatcher:
         for job in list(self.jobs.values()):
             if job.over():
                 del self.jobs[job.id]
-                self._forget(job)
+                self._try(self._forget, job)
 
     def _forget(self, job: Job) -> None:
         os.unlink(self.queue.path(job.id))

@@ -71,7 +71,8 @@ def of_run(
     spare : collection of int
         Children of the agent that are not the run's, though what is below them is.
     slot : str, optional
-        The :func:`slot_name` of an agent that is dead: all that was forked for it is meant, too.
+        The :func:`slot_name` of an agent: all that was forked for it is meant, too, whoever has
+        adopted it.
     """
     tree = parents()
     found = _below(agent, tree, spare) if agent is not None else set()

@@ -56,6 +56,8 @@ class Slot:
 
     Attributes
     ----------
+    name : str
+        What the forks of its warm interpreter are known by.
     signals : hpcml.agent.supervise.Signals
     adopting : bool
         Whether orphans become children of this process.
@@ -69,6 +71,7 @@ class Slot:
 
     def __init__(self, batch: str, plan: "dict[str, Any]") -> None:
         self.batch, self.plan = batch, plan
+        self.name = processes.slot_name(wire.identity())
         self.signals = supervise.Signals()
         self.attempts = wire.Attempts(batch)
         self.adopting = processes.adopt_orphans()

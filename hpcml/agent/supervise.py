@@ -309,8 +309,10 @@ class Supervisor:
 
     def _all(self) -> "set[int]":
         """The run's processes: with the warm interpreter while that stands for the command."""
-        found = processes.of_run(self.run_id, os.getpid(), self.slot.spare)
-        return found | {self.command.pid}
+        return self._others() | {self.command.pid}
+
+    def _others(self) -> "set[int]":
+        return processes.of_run(self.run_id, os.getpid(), self.slot.spare, self.slot.name)
 
     def _patience(self, now: float) -> "float | None":
         times = (self.notice_at, self.remind_at, self.deadline, self.look_at, self.kill_at)
@@ -327,10 +329,11 @@ class Supervisor:
         if self.slot.adopting:
             if not processes.left(self.slot.spare):
                 return
-        elif not processes.of_run(self.run_id, os.getpid(), self.slot.spare):
+        elif not self._others():
             return  # without adoption orphans went to init
         self.events.write("leftovers")
-        processes.kill_all(self.run_id, os.getpid(), spare=self.slot.spare, reap=self._reap)
+        spare, name = self.slot.spare, self.slot.name
+        processes.kill_all(self.run_id, os.getpid(), spare=spare, slot=name, reap=self._reap)
 
 
 def catches_usr2(pid: int) -> bool:

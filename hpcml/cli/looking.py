@@ -9,6 +9,7 @@ import click
 
 from hpcml import finding
 from hpcml.cli.showing import print_json, print_table, worst_exit_code
+from hpcml.cli.submitting import pairs
 from hpcml.finding import attach
 from hpcml.run import Runs, as_data
 from hpcml.submission import resubmit
@@ -23,12 +24,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.option("--batch", metavar="ID", help="Only the runs of one submission.")
 @click.option("--state", help="Only runs in that state.")
 @click.option("--name", help="Only runs of jobs of that name.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Only runs tagged so.")
 @json_option
 def runs_command(
-    site: str | None, batch: str | None, state: str | None, name: str | None, as_json: bool
+    site: str | None,
+    batch: str | None,
+    state: str | None,
+    name: str | None,
+    tags: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """List runs, oldest first."""
-    found = finding.runs(site, batch=batch, state=state and state.upper(), name=name)
+    wanted = pairs("--tag", tags)
+    found = finding.runs(site, batch=batch, state=state, name=name, tags=wanted)
     _show(found, as_json)
 
 
@@ -49,6 +57,10 @@ def status_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> Non
 @json_option
 def logs_command(id: str, site: str | None, follow: bool, stream: str, as_json: bool) -> None:
     """Show what a run printed: stdout to stdout, stderr to stderr."""
+    several = [] if "." in id else _attached((id,), site)
+    if len(several) > 1:
+        problem = f"{id} has {len(several)} runs; give a run's id: {several[0].id}"
+        raise click.BadParameter(problem, param_hint="ID")
     run = attach(id, site)
     if as_json:
         print_json({name: run.logs(stream=name) for name in ("stdout", "stderr")})
@@ -114,7 +126,13 @@ def resubmit_command(
 ) -> None:
     """Run again what has ended, with the same code and parameters."""
     found = _attached(ids, site)
-    again = resubmit(found.failed if failed else found)
+    chosen = found.failed if failed else found
+    if not chosen:
+        click.echo(f"Nothing to do: of {len(found)} runs none has failed.", err=True)
+        if as_json:
+            print_json([])
+        return
+    again = resubmit(chosen)
     if wait:
         again.wait(progress=not as_json)
     _show(again, as_json)

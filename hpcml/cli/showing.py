@@ -17,6 +17,7 @@ EXIT_CODES = {
     State.CANCELLED: 130,  # as after Ctrl-C
 }
 NO_EXIT_CODE = 125  # it failed without one: NODE_FAIL, PREEMPTED, missing outputs
+NARROWEST = 72  # columns of a table; a terminal that has fewer wraps its lines itself
 NOT_ENDED = 75  # EX_TEMPFAIL of sysexits.h
 
 
@@ -58,7 +59,15 @@ def print_table(runs: Runs) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("run", "name", "site", "state", "reason", box=None)
+    table = Table(box=None)
+    widest = max((len(run.id) for run in runs), default=0)
+    table.add_column("run", no_wrap=True, min_width=widest)  # it is there to be copied
+    table.add_column("name", overflow="fold")
+    table.add_column("site", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("reason", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, NARROWEST)
+    console.print(table)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import click
@@ -14,6 +15,8 @@ from hpcml.batch import batch_of
 from hpcml.cli.showing import exit_code, print_json, worst_exit_code
 from hpcml.job import Dataset, Job, Resources
 from hpcml.run import as_data
+
+RANGE = re.compile(r"range\((\s*-?\d+\s*(?:,\s*-?\d+\s*){0,2})\)")
 
 JOB_OPTIONS: list[Callable[[Any], Any]] = [
     click.argument("entry", nargs=-1, required=True),
@@ -96,7 +99,8 @@ def submit_command(
     "axes",
     multiple=True,
     metavar="NAME=V,V,...",
-    help="Values of a parameter: V,V,... or a JSON list. Every combination of all axes is a run.",
+    help="Values of a parameter: V,V,..., range(3) as in Python, or a JSON list. "
+    "Every combination of all axes is a run.",
 )
 @click.option(
     "--points",
@@ -122,7 +126,7 @@ def sweep_command(
     """
     sweep = _job(**options).sweep(
         points=None if points is None else _points(points),
-        **{name: _axis(text) for name, text in _pairs("--axis", axes).items()},
+        **{name: _axis(name, text) for name, text in pairs("--axis", axes).items()},
     )
     runs = submission.submit(sweep, site, after=after, max_running=max_running)
     if not as_json:
@@ -135,10 +139,20 @@ def sweep_command(
         sys.exit(worst_exit_code(runs))
 
 
-def _axis(text: str) -> list[Any]:
-    """``[1, 2]``, or values between commas."""
+def _axis(name: str, text: str) -> Sequence[Any]:
+    """``[1, 2]``, ``range(3)``, or values between commas."""
     whole = _value(text)
-    return whole if isinstance(whole, list) else [_value(part) for part in text.split(",")]
+    if isinstance(whole, list):
+        return whole
+    try:
+        if numbers := RANGE.fullmatch(text):
+            return range(*map(int, numbers[1].split(",")))
+        values = text.split(",")
+        if not all(values):
+            raise ValueError('a value is empty; if that is meant, write a JSON list, like [""]')
+    except ValueError as error:  # range() has its own
+        raise click.BadParameter(f"{name}={text}: {error}", param_hint="--axis") from None
+    return [_value(value) for value in values]
 
 
 def _points(file: TextIO) -> list[Any]:
@@ -169,13 +183,15 @@ def _job(
     time: str,
     partition: str | None,
 ) -> Job:
+    if entry[0] == "-m" and len(entry) > 1:  # it stood behind --
+        module, entry = True, entry[1:]
     is_script = module or entry[0].endswith((".py", ".sh", ".bash"))
     return Job(
         (f"-m {entry[0]}" if module else entry[0]) if is_script else list(entry),
         name=name,
-        params={key: _value(text) for key, text in _pairs("--param", params).items()},
+        params={key: _value(text) for key, text in pairs("--param", params).items()},
         args=list(entry[1:]) if is_script and len(entry) > 1 else None,
-        inputs={key: Dataset(path) for key, path in _pairs("--input", inputs).items()},
+        inputs={key: Dataset(path) for key, path in pairs("--input", inputs).items()},
         outputs=outputs,
         resources=Resources(
             device=device,
@@ -184,22 +200,23 @@ def _job(
             time=time,
             options={"partition": partition} if partition else {},
         ),
-        env=_pairs("--env", env),
+        env=pairs("--env", env),
         code=None if code == "none" else code or "auto",
-        tags=_pairs("--tag", tags),
+        tags=pairs("--tag", tags),
     )
 
 
-def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
+def pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """What an option's values of the form NAME=VALUE say."""
+    found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
-        if name in pairs:
+        if name in found:
             raise click.BadParameter(f"{name!r} stands twice", param_hint=option)
-        pairs[name] = value
-    return pairs
+        found[name] = value
+    return found
 
 
 def _value(text: str) -> Any:

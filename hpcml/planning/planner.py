@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -130,6 +132,7 @@ def _check_arguments(resolved: Resolved) -> None:
                     f"{entry['target']} does not know it",
                     nearest(name, resolved.known_params),
                 )
+    _check_inputs(resolved)
     longest = {**resolved.params, **_longest(resolved.points)}
     if resolved.args is None and entry["kind"] != "command":
         field = "params"
@@ -144,6 +147,16 @@ def _check_arguments(resolved: Resolved) -> None:
             "an argument or variable may have 128 KiB, all together 1 MiB",
             "Write long values into a file, and give that as an input.",
         )
+
+
+def _check_inputs(resolved: Resolved) -> None:
+    """An input that nobody asks for by that name, while one of a like name is missing."""
+    given = {*resolved.inputs, *resolved.params, *resolved.swept}
+    missing = [name for name in resolved.known_inputs if name not in given]
+    for name in resolved.inputs:
+        if name not in resolved.known_inputs and difflib.get_close_matches(name, missing):
+            problem = f"{resolved.entry['target']} does not know it"
+            raise PlanError(f"inputs.{name}", problem, nearest(name, missing))
 
 
 def _check_required(resolved: Resolved) -> None:
@@ -300,6 +313,8 @@ def _cpus(resolved: Resolved, name: str, partition: Partition) -> int:
 def _count(field: str, value: object, least: int = 1) -> int | None:
     if value is None:
         return None
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        value = operator.index(value)  # NumPy's integers
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise PlanError(
             f"resources.{field}",
@@ -321,7 +336,7 @@ def _environment(
     resolved: Resolved, binding: Binding, cpus: int, decisions: list[str]
 ) -> dict[str, str]:
     """The site's environment, and as many OpenMP threads as the run has CPUs."""
-    environment = dict(binding.environment)
+    environment = {"PYTHONUNBUFFERED": "1", **binding.environment}  # what it prints is seen at once
     if "OMP_NUM_THREADS" not in resolved.env:
         environment["OMP_NUM_THREADS"] = str(cpus)
         decisions.append(f"OMP_NUM_THREADS={cpus}: the run has {cpus} CPUs")

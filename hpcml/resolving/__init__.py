@@ -39,6 +39,8 @@ class Resolved:
         One a run: what it has of its own. ``swept`` are the names of the parameters among it.
     checkpoint : dict or None
         ``path``, ``notice`` in s, ``requeues``.
+    known_inputs : tuple of str
+        Inputs that the entry is known to ask for; it may ask for others.
     required : tuple of str
         Parameters that a function must get. ``pickled`` is the function, if it goes by value.
     known_params : tuple of str or None
@@ -62,6 +64,7 @@ class Resolved:
     origins: dict[str, Origin] = field(default_factory=dict)
     stamps: dict[str, str] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
+    known_inputs: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     pickled: bytes | None = None
     tags: dict[str, str] = field(default_factory=dict)
@@ -136,6 +139,7 @@ def resolve_with_code(job: Job | Sweep, *, online: bool = True) -> tuple[Resolve
         origins=origins,
         stamps=stamps,
         checkpoint=checks.checkpoint(_checkpoint(job, entry)),
+        known_inputs=entry.known_inputs,
         required=entry.function.required if entry.function else (),
         pickled=entry.function.pickled if entry.function else None,
         resources=checks.resources(job.resources),

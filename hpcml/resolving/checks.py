@@ -49,7 +49,8 @@ def text(field: str, value: object) -> str:
 def texts(field: str, values: Iterable[object]) -> list[str]:
     """A list of texts; a single text is a mistake."""
     if isinstance(values, str | bytes):
-        raise JobError(field, f"{values!r} is one text, not a list", f"Write [{values!r}].")
+        words = values.split() if values[:1] else [values]
+        raise JobError(field, f"{values!r} is one text, not a list", f"Write {words!r}.")
     if not isinstance(values, Sequence):  # a set has no order, a dict's keys are not meant
         raise JobError(field, f"{values!r} is no list", 'Write it like ["a", "b"].')
     return [text(f"{field}[{number}]", value) for number, value in enumerate(values)]
@@ -210,6 +211,9 @@ def input_source(name: str, source: object) -> str:
     field = f"inputs.{name}"
     if isinstance(source, OutputPath):
         return str(source)  # it need not be there yet
+    if callable(getattr(source, "output", None)):  # a run
+        advice = 'Give one of its outputs: run.output("model.pt").'
+        raise JobError(field, f"{source!r} is no file", advice)
     path = text(field, source.source if isinstance(source, Dataset) else source)
     if "://" in path:
         raise JobError(

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Entry:
     interpreter: tuple[str, ...] = ()
     known_params: tuple[str, ...] | None = None
     function: Function | None = None
+    known_inputs: tuple[str, ...] = ()
     import_paths: tuple[str, ...] = ()
 
     @property
@@ -111,7 +112,7 @@ def _function(function: Callable[..., Any], base: Path, explicit: str | None) ->
     if root is None and start is not None:
         root = top_level(start) or str(start)
     if root is None:
-        return Entry("function", found.target, str(base), None, (), found.known, found)
+        return _called(found, str(base), None, ())
     if start is not None and not start.is_relative_to(root):
         problem = f"{found.target} is imported from {start}, not from the folder that code names"
         raise JobError("code", problem, 'Give a folder that holds it, or leave code="auto".')
@@ -121,7 +122,20 @@ def _function(function: Callable[..., Any], base: Path, explicit: str | None) ->
     if found.pickled is not None:  # what it imports may come from anywhere in there
         paths += [path for path in sys.path if os.path.isabs(path) and _is_source(path, root)]
     relative = tuple(dict.fromkeys(os.path.relpath(path, root) for path in paths))
-    return Entry("function", found.target, str(base), root, (), found.known, found, relative)
+    return _called(found, str(base), root, relative)
+
+
+def _called(found: Function, base: str, root: str | None, paths: tuple[str, ...]) -> Entry:
+    return Entry(
+        "function",
+        found.target,
+        base,
+        root,
+        known_params=found.known,
+        known_inputs=found.known or (),
+        function=found,
+        import_paths=paths,
+    )
 
 
 def _is_source(path: str, root: str) -> bool:
@@ -169,7 +183,8 @@ def _script(text: str, base: Path, explicit: str | None) -> Entry:
         base = path.parent
     target = str(path.relative_to(base))
     if path.name.endswith(".py"):  # a file called ".py" has no suffix, but is one
-        return Entry("script", target, str(base), root, known_params=known_params(path))
+        params, inputs = known_names(path)
+        return Entry("script", target, str(base), root, known_params=params, known_inputs=inputs)
     return Entry("shell", target, str(base), root, interpreter=_interpreter(path))
 
 
@@ -187,8 +202,8 @@ def _module(name: str, base: Path, explicit: str | None) -> Entry:
     root = _top(base, explicit)
     if root is None and source is not None:
         root = str(base)
-    known = known_params(source) if source else None
-    return Entry("module", name, str(base), root, known_params=known)
+    params, inputs = known_names(source) if source else (None, ())
+    return Entry("module", name, str(base), root, known_params=params, known_inputs=inputs)
 
 
 def _top(base: Path, explicit: str | None) -> str | None:
@@ -213,33 +228,49 @@ def _interpreter(path: Path) -> tuple[str, ...]:
     return tuple(words) or ("/bin/sh",)
 
 
-def known_params(path: Path) -> tuple[str, ...] | None:
-    """Names that the file's only ``hpcml.params(...)`` call knows; ``None`` if it cannot be told.
+def known_names(path: Path) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Parameters and inputs that a file asks hpcml for. It is read, never run.
 
-    The file is read, never run.
+    Returns
+    -------
+    params : tuple of str or None
+        Names that its only ``hpcml.params(...)`` call knows; ``None`` if it cannot be told.
+    inputs : tuple of str
+        First arguments of its ``hpcml.input_path(...)`` calls, as far as they are plain text.
     """
     try:
         with warnings.catch_warnings():  # what is wrong with its escapes, the run will tell
             warnings.simplefilter("ignore")
-            tree = ast.parse(path.read_bytes())
+            nodes = list(ast.walk(ast.parse(path.read_bytes())))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # another Python's, or broken: the run will tell
+        return None, ()  # another Python's, or broken: the run will tell
+    inputs = [
+        call.args[0].value
+        for call in _calls(nodes, "input_path")
+        if call.args and isinstance(call.args[0], ast.Constant)
+    ]
+    params = [[keyword.arg for keyword in call.keywords] for call in _calls(nodes, "params")]
+    names = params[0] if len(params) == 1 else []
+    known = tuple(name for name in names if name)
+    return (
+        known if known and len(known) == len(names) else None,
+        tuple(name for name in inputs if isinstance(name, str)),
+    )
+
+
+def _calls(nodes: Iterable[ast.AST], name: str) -> list[ast.Call]:
+    """Calls of one of hpcml's functions, ``hpcml.name(...)`` or, imported, ``name(...)``."""
+    nodes = list(nodes)
     direct = any(
         isinstance(node, ast.ImportFrom)
         and node.module == "hpcml"
-        and any(alias.name == "params" and alias.asname is None for alias in node.names)
-        for node in ast.walk(tree)
+        and any(alias.name == name and alias.asname is None for alias in node.names)
+        for node in nodes
     )
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _is_params(n.func, direct)]
-    if len(calls) != 1:
-        return None
-    names = [keyword.arg for keyword in calls[0].keywords]
-    if not names or any(name is None for name in names):
-        return None
-    return tuple(name for name in names if name)
+    return [n for n in nodes if isinstance(n, ast.Call) and _is_ours(n.func, name, direct)]
 
 
-def _is_params(function: ast.expr, direct: bool) -> bool:
+def _is_ours(function: ast.expr, name: str, direct: bool) -> bool:
     if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
-        return function.attr == "params" and function.value.id == "hpcml"
-    return direct and isinstance(function, ast.Name) and function.id == "params"
+        return function.attr == name and function.value.id == "hpcml"
+    return direct and isinstance(function, ast.Name) and function.id == name

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcml.documents import Lines, check_model, read_document
-from hpcml.errors import ProfileError, nearest
+from hpcml.errors import ArgumentError, ProfileError, nearest
 from hpcml.settings import config_folder, data_folder
 from hpcml.sites.profile import Partition, Site
 
@@ -39,6 +39,9 @@ def load_site(name: str) -> Site:
     ProfileError
         There is none of that name, or it is wrong: file, line and key are named.
     """
+    if not isinstance(name, str):
+        problem = f"site: {name!r} is no name"
+        raise ArgumentError(problem, f'Write it like site="local"; {nearest("", site_names())}.')
     content, lines, path = _read(name, ())
     site = check_model(Site, content, path, lines)
     if site.name != name:  # runs remember the name, and are looked for under it

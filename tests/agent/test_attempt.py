@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import hpcml
-from hpcml.agent import wire
+from hpcml.agent import processes, wire
 from hpcml.job import Job
 from tests.agent.direct import (
     Agent,
@@ -460,3 +461,16 @@ def test_a_fault_of_the_agents_own_is_named_and_leaves_nothing_running() -> None
     assert "hpcml's agent failed" in attempt.end["reason"]
     assert "IsADirectoryError" in attempt.end["reason"]
     assert gone([int(attempt.stdout.split()[0])])
+
+
+def test_orphans_of_a_fork_are_the_runs_though_its_agent_could_not_adopt_them() -> None:
+    """The warm interpreter, which carries the same variable, is not."""
+    environment = {processes.SLOT_VARIABLE: "7-7"}
+    orphan, warm = (subprocess.Popen(["sleep", "600"], env=environment) for _ in range(2))
+    agent = subprocess.Popen(["sleep", "600"])
+    try:
+        assert processes.of_run("no-run", agent.pid, {warm.pid}, "7-7") == {orphan.pid}
+    finally:
+        for process in (orphan, warm, agent):
+            process.kill()
+            process.wait()

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
+from hpcml.agent import wire
 from hpcml.job import Job
 from tests.agent.direct import agent, command, publish, run
 
@@ -169,3 +172,14 @@ def test_jobs_that_wait_for_runs_of_one_sweep_cost_the_dispatcher_one_listing(
     argv = [sys.executable, "-c", WAITING, str(tmp_path), "20"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1", "1"]
+
+
+def test_to_find_a_run_taken_costs_no_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each slot of a sweep comes past all runs that the others have taken."""
+    (tmp_path / "attempts").mkdir()
+    attempts = wire.Attempts(str(tmp_path))
+    assert attempts.start(0, 1)
+    monkeypatch.delattr(wire, "write_once")
+    assert not attempts.start(0, 1)

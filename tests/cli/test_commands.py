@@ -161,7 +161,8 @@ def test_arguments_behind_a_script_replace_its_parameters(script: Callable[..., 
 
 def test_a_module_is_run_as_python_runs_it(script: Callable[..., str]) -> None:
     script("print(__name__, __package__)", "pkg/mod.py")
-    assert call("submit", "--wait", "-m", "pkg.mod").stdout.splitlines()[-1] == "__main__ pkg"
+    for args in (["-m", "pkg.mod"], ["--", "-m", "pkg.mod"]):
+        assert call("submit", "--wait", *args).stdout.splitlines()[-1] == "__main__ pkg"
 
 
 def test_a_refusal_is_one_message_and_exit_code_70(script: Callable[..., str]) -> None:
@@ -183,14 +184,21 @@ def test_on_a_terminal_progress_is_live_and_in_a_pipe_it_is_lines() -> None:
     piped = call(*command)
     assert "COMPLETED" in piped.stderr and "\x1b" not in piped.stderr + piped.stdout
 
+    shown = on_a_terminal(*command, columns=80)
+    (run_id,) = {run.id for run in hpcml.runs()} - {piped.stdout.strip()}
+    assert run_id in shown and "COMPLETED" in shown and "\x1b[" in shown
+
+
+def on_a_terminal(*args: str, columns: int) -> str:
+    """What ``hpcml`` shows on a terminal so wide."""
     leader, follower = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", "from hpcml.cli import main; main()", *command],
+        [sys.executable, "-c", "from hpcml.cli import main; main()", *args],
         stdin=follower,
         stdout=follower,
         stderr=follower,
-        env={**os.environ, "TERM": "xterm"},
-    ) as process:
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
+    ):
         os.close(follower)
         shown = b""
         while True:
@@ -202,8 +210,15 @@ def test_on_a_terminal_progress_is_live_and_in_a_pipe_it_is_lines() -> None:
                 break
             shown += piece
     os.close(leader)
-    assert process.returncode == 0
-    assert b"COMPLETED" in shown and b"\x1b[" in shown
+    return shown.decode()
+
+
+def test_on_a_narrow_terminal_ids_are_whole_and_the_rest_wraps(project: Path) -> None:
+    job = hpcml.Job(["/bin/sh", "-c", "exit 3"], name="a_name_of_a_job_" * 3, code=None)
+    run = hpcml.submit(job).wait(30)
+    for columns in (80, 40):
+        shown = on_a_terminal("runs", columns=columns)
+        assert run.id in shown and "FAILED" in shown and "…" not in shown
 
 
 def test_follow_prints_what_comes_until_the_end() -> None:
@@ -269,6 +284,8 @@ def test_a_submissions_id_stands_for_all_its_runs(project: Path) -> None:
 
     assert done.returncode == 3
     assert [run["id"] for run in json.loads(done.stdout)] == [run.id for run in runs]
+    done = call("logs", batch)
+    assert done.returncode == 2 and f"give a run's id: {batch}.00000" in done.stderr
     listed = call("runs", "--batch", batch).stdout.splitlines()
     assert [line.split("\t")[3] for line in listed] == ["COMPLETED", "FAILED"]
 
@@ -284,6 +301,24 @@ def test_a_sweep_is_one_submission_of_every_combination(project: Path) -> None:
     params = [(run.params["code"], run.params["seed"]) for run in runs]
     assert params == [(0, 1), (0, 2), (3, 1), (3, 2)]
     assert [run.exit_code for run in runs] == [0, 0, 3, 3]
+
+
+def test_the_values_of_an_axis_may_be_a_range(project: Path) -> None:
+    done = call("sweep", "-a", "code=range(2)", "-a", "n=range(10, 1, -4)", *ENDING)
+    params = [(run.params["code"], run.params["n"]) for run in hpcml.runs()]
+    assert params == [(0, 10), (0, 6), (0, 2), (1, 10), (1, 6), (1, 2)]
+    for axis, words in (("n=", "is empty"), ("n=1,,2", "is empty"), ("n=range(1,2,0)", "zero")):
+        done = call("sweep", "-a", axis, *ENDING)
+        assert done.returncode == 2 and words in done.stderr
+
+
+def test_runs_are_found_by_tag_and_by_state_in_any_case(project: Path) -> None:
+    call("submit", "--tag", "who=me", "--wait", *ENDING[:2], "--", "true")
+    call("submit", "--tag", "who=you", "--wait", *ENDING[:2], "--", "true")
+    assert len(call("runs", "--tag", "who=me").stdout.splitlines()) == 1
+    assert len(call("runs", "--state", "completed").stdout.splitlines()) == 2
+    assert "there is no state 'nix'" in call("runs", "--state", "nix").stderr
+    assert "'nix' is no run's id" in call("status", "nix").stderr
 
 
 def test_points_of_a_sweep_come_from_a_file_of_json_lines(project: Path) -> None:
@@ -307,6 +342,8 @@ def test_what_failed_is_resubmitted(project: Path) -> None:
     (again,) = json.loads(done.stdout)
     assert done.returncode == again["exit_code"] == 3
     assert hpcml.attach(again["id"]).resubmits == f"{batch}.00001"
+    done = call("resubmit", "--failed", f"{batch}.00000")
+    assert (done.returncode, done.stdout) == (0, "") and "none has failed" in done.stderr
 
 
 def test_runs_are_fetched_into_a_folder_each(project: Path) -> None:

@@ -319,3 +319,19 @@ def test_what_waits_for_one_run_of_a_sweep_need_not_wait_for_the_others(
     assert runs[1].state == "RUNNING"
     scene.open()
     runs.wait(30)
+
+
+def test_a_chain_that_is_run_again_hangs_together_anew(scene: Scene) -> None:
+    """The first run fails as long as its gate is closed."""
+    first = train(scene, '[ -e "$GATE" ] && printf weights > model.pt')
+    second = infer(first.output("model.pt"))
+    assert second.wait(30).state == "CANCELLED"
+    with pytest.raises(RunStateError, match=r"which is FAILED(.|\n)*in the same call"):
+        hpcml.resubmit(second)
+    scene.open("train")
+
+    again = hpcml.resubmit([second, first]).wait(30)
+
+    assert [run.state for run in again] == ["COMPLETED", "COMPLETED"]
+    assert again[0].output("said").read_text() == "weights"
+    assert [run.digest for run in again] == [second.digest, first.digest]

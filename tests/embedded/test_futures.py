@@ -181,6 +181,34 @@ def test_many_runs_are_gathered_with_their_results() -> None:
     assert asyncio.run(main()) == [n * n for n in range(20)]
 
 
+def test_many_runs_are_awaited_as_one() -> None:
+    made = functions(20)
+
+    async def main() -> list[int]:
+        for n in range(20):
+            made.end(n)
+        assert await made.runs[:0] == []
+        return list(await made.runs)
+
+    assert asyncio.run(main()) == [n * n for n in range(20)]
+
+
+def test_awaiting_many_of_which_one_failed_waits_for_all_and_raises() -> None:
+    made = functions(3)
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(made.runs)
+        made.end(2, exit_code=3)
+        made.end(1, exit_code=2)
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+        made.end(0)
+        await waiting
+
+    with pytest.raises(RunFailedError, match="exit code 2"):
+        asyncio.run(main())
+
+
 def test_awaiting_a_run_that_failed_raises() -> None:
     made = functions(1)
     made.end(0, exit_code=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ import pytest
 import hpcml
 from hpcml import batch_view, poller, progress
 from hpcml.agent import wire
-from hpcml.errors import RunNotFoundError, RunStateError, UnknownNameError
+from hpcml.errors import ArgumentError, RunNotFoundError, RunStateError, UnknownNameError
 from hpcml.planning import run_digest
 from hpcml.schedulers import Word
 from hpcml.states import State
@@ -255,7 +256,8 @@ def test_a_run_of_a_sweep_knows_its_own_parameters_digest_and_name() -> None:
     first, second = made.runs
 
     assert first.params == {"lr": 0.1, "width": 32, "seed": 0, "why": "x"}
-    assert (first.name, second.name) == ("train width=32", "train width=64")
+    names = ("train seed=0 why=x width=32", "train seed=0 why=x width=64")
+    assert (first.name, second.name) == names, "whatever else the batch holds"
     assert first.digest != second.digest
     assert first.digest == run_digest(first.plan, {"params": points[0]})
     assert list(first._view().batch.points) == [{"params": point} for point in points]
@@ -478,9 +480,28 @@ def test_many_runs_share_a_line_with_counts_rate_and_the_first_failure(
     clock[0] += 4
     shown.update([(run, seen) for run, seen in made.runs.seen() if seen.state.final])
     assert shown.line() == (
-        "2 of 20 runs ended: 18 PENDING, 1 COMPLETED, 1 FAILED; 0.5/s; about 00:00:36 left; "
-        f"first failure: {made.runs[3].id} FAILED exit code 7"
+        "2 of 20 runs ended, about 00:00:36 left, 0.5/s: 1 FAILED, 1 COMPLETED, 18 PENDING"
     )
+    assert shown.first_failure() == f"first failure: {made.runs[3].id} FAILED exit code 7"
+
+
+@pytest.mark.usefixtures("unserved")
+def test_on_a_narrow_terminal_the_line_keeps_the_time_left_and_what_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = {State.PENDING: 10_000}
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    shown = progress.Many(10_000, lambda: counts)
+    assert shown.line(80) == "0 of 10000 runs ended: 10000 PENDING"
+
+    clock[0] += 160
+    counts.update({State.PENDING: 7992, State.RUNNING: 8, State.COMPLETED: 1990, State.FAILED: 10})
+    line = shown.line(80)
+    assert line == "2000 of 10000 runs ended, about 00:10:40 left, 12.5/s: 10 FAILED, 8 RUNNING"
+    assert len(line) <= 80
+    assert shown.line().endswith("10 FAILED, 8 RUNNING, 1990 COMPLETED, 7992 PENDING")
+    assert shown.line(10) == line.rpartition(": ")[0], "never less"
 
 
 def test_in_a_pipe_many_runs_have_a_line_now_and_then_and_one_at_the_end(
@@ -534,9 +555,52 @@ def test_the_id_of_a_submission_stands_for_all_its_runs(scene: Scene) -> None:
     assert hpcml.runs(batch=batch) == runs
     with pytest.raises(RunNotFoundError, match=r"has 2 runs(.|\n)*hpcml\.runs\(batch="):
         hpcml.attach(batch)
-    with pytest.raises(RunNotFoundError, match="no run's id"):
+    with pytest.raises(RunNotFoundError, match=r"^'nonsense' is no run's id"):
         hpcml.runs(batch="nonsense")
+    with pytest.raises(RunNotFoundError, match=r"^'nonsense' is no run's id"):
+        hpcml.attach("nonsense")
+    with pytest.raises(RunNotFoundError, match=r"^'nonsense' is no run's id"):
+        hpcml.Run("nonsense", "local")
+    with pytest.raises(RunNotFoundError, match="is no run's id"):
+        hpcml.Run(batch, "local")
+    with pytest.raises(RunNotFoundError, match=rf"00001' is no submission's id\n.*{batch}\."):
+        hpcml.runs(batch=runs[1].id)
     for n in (0, 1):
         open_gate(scene, n)
     runs.wait(30)
-    assert hpcml.runs(batch=batch, state="FAILED") == hpcml.Runs([runs[1]])
+    for state in ("FAILED", "failed", State.FAILED):
+        assert hpcml.runs(batch=batch, state=state) == hpcml.Runs([runs[1]])
+    for state in ("nix", ["FAILED"], 3):
+        with pytest.raises(ArgumentError, match=re.escape(f"there is no state {state!r}")):
+            hpcml.runs(state=state)  # type: ignore[arg-type]
+
+
+def test_a_timeout_is_a_number_of_seconds(scene: Scene) -> None:
+    run = hpcml.submit(scene.job()).wait(30.0)
+    runs = hpcml.Runs([run])
+    for timeout in ("1s", float("nan"), float("inf"), [1]):
+        for wait in (run.wait, run.result, run.exception, runs.wait):
+            with pytest.raises(ArgumentError, match=r"no number of seconds\n.*30 or 0\.5"):
+                wait(timeout)  # type: ignore[operator]
+        with pytest.raises(ArgumentError, match="no number of seconds"):
+            list(runs.as_completed(timeout))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unserved")
+def test_where_there_is_no_reason_a_timeout_ends_in_no_colon() -> None:
+    made = ByHand()
+    made.queue()
+    made.start()
+    run = made.runs[0]
+    assert (run.state, run.reason) == ("RUNNING", "")
+    with pytest.raises(TimeoutError, match=r"is RUNNING after 0 s$"):
+        run.result(timeout=0)
+
+
+def test_an_output_that_is_not_declared_is_answered_with_how_to_declare_it() -> None:
+    (run,) = ByHand().runs
+    with pytest.raises(UnknownNameError, match=r'Declare it, outputs=\["results\.csv"\]'):
+        run.output("results.csv")
+    (run,) = ByHand(outputs=["model.pt"]).runs
+    with pytest.raises(UnknownNameError, match=r"did you mean 'model\.pt'\?"):
+        run.output("model.pth")

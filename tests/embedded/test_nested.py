@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -458,7 +459,7 @@ def test_nothing_of_the_outer_run_goes_on_to_the_inner_ones(script: Write, small
     batch = f"{workspace}/runs/{identifier.rpartition('.')[0]}"
     own = {"HPCML_BATCH": batch, "HPCML_INDEX": "0", "HPCML_RUN_ID": identifier, "HPCML_POINT": "0"}
     library = os.path.join(workspace, "lib", inner.plan.where["library"])
-    own |= {"PYTHONPATH": library, "OMP_NUM_THREADS": "1"}
+    own |= {"PYTHONPATH": library, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     assert {key: environment[key] for key in own} == own
     assert set(environment) - set(own) <= {*INHERITED, "LC_CTYPE", "PWD", "SHLVL", "_"}
 
@@ -485,3 +486,40 @@ def test_a_workspace_behind_a_link_is_the_same_one_in_a_job(
     assert [run.state for run in hpcml.runs(site="small")] == ["COMPLETED", "COMPLETED"]
     inner = hpcml.runs(site="small")[-1]
     assert inner.plan.where["workspace"] == f"{tmp_path}/link/here"
+
+
+def test_a_module_that_submits_its_own_function_when_it_is_imported_is_refused(
+    module: Callable[..., Any], small: str
+) -> None:
+    """As without a main guard: each job would import it, and submit the next."""
+    work = module(
+        """
+        import os
+        import hpcml
+        def f(n): return n
+        if "HPCML_RUN_ID" in os.environ:  # else this test would submit it, too
+            hpcml.submit(f, "small", params={"n": 1})
+        """
+    )
+    run = hpcml.submit(hpcml.Job(work.f), site=small, params={"n": 1})
+
+    assert run.wait(60).state == "FAILED"
+    assert "submits when it is imported" in run.reason
+    assert [found.id for found in hpcml.runs()] == [run.id]
+
+
+def test_a_job_that_submits_itself_comes_to_an_end(script: Write, small: str) -> None:
+    script("import hpcml; hpcml.submit('again.py', 'small')", "again.py")
+    hpcml.submit("again.py", small)
+
+    eventually(lambda: hpcml.runs(state="FAILED"), timeout=120)
+
+    runs = hpcml.runs()
+    assert len(runs) == 17 and runs[-1].state == "FAILED"
+    assert "submitted each other" in runs[-1].logs(stream="stderr")
+
+
+def test_what_a_job_has_printed_is_seen_before_it_ends(script: Write, small: str) -> None:
+    run = hpcml.submit(script("print('here'); import time; time.sleep(60)"), small)
+    eventually(lambda: run.logs() == "here\n")
+    run.cancel()

@@ -656,3 +656,17 @@ def test_a_disk_that_fills_up_during_a_sweep_costs_points_that_say_so(
         ends_honestly(run, f"point-{run.index}", scene, disk)
     assert [str(run.state) for run in runs].count("COMPLETED") >= 4
     idle(scene)
+
+
+def test_a_job_that_somebody_has_taken_out_of_the_queue_holds_back_nobody(
+    scene: Scene, home: Path
+) -> None:
+    site = small_machine(home, cpus=1)
+    hpcml.submit(scene.gated("first", cpus=1), site)
+    eventually(lambda: scene.lines() == ["first"])
+    for name in ("second", "third"):
+        hpcml.submit(scene.job(name=name, cpus=1), site)
+    queue = wire.QueueFolder(str(scene.workspace))
+    os.unlink(queue.path(queue.jobs()[0]))
+    scene.open("first")
+    eventually(lambda: scene.lines() == ["first", "second", "third"])

@@ -485,3 +485,26 @@ def test_after_a_power_loss_an_empty_end_within_a_sweep_says_nothing(
     assert states(runs.wait(30)) == ["NODE_FAIL"] * 2 + ["COMPLETED"] * 2
     assert scene.lines() == ["0", "1", "2", "3"]
     idle(scene)
+
+
+def test_an_agent_whose_lock_is_not_inherited_is_known_by_what_it_signed(
+    scene: Scene, home: Path
+) -> None:
+    """As on network file systems, where a lock belongs to one process; then nobody holds it."""
+    site = small_machine(home, cpus=1)
+    first = hpcml.submit(scene.gated("first"), site)
+    eventually(scene.lines)
+    kill(scene.dispatcher())
+    (lock,) = (scene.workspace / "queue").glob("*.slot.0")
+    shutil.copy(lock, lock.with_suffix(".copy"))
+    os.replace(lock.with_suffix(".copy"), lock)
+
+    second = hpcml.submit(scene.job(name="second"), site)
+    scene.dispatcher()
+    cancelled = hpcml.submit(scene.job(name="cancelled"), site).cancel()
+    eventually(lambda: not any(cancelled.id[:22] in job for job in scene.queue()))  # it has looked
+
+    assert second.state == "PENDING" and first.state == "RUNNING"
+    scene.open("first")
+    assert second.wait(30).state == "COMPLETED"
+    assert scene.lines() == ["first", "second"]

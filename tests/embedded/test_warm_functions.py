@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -288,3 +289,15 @@ def test_what_a_c_library_prints_is_in_the_logs_of_the_run_that_called_it(
     runs = hpcml.submit(hpcml.Job(work.f).sweep(n=range(3)), site).wait()
     assert scene.lines() == ["imported"]
     assert [run.logs() for run in runs] == ["importing\ncalled\n", "called\n", "called\n"]
+
+
+def test_a_fork_costs_a_fraction_of_a_fresh_interpreter(module: Module, site: str) -> None:
+    """Nothing is imported for each run: neither submitit nor the numpy that it loads."""
+    text = "def f(n): return n\ndef g(n): return n\n{}.fork = False\n"
+    work = module(text.format("g"))
+    cpu = []
+    for function in (work.f, work.g):
+        runs = hpcml.submit(hpcml.Job(function).sweep(n=range(8)), site).wait(60)
+        used = [run.usage["cpu_user"] + run.usage["cpu_system"] for run in runs]
+        cpu.append(statistics.median(used))
+    assert cpu[0] < 0.3 * cpu[1], cpu

@@ -207,3 +207,17 @@ def test_a_pickle_that_is_not_what_its_name_says_is_never_loaded(tmp_path: Path)
     with pytest.raises(RuntimeError, match="not what its name says"):
         loaded.load()
     assert not Path("trace").exists()
+
+
+def test_a_misspelt_input_is_named(project: Path) -> None:
+    (project / "data").touch()
+    (project / "infer.py").write_text("import hpcml\nhpcml.input_path('model', 'model.pt')\n")
+
+    def read(model: str = "default") -> str:
+        return model
+
+    for entry in (read, "infer.py"):
+        with pytest.raises(JobError, match=r"inputs\.modle: .*\n.*did you mean 'model'"):
+            hpcml.plan(entry, inputs={"modle": "data"})
+        hpcml.plan(entry, inputs={"t2m": "data"})  # it may ask for it in another way
+        hpcml.plan(entry, inputs={"modle": "data", "model": "data"})

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import hpcml
@@ -756,7 +757,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         "args",
         ["holds its own arguments"],
     ),
-    "arguments as one text": ({"args": "--width 3"}, "args", ["one text", "['--width 3']"]),
+    "arguments as one text": ({"args": "--width 3"}, "args", ["one text", "['--width', '3']"]),
     "an argument that is a number": ({"args": ["--width", 3]}, "args[1]", ["3 is not text"]),
     "arguments that are a number": ({"args": 3}, "args", ["no list"]),
     "an argument that is too long": ({"args": [Text("x" * (1 << 17))]}, "args", ["128 KiB"]),
@@ -970,3 +971,25 @@ def test_settings_reach_the_binding_and_only_that(project: Path, home: Path) -> 
 
     assert plan.where["account"] == "abc"
     assert "abc" not in plan.what.values()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: hpcml.submit(["ls", "-l"]), r"may be a command(.|\n)*hpcml\.Job\("),
+        (lambda: hpcml.submit("train.py", {"x": 1}), r"site: \{'x': 1\} is no name"),
+        (lambda: hpcml.plan("train.py", 1), "site: 1 is no name"),
+        (lambda: hpcml.plan("train.py", resources={"cpus": 1}), r"hpcml\.Resources\("),
+        (lambda: hpcml.plan("train.py", args="--lr 3"), r"\['--lr', '3'\]"),
+    ],
+)
+def test_a_call_that_was_meant_otherwise_says_how(
+    project: Path, call: Callable[[], object], words: str
+) -> None:
+    with pytest.raises(HpcmlError, match=words):
+        call()
+
+
+def test_what_python_has_for_paths_and_numbers_is_understood(project: Path) -> None:
+    plan = hpcml.plan(Path("train.py"), resources=hpcml.Resources(cpus=np.int64(1)))
+    assert plan.what["entry"]["target"] == "train.py" and plan.what["cpus"] == 1
