@@ -20,7 +20,7 @@ from hpcml.batch import (
 )
 from hpcml.batch_view import Attempt, BatchView, Seen, look
 from hpcml.connection import Connection, connect
-from hpcml.energy import Energy, measure
+from hpcml.energy import Energy, Readings, measure
 from hpcml.errors import (
     ArgumentError,
     ResultError,
@@ -180,7 +180,7 @@ class Run:
         events = self._path("events.jsonl")
         found = files.get(dict.fromkeys([events, *paths], 0))
         lines = wire.parse_lines(found.pop(events, b""))
-        return measure(lines, story.timeline, found.values(), final=final)
+        return measure(lines, story.timeline, Readings(found.values()), final=final)
 
     # --- waiting and files ----------------------------------------------------------------
 
