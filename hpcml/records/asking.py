@@ -173,19 +173,8 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
 
 HEAD = (
     *("batch", "site", "workspace", "person", "name", "digest", "plan_digest", "job_digest"),
-    *(
-        "what",
-        "place",
-        "state",
-        "reason",
-        "final",
-        "created",
-        "started",
-        "ended",
-        "parent",
-        "resubmits",
-    ),
-    "unread",
+    *("what", "place", "state", "reason", "final", "created", "started", "ended", "parent"),
+    *("resubmits", "unread"),
 )
 
 
@@ -244,7 +233,7 @@ def _metric(row: Found) -> Metric:
 
 def _phase(row: Found) -> Phase:
     energy = row.joules, row.uncertainty, row.covered
-    return Phase(row.seconds, row.spans, row.unfinished, row.samples, row.own, *energy)
+    return Phase(row.seconds, row.spans, row.unfinished, row.samples, row.own, row.began, *energy)
 
 
 def _use(row: Found) -> Use:

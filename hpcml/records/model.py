@@ -50,6 +50,8 @@ class Phase:
         Samples that were logged within it; ``None`` if that was never told.
     own : float or None
         Seconds in which no other phase was open within it; those of all phases sum up.
+    began : float or None
+        Seconds after the run's start at which it was entered first.
     joules, uncertainty : float or None
         J, as of :class:`hpcml.energy.PhaseEnergy`; ``None``: not known.
     covered : float or None
@@ -61,6 +63,7 @@ class Phase:
     unfinished: int
     samples: float | None
     own: float | None = None
+    began: float | None = None
     joules: float | None = None
     uncertainty: float | None = None
     covered: float | None = None

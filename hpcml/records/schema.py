@@ -300,6 +300,7 @@ phases = Table(
     _number("unfinished"),
     Column("samples", Float),
     Column("own", Float),  # s in which no other phase was open within it
+    Column("began", Float),  # s after the run's start at which it was entered first
     Column("joules", Float),
     Column("uncertainty", Float),  # J
     Column("covered", Float),  # s of which the energy is known

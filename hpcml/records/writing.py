@@ -224,6 +224,7 @@ class _Writer:
                 "unfinished": sum(not span.complete for span in these),
                 "samples": run.story.timeline.samples.get(name),
                 "own": own[name],
+                "began": these[0].start - run.story.timeline.attempts[0].start,
                 "joules": energy and energy.joules,
                 "uncertainty": energy and energy.uncertainty,
                 "covered": energy and energy.covered,

@@ -1,4 +1,4 @@
-"""Energy, and the time of phases without that of phases within them."""
+"""Energy; when phases began, and their time without that of phases within them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,5 +25,5 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id"),
     )
-    for name in ("own", "joules", "uncertainty", "covered"):
+    for name in ("own", "began", "joules", "uncertainty", "covered"):
         op.add_column("phases", sa.Column(name, sa.Float(), nullable=True))
