@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import click
 
 from hpcml import comparison, records
@@ -41,11 +39,7 @@ def compare_command(
     if form is None:
         table.show()
     else:
-        forms: dict[str, Callable[[], str]] = {
-            "csv": table.to_csv,
-            "json": table.to_json,
-            "markdown": table.to_markdown,
-        }
-        click.echo(forms[form]().rstrip("\r\n"))
+        written = getattr(table, f"to_{form}")()
+        click.echo(written.rstrip("\r\n"))
     if kind is not None:
         table.plot(kind, path)

@@ -140,11 +140,14 @@ def _energy(counted: Sequence[Point]) -> Iterator[str]:
     shared = sum(not energy.exclusive for energy in measured)
     if shared:
         yield f"energy of {_of(shared, len(counted))} is the whole machine's, which others may use"
-    below = [energy.coverage for energy in measured if (energy.coverage or 0.0) < COVERED]
+    covered = [energy.coverage for energy in measured]
+    below = [coverage for coverage in covered if coverage is not None and coverage < COVERED]
     if below:
-        least = min(coverage or 0.0 for coverage in below)
         some = _of(len(below), len(counted))
-        yield f"energy of {some} is of part of the time: {least:.0%} at worst"
+        yield f"energy of {some} is of part of the time: {min(below):.0%} at worst"
+    if None in covered:
+        some = _of(covered.count(None), len(counted))
+        yield f"of which part of its time the energy is, is not known of {some}"
 
 
 def _of(some: int, all_: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from hpcml import records
 from hpcml.comparison.figures import Column
-from hpcml.comparison.median import Summary, number_of, summarise
+from hpcml.comparison.marks import COVERED
+from hpcml.comparison.median import Summary, number_of, ranks, summarise
 from hpcml.comparison.showing import number, plain
 from hpcml.errors import ArgumentError, HpcmlError, nearest
 from hpcml.records.schema import key_of_value
@@ -44,6 +45,8 @@ COMMAND = Column("command")
 PANELS = 4  # metrics in one plot of histories
 LONGEST = 40  # characters of a name in a plot
 NAMED = 16  # rows in a legend, or below bars
+NOT_WRITTEN = "The agents did not write of the end of the commands."
+SCALES = ((1e6, "MJ"), (1e3, "kJ"), (0.0, "J"))
 BARS = 60  # rows that can be told apart as bars
 
 
@@ -57,7 +60,7 @@ class Plot(Figure):  # type: ignore[misc]
         return file.getvalue()
 
 
-def plot(
+def draw(
     table: Table, kind: str, path: str | Path | None, over: str | None, metric: str | None
 ) -> Figure:
     """Draw, and write if there is a path; see :meth:`hpcml.comparison.Table.plot`."""
@@ -66,7 +69,7 @@ def plot(
         raise ArgumentError(problem, f"Names end with {', '.join(ENDINGS)}.")
     if not any(row.n for row in table.rows):
         raise ArgumentError("no run is COMPLETED, so there is nothing to draw", "Look at them.")
-    draw: Mapping[str, Callable[[Figure], None]] = {
+    kinds: Mapping[str, Callable[[Figure], None]] = {
         "energy": lambda figure: _energy(table, figure),
         "history": lambda figure: _history(table, figure, metric),
         "phases": lambda figure: _phases(table, figure),
@@ -74,7 +77,7 @@ def plot(
     }
     with matplotlib.rc_context(STYLE):
         figure = Plot(figsize=SIZE)
-        draw[kind](figure)
+        kinds[kind](figure)
         if path is not None:
             _save(figure, Path(path))
     return figure
@@ -97,8 +100,10 @@ def _energy(table: Table, figure: Figure) -> None:
     column = Column("energy", scope)
     rows = [row for row in table.rows if {column, COMMAND} <= row.figures.keys()]
     rows = [row for row in rows if None not in (row.figures[column].median, _time(row))]
+    if not rows:
+        raise ArgumentError("no run has both an energy and a time", NOT_WRITTEN)
     highest = max(one.high or one.median or 0.0 for one in (row.figures[column] for row in rows))
-    factor, unit = next((f, u) for f, u in ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J")) if highest >= f)
+    factor, unit = next((f or 1.0, u) for f, u in SCALES if highest >= f)
     axes = figure.add_subplot()
     for row in rows:
         place = table.rows.index(row)
@@ -132,7 +137,14 @@ def _energy(table: Table, figure: Figure) -> None:
     axes.set_xlabel("time of the command (s)")
     axes.set_ylabel(f"energy, {plain(scope)} ({unit})")
     out = sum(row.n for row in table.rows) - sum(row.figures[column].n for row in rows)
-    notes = ["medians; small: each run, with its uncertainty", *_whisker_note(rows, column)]
+    notes = [
+        "medians; small: each run, with its uncertainty",
+        *_whisker_note(_levels(rows, column)),
+    ]
+    coverage = Column("coverage", scope)
+    least = min((p.figures[coverage] for p in table.points if coverage in p.figures), default=1.0)
+    if least < COVERED:
+        notes.append(f"measured for {least:.0%} of the time at worst")
     if out:
         notes.append(f"{out} runs without energy of this scope are left out")
     _finish(axes, notes, len(rows))
@@ -165,7 +177,7 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _phases(table: Table, figure: Figure) -> None:
     rows = [row for row in table.rows if _time(row) is not None]
     if not rows:
-        raise ArgumentError("no run's time is known", "Their agents wrote of no end.")
+        raise ArgumentError("no run's time is known", NOT_WRITTEN)
     if len(rows) > BARS:
         raise ArgumentError(
             f"{len(rows)} bars cannot be told apart", "Group the runs by parameters: by=..."
@@ -200,7 +212,10 @@ def _phases(table: Table, figure: Figure) -> None:
     if len(rows) > 4:
         axes.tick_params(axis="x", rotation=60)
     axes.set_ylabel("time (s)")
-    notes = ["of the run whose command took the median time", *_whisker_note(rows, COMMAND)]
+    notes = [
+        "of the run whose command took the median time",
+        *_whisker_note(_levels(rows, COMMAND)),
+    ]
     _finish(axes, notes, len(names))
 
 
@@ -234,10 +249,10 @@ def _scaling(table: Table, figure: Figure, over: str | None) -> None:
     labels: dict[str, str] = {}
     for point in table.points:
         told = point.aspects[over]
-        if point.counted and COMMAND in point.figures and told is not None and told.isdecimal():
+        if point.counted and point.figures.get(COMMAND) and (told or "").isdecimal():
             params = _series(table, point)
             labels.setdefault(params, table.rows[point.row].label)
-            lines.setdefault(params, {}).setdefault(int(told), []).append(_seconds(point))
+            lines.setdefault(params, {}).setdefault(int(told or 0), []).append(_seconds(point))
     counts = sorted({count for series in lines.values() for count in series})
     axes = figure.add_subplot()
     ideal = [(count, count / counts[0]) for count in counts]
@@ -260,10 +275,8 @@ def _scaling(table: Table, figure: Figure, over: str | None) -> None:
     axes.set_xlabel(over)
     axes.set_ylabel("speed-up of the command (base time / time)")
     axes.set_xticks(counts)
-    any_ = any(len(times) > 5 for series in lines.values() for times in series.values())
-    _finish(
-        axes, [*notes, *(["whiskers: 95 % interval of the median"] if any_ else [])], len(lines)
-    )
+    levels = [ranks(len(times))[1] for one in lines.values() for times in one.values()]
+    _finish(axes, [*notes, *_whisker_note(levels)], len(lines))
 
 
 def _series(table: Table, point: Point) -> str:
@@ -354,9 +367,12 @@ def _whiskers(one: Summary, factor: float = 1.0) -> list[list[float]] | None:
     return [[(one.median - one.low) / factor], [(one.high - one.median) / factor]]
 
 
-def _whisker_note(rows: Sequence[Row], column: Column) -> Iterator[str]:
-    levels = [row.figures[column].level for row in rows if column in row.figures]
-    known = [level for level in levels if level is not None]
+def _levels(rows: Sequence[Row], column: Column) -> list[float | None]:
+    return [row.figures[column].level for row in rows if column in row.figures]
+
+
+def _whisker_note(levels: Iterable[float | None]) -> Iterator[str]:
+    known = [level for level in levels if level]
     if known:
         yield f"whiskers: interval of the median, confidence {min(known):.1%} or more"
 

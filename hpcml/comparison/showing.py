@@ -104,7 +104,7 @@ def show(table: Table) -> None:
     """Print it to stdout."""
     from rich.console import Console
 
-    Console().print(rich_table(table))
+    Console(width=width()).print(rich_table(table))
 
 
 def text(table: Table) -> str:
