@@ -63,9 +63,9 @@ class Column:
     def label(self) -> str:
         """For people, with the unit in which figures are shown to them."""
         label = LABELS.get(self.kind, self.kind)
-        if self.kind in ("phase", "metric"):
+        if self.kind == "metric":
             label = self.name
-        elif self.kind in ("rate", *ENERGY):
+        elif self.kind not in ALONE:
             label = f"{label} {self.name}"
         _, unit = self.shown
         return f"{label} ({unit})" if unit else label
@@ -76,7 +76,6 @@ class Column:
         return SHOWN.get(self.kind, (1.0, self.unit))
 
 
-ENERGY = ("energy", "uncertainty", "coverage")
 ALONE = ("queue", "setup", "command", "cpu", "memory")
 
 

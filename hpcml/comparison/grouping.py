@@ -57,7 +57,7 @@ def _key(record: Record, by: Sequence[str] | None) -> tuple[str, ...]:
 
 def _rows(members: Sequence[Sequence[Point]], by: Sequence[str] | None) -> Iterable[Row]:
     groups = [_group(points[0].record, by) for points in members]
-    names = [points[0].record.name if by is None else "" for points in members]
+    names = [_job(points[0].record) if by is None else "" for points in members]
     labels = _labels(groups, names, [points[0].record.job_digest for points in members])
     for points, group, label in zip(members, groups, labels, strict=True):
         counted = [point for point in points if point.counted]
@@ -70,6 +70,11 @@ def _rows(members: Sequence[Sequence[Point]], by: Sequence[str] | None) -> Itera
             {column: summarise(_values(counted, column)) for column in columns},
             _aspects(counted),
         )
+
+
+def _job(record: Record) -> str:
+    """The job's name, without what varies between its runs."""
+    return str(record.place["name"])
 
 
 def _group(record: Record, by: Sequence[str] | None) -> Mapping[str, Any]:

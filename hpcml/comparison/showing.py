@@ -131,9 +131,10 @@ def rich_table(table: Table) -> Group:
         shown.add_column(Text(name), justify="right" if place else "left", overflow="fold")
     for cells in lines:
         shown.add_row(*(Text(cell) for cell in cells))
-    notes = [Text(note) for note in (*_hidden(table, LINES), caption(table))]
-    marks = [Text(f"! {plain(mark)}", style="yellow") for mark in table.marks]
-    return Group(shown, *notes, *marks)
+    notes = [(note, "") for note in (*_hidden(table, LINES), caption(table))]
+    notes += [(f"! {plain(mark)}", "yellow") for mark in table.marks]
+    lines_ = [Text(note, style, no_wrap=True, overflow="ignore") for note, style in notes]
+    return Group(shown, *lines_)
 
 
 def _hidden(table: Table, count: int) -> Iterator[str]:

@@ -41,7 +41,7 @@ def record(number: int = 0, **fields: Any) -> Record:
         "plan_digest": "b" * 64,
         "job_digest": "a" * 64,
         "what": what | fields.pop("what", {}),
-        "place": {"python": "/usr/bin/python3"},
+        "place": {"name": "train", "python": "/usr/bin/python3"} | fields.pop("place", {}),
         "state": "COMPLETED",
         "reason": "",
         "final": True,

@@ -98,7 +98,7 @@ def test_a_run_that_has_gone_on_since_it_was_recorded_is_looked_at_again(unserve
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ArgumentError, match="no runs"):
         hpcml.compare([])
-    with pytest.raises(RunNotFoundError, match="no run 20200101-000000-nobody.00000 on record"):
+    with pytest.raises(RunNotFoundError, match=r"no run 20200101-000000-nobody\.00000 on record"):
         hpcml.compare("20200101-000000-nobody.0")
     with pytest.raises(ArgumentError, match="did you mean 'width'"):
         table(*widths(1), by=["wdth"])
@@ -254,10 +254,8 @@ def test_energies_of_unlike_scopes_are_never_in_one_column() -> None:
     assert [figure(found, "energy", name).median for name in columns] == [1.0, 4.0, 2.0]
     assert figure(found, "coverage", "cpu").median == 1.0
     assert figure(found, "uncertainty", "cpu").median == 5.0
-    assert (
-        "energies of different scopes cannot be compared: cpu (1), cpu+dram (1), cpu below /fake (1)"
-        in found.marks
-    )
+    listed = "cpu (1), cpu+dram (1), cpu below /fake (1)"
+    assert f"energies of different scopes cannot be compared: {listed}" in found.marks
     assert "energy is not known of 2 of 5 runs: denied; nothing is on record" in found.marks
 
 

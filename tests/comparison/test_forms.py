@@ -22,7 +22,7 @@ from tests.records.telling import ended, log
 from tests.records.test_records import HOSTILE
 
 GOLDEN = """\
-|  | runs | model | command (s) | train (s) | samples/s train | loss | energy cpu (J) |
+|  | runs | model | command (s) | phase train (s) | samples/s train | loss | energy cpu (J) |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 | width=8 | 1 (1 FAILED left out) | conv | 10 | 8 | 2 | 0.25 | 100 |
 | width=32 | 1 | ? | 20 | – | – | NaN | – |
@@ -77,7 +77,12 @@ def test_json_has_its_documented_shape_and_no_nan() -> None:
     )
     none = {"low": None, "high": None, "level": None}
     assert first["figures"]["command"] == {"n": 1, "median": 10.0, "others": {}, **none}
-    assert second["figures"]["metric:loss"] == {"n": 1, "median": None, "others": {"NaN": 1}, **none}
+    assert second["figures"]["metric:loss"] == {
+        "n": 1,
+        "median": None,
+        "others": {"NaN": 1},
+        **none,
+    }
     assert "energy:cpu" not in second["figures"] and second["aspects"]["model"] == [None]
     assert [point["counted"] for point in data["points"]] == [True, False, True]
     assert data["points"][1]["reason"] == "exit code 3"
@@ -140,12 +145,14 @@ class Texts(HTMLParser):
 
 
 def hostile() -> hpcml.comparison.Table:
-    names = [name[:50] for name in (*HOSTILE, "$\\frac{", "_hidden", "| a | b |", "\x9b31m", "a\nb")]
+    names = [
+        name[:50] for name in (*HOSTILE, "$\\frac{", "_hidden", "| a | b |", "\x9b31m", "a\nb")
+    ]
     return table(
         *(
             record(
                 n,
-                name=name,
+                place={"name": name},
                 params={name: name},
                 metrics={name: name if n % 2 else 1.0 for name in names},
                 phases={name: phase(1.0, 1.0, 0.0) for name in names},
