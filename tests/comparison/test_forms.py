@@ -53,8 +53,15 @@ def small() -> hpcml.comparison.Table:
             **OTHERS,
         ),
         record(1, params={"width": 8}, state="FAILED", reason="exit code 3", **OTHERS),
-        record(2, params={"width": 32}, command=20.0, metrics={"loss": float("nan")}, **nothing, **OTHERS),
-    )  # fmt: skip
+        record(
+            2,
+            params={"width": 32},
+            command=20.0,
+            metrics={"loss": float("nan")},
+            **nothing,
+            **OTHERS,
+        ),
+    )
 
 
 def test_markdown_is_as_it_was() -> None:
