@@ -28,6 +28,7 @@ _LAZY = {
     "runs": "hpcml.finding",
     "records": "hpcml.records",
     "sync": "hpcml.records",
+    "compare": "hpcml.comparison",
     "HpcmlError": "hpcml.errors",
 }
 
@@ -44,6 +45,7 @@ __all__ = [
     "Sweep",
     "attach",
     "checkpoint",
+    "compare",
     "describe",
     "input_path",
     "log",

@@ -1,4 +1,5 @@
 from hpcml import records as records
+from hpcml.comparison import compare as compare
 from hpcml.errors import HpcmlError as HpcmlError
 from hpcml.finding import attach as attach
 from hpcml.finding import runs as runs

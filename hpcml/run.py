@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from codecs import getincrementaldecoder
@@ -22,7 +23,7 @@ from hpcml.batch import (
 )
 from hpcml.batch_view import Attempt, BatchView, Seen, look
 from hpcml.connection import Connection, connect
-from hpcml.energy import Energy, measure
+from hpcml.energy import Energy, Readings, measure
 from hpcml.errors import (
     ArgumentError,
     ResultError,
@@ -185,7 +186,7 @@ class Run:
         events = self._path("events.jsonl")
         found = files.get(dict.fromkeys([events, *paths], 0))
         lines = wire.parse_lines(found.pop(events, b""))
-        return measure(lines, story.timeline, found.values(), final=final)
+        return measure(lines, story.timeline, Readings(found.values()), final=final)
 
     # --- waiting and files ----------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcml.energy.model import MEASURED, Energy, Gap, PhaseEnergy
-from hpcml.energy.readings import Piece, Series, joined, read
+from hpcml.energy.readings import Machine, Piece, Readings, Series
 from hpcml.timeline import AttemptTimeline, Timeline
 
 UPDATES = 10  # a phase that is shorter than so many readings gets no energy
@@ -18,7 +18,7 @@ SILENCE = "there are no readings"
 def measure(
     events: Iterable[Mapping[str, Any]],
     timeline: Timeline,
-    files: Iterable[bytes],
+    readings: Readings,
     *,
     final: bool,
 ) -> Energy:
@@ -34,20 +34,35 @@ def measure(
         Lines of the run's ``events.jsonl``.
     timeline : Timeline
         What they tell (see :func:`hpcml.timeline.tell`).
-    files : iterable of bytes
-        Contents of the files of readings beside the run.
+    readings : Readings
+        Of the machines, from the files beside the run.
     final : bool
         Whether the run has ended. One that has not is measured up to the last reading.
     """
-    series = [one for content in files for one in read(content)]
+    meters = _meters(events, timeline, readings, final=final)
+    if not meters:
+        return Energy(why="it has not started")
+    return _total(meters, timeline)
+
+
+def is_awaited(events: Iterable[Mapping[str, Any]], timeline: Timeline, readings: Readings) -> bool:
+    """Whether the reading after the end of a run is still to be written, as far as one can see."""
+    meters = _meters(events, timeline, readings, final=True)
+    if not meters or meters[-1].window is None:
+        return False
+    return meters[-1].machine.is_read and meters[-1].machine.reach < meters[-1].window[1]
+
+
+def _meters(
+    events: Iterable[Mapping[str, Any]], timeline: Timeline, readings: Readings, *, final: bool
+) -> list[_Meter]:
     starts = [event for event in events if event.get("e") == "start"]
     meters = []
     for start, attempt in zip(starts, timeline.attempts, strict=False):  # one may just have begun
         open_end = not final and attempt is timeline.attempts[-1]
-        meters.append(_Meter(start, attempt, series, open_end=open_end))
-    if not meters:
-        return Energy(why="it has not started")
-    return _total(meters, timeline)
+        machine = readings.of(start.get("host"), start.get("boot"))
+        meters.append(_Meter(start, attempt, machine, open_end=open_end))
+    return meters
 
 
 @dataclass
@@ -77,14 +92,13 @@ class _Meter:
         self,
         start: Mapping[str, Any],
         attempt: AttemptTimeline,
-        series: Sequence[Series],
+        machine: Machine,
         *,
         open_end: bool,
     ) -> None:
         self.number = attempt.number
-        self.series = [one for one in series if _same_machine(one, start)]
-        self.pieces = joined(self.series)
-        self.begins = [piece.begin for piece in self.pieces]
+        self.machine, self.series = machine, machine.series
+        self.pieces, self.begins = machine.joined()
         self.clock = start["t"] - start["m"] / 1e9  # from the monotonic clock to the wall's
         self.window = self._window(start, attempt, open_end=open_end)
 
@@ -108,8 +122,7 @@ class _Meter:
         """J of one domain alone."""
         if self.window is None:
             return None
-        pieces = joined(self.series, name)
-        found = _between(pieces, [piece.begin for piece in pieces], *self.window, self.clock)
+        found = _between(*self.machine.joined(name), *self.window, self.clock)
         return found.joules if found.whole else None
 
 
@@ -119,7 +132,8 @@ def _between(
     """Sum up what lies between two times, in s of the monotonic clock."""
     total = _Sum(seconds=end - begin)
     at = begin
-    for piece in pieces[max(0, bisect_right(begins, begin) - 1) :]:
+    for place in range(max(0, bisect_right(begins, begin) - 1), len(pieces)):
+        piece = pieces[place]
         if piece.begin >= end:
             break
         low, high = max(begin, piece.begin), min(end, piece.end)
@@ -249,8 +263,3 @@ def _sources(series: Iterable[Series]) -> dict[str, str]:
 def _update(series: Series) -> float:
     """s between two figures that can be told apart: of the sensor, or of the sampler."""
     return max([series.interval, *(series.domains[place].period for place in series.cut)])
-
-
-def _same_machine(series: Series, start: Mapping[str, Any]) -> bool:
-    """By name and boot: the monotonic clock of another one says nothing here."""
-    return (series.host, series.boot or None) == (start.get("host"), start.get("boot"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
 from hpcml.agent import wire
+from hpcml.energy.model import MEASURED
 
 SCHEMA = 1
 SLACK = 0.01  # s by which a reading may lag behind its time
@@ -157,6 +159,49 @@ def joined(series: Iterable[Series], domain: str | None = None) -> list[Piece]:
         if not found or piece.begin >= found[-1].end:
             found.append(piece)
     return found
+
+
+class Machine:
+    """All that was read on one machine between two of its boots."""
+
+    def __init__(self, series: Sequence[Series]) -> None:
+        self.series = series
+        self.joined = cache(self._joined)
+
+    def _joined(self, domain: str | None = None) -> tuple[list[Piece], list[float]]:
+        """The pieces of a domain, or of the cuts, and when each begins."""
+        pieces = joined(self.series, domain)
+        return pieces, [piece.begin for piece in pieces]
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it has a counter that can be read."""
+        return any(domain.status == MEASURED for one in self.series for domain in one.domains)
+
+    @property
+    def reach(self) -> float:
+        """When it was read last, in s of its monotonic clock; 0: never."""
+        return max((one.readings[-1][0] / 1e9 for one in self.series if one.readings), default=0.0)
+
+
+class Readings:
+    """What samplers have read for the runs of a batch.
+
+    Parameters
+    ----------
+    files : iterable of bytes
+        Contents of their files.
+    """
+
+    def __init__(self, files: Iterable[bytes]) -> None:
+        machines: dict[tuple[object, object], list[Series]] = {}
+        for one in (one for content in files for one in read(content)):
+            machines.setdefault((one.host, one.boot or None), []).append(one)
+        self._machines = {key: Machine(series) for key, series in machines.items()}
+
+    def of(self, host: object, boot: object) -> Machine:
+        """Those of one machine, by name and boot: the monotonic clock of another says nothing."""
+        return self._machines.get((host, boot), Machine(()))
 
 
 def _series(header: Mapping[str, Any]) -> Series:

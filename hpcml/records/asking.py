@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, Row, Select, Table, and_, or_, select
 from hpcml.errors import ArgumentError, RecordsError, nearest
 from hpcml.records import schema
 from hpcml.records.gathering import Figure, Use
-from hpcml.records.model import Artifact, AttemptRecord, Link, Metric, Phase, Record
+from hpcml.records.model import Artifact, AttemptRecord, EnergyRecord, Link, Metric, Phase, Record
 from hpcml.records.schema import join_value, key_of, key_of_value
 from hpcml.records.writing import parts
 from hpcml.timeline import Point
@@ -155,6 +155,7 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
         for name, (table, made) in TOLD.items()
     }
     figures = _figures(connection, ids)
+    energies = _energies(connection, ids)
     attempts = _attempts(connection, ids)
     for identifier in ids:
         row = heads[identifier]
@@ -164,6 +165,7 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
             id=row.run,
             tags=tags.get(row.batch_id, {}),
             figures=tuple(figures.get(identifier, ())),
+            energy=energies.get(identifier),
             attempts=tuple(attempts.get(identifier, ())),
             **fields,
         )
@@ -171,8 +173,8 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
 
 HEAD = (
     *("batch", "site", "workspace", "person", "name", "digest", "plan_digest", "job_digest"),
-    *("what", "state", "reason", "final", "created", "started", "ended", "parent", "resubmits"),
-    "unread",
+    *("what", "place", "state", "reason", "final", "created", "started", "ended", "parent"),
+    *("resubmits", "unread"),
 )
 
 
@@ -185,6 +187,7 @@ def _heads(ids: Sequence[int]) -> Select[Any]:
             batches.c.batch,
             batches.c.created,
             batches.c.parent,
+            batches.c.place,
             plans.c.digest.label("plan_digest"),
             plans.c.job_digest,
             plans.c.what,
@@ -229,7 +232,8 @@ def _metric(row: Found) -> Metric:
 
 
 def _phase(row: Found) -> Phase:
-    return Phase(row.seconds, row.spans, row.unfinished, row.samples)
+    energy = row.joules, row.uncertainty, row.covered
+    return Phase(row.seconds, row.spans, row.unfinished, row.samples, row.own, row.began, *energy)
 
 
 def _use(row: Found) -> Use:
@@ -259,6 +263,13 @@ def _figures(connection: Connection, ids: Sequence[int]) -> dict[int, list[Figur
         figure = Figure(row.named, row.attempt, row.value, row.unit, row.source)
         found.setdefault(row.run_id, []).append(figure)
     return found
+
+
+def _energies(connection: Connection, ids: Sequence[int]) -> dict[int, EnergyRecord]:
+    columns = [schema.energies.c[name] for name in EnergyRecord.__dataclass_fields__]
+    of = schema.energies.c.run_id
+    rows = connection.execute(select(of, *columns).where(of.in_(ids)))
+    return {identifier: EnergyRecord(*row) for identifier, *row in rows}
 
 
 def _attempts(connection: Connection, ids: Sequence[int]) -> dict[int, list[AttemptRecord]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hpcml.agent import wire
 from hpcml.batch_view import Attempt, BatchView
+from hpcml.energy import Energy, Readings, is_awaited, measure
 from hpcml.planning import run_digest
 from hpcml.timeline import Story, tell
 
@@ -23,6 +24,7 @@ USAGE: Mapping[str, str] = {
     "write_bytes": "B",
 }
 AGENT, EVENTS, QUEUE = "agent", "events", "queue and events"  # who says so
+SETTLE = 3.0  # s after the end of a run in which the reading that covers it is written
 NOT_FACTS = ("e", "t", "m", "run", "agent", "attempt", "boot")
 
 
@@ -60,7 +62,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Told:
-    """All that is known of one run."""
+    """All that is known of one run; once ``final`` there will never be more."""
 
     index: int
     id: str
@@ -80,6 +82,7 @@ class Told:
     story: Story | None = None
     unread: str | None = None
     ended: float | None = None
+    energy: Energy | None = None
 
     @property
     def started(self) -> float | None:
@@ -87,13 +90,21 @@ class Told:
         return _time(self.attempts[0].start) if _has_begun(self.attempts) else None
 
 
-def gather(view: BatchView, index: int, events: bytes) -> Told:
-    """Put together what a batch's files and a run's events tell."""
+def gather(view: BatchView, index: int, events: bytes, readings: Callable[[], Readings]) -> Told:
+    """Put together what a batch's files and a run's events tell.
+
+    Energy is asked for, and so are the readings, once the run has ended.
+    """
     seen = view.seen[index]
     attempts = view.attempts(index)
     last = attempts[-1].end if attempts else None
     lines = list(wire.parse_lines(events))
     story, unread = _story(lines, view.asked)
+    energy, awaited = None, False
+    if seen.state.final and story is not None and _has_begun(attempts):
+        energy = measure(lines, story.timeline, readings(), final=True)
+        young = view.connection.files.now() - ((last or {}).get("time") or 0.0) < SETTLE
+        awaited = young and is_awaited(lines, story.timeline, readings())
     params = {**view.plan.what["params"], **view.points[index].get("params", {})}
     return Told(
         index,
@@ -102,7 +113,7 @@ def gather(view: BatchView, index: int, events: bytes) -> Told:
         view.name(index),
         str(seen.state),
         seen.reason,
-        seen.state.final,
+        seen.state.final and not awaited,
         params,
         view.resubmits[index] if view.resubmits else None,
         attempts,
@@ -114,6 +125,7 @@ def gather(view: BatchView, index: int, events: bytes) -> Told:
         story,
         unread,
         _time(last) if seen.state.final else None,
+        energy,
     )
 
 

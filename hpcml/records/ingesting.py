@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
 
 from sqlalchemy import select, update
 
 from hpcml.batch_view import BatchView, look
+from hpcml.energy import Readings
 from hpcml.errors import HpcmlError
 from hpcml.poller import poller
 from hpcml.records import schema
@@ -83,9 +85,10 @@ def _view(site: str, batch: str) -> BatchView | None:
 def _ingest(database: Database, view: BatchView) -> int:
     known = _known(database, view.id)
     left = [index for index in view.chunk.indices if known.get(index) != FINAL]
+    readings = cache(lambda: _readings(view))
     count = 0
     for some in parts(left, RUNS):
-        found = list(_gather(view, some, known))
+        found = list(_gather(view, some, known, readings))
         if found:
             with database.writing() as connection:
                 count += write_runs(connection, write_batch(connection, view), found)
@@ -107,7 +110,19 @@ def _known(database: Database, batch: str) -> dict[int, News]:
     return {number: FINAL if final else tuple(news) for number, final, *news in rows}
 
 
-def _gather(view: BatchView, indices: Sequence[int], known: dict[int, News]) -> Iterator[Told]:
+def _readings(view: BatchView) -> Readings:
+    """What the machines' counters showed while runs of a batch were on them."""
+    files, folder = view.connection.files, f"{view.folder}/energy"
+    paths = [f"{folder}/{name}" for name in sorted(files.names(folder) or ())]
+    return Readings(files.get(dict.fromkeys(paths, 0)).values() if paths else ())
+
+
+def _gather(
+    view: BatchView,
+    indices: Sequence[int],
+    known: dict[int, News],
+    readings: Callable[[], Readings],
+) -> Iterator[Told]:
     """What there is to say of runs of which there is news."""
     view.read_starts(indices)
     indices = [index for index in indices if index in view.seen]
@@ -122,7 +137,7 @@ def _gather(view: BatchView, indices: Sequence[int], known: dict[int, News]) -> 
         content, seen = told.get(index, b""), view.seen[index]
         news = seen.state, seen.reason, len(view.attempts(index)), len(content) - content.count(0)
         if seen.state.final or known.get(index) != news:
-            yield gather(view, index, content)
+            yield gather(view, index, content, readings)
 
 
 def _note_complete(database: Database, view: BatchView) -> None:

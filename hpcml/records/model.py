@@ -48,12 +48,62 @@ class Phase:
         How often the attempt ended, or was killed, within it.
     samples : float or None
         Samples that were logged within it; ``None`` if that was never told.
+    own : float or None
+        Seconds in which no other phase was open within it; those of all phases sum up.
+    began : float or None
+        Seconds after the run's start at which it was entered first.
+    joules, uncertainty : float or None
+        J, as of :class:`hpcml.energy.PhaseEnergy`; ``None``: not known.
+    covered : float or None
+        Seconds of it of which the energy is known.
     """
 
     seconds: float
     spans: int
     unfinished: int
     samples: float | None
+    own: float | None = None
+    began: float | None = None
+    joules: float | None = None
+    uncertainty: float | None = None
+    covered: float | None = None
+
+
+@dataclass(frozen=True)
+class EnergyRecord:
+    """The energy of a run that has ended; as of :class:`hpcml.energy.Energy`.
+
+    Attributes
+    ----------
+    joules, uncertainty : float or None
+        J.
+    scope : str or None
+        Which parts of the machine were measured.
+    seconds : float or None
+        That its command ran.
+    covered : float
+        Seconds of it of which the energy is known.
+    exclusive : bool or None
+        Whether nobody else used the machine.
+    why : str
+        Why there are no joules; empty if there are.
+    root : str
+        The folder below which the counters were; not ``/``: somebody has said so.
+    """
+
+    joules: float | None
+    uncertainty: float | None
+    scope: str | None
+    seconds: float | None
+    covered: float
+    exclusive: bool | None
+    why: str
+    root: str
+
+    @property
+    def coverage(self) -> float | None:
+        """The part of its time that was measured, 0 to 1; ``None`` if its time is not known."""
+        return self.covered / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True)
@@ -107,8 +157,12 @@ class Record:
         As of :class:`hpcml.Run` and :class:`hpcml.Plan`.
     what : dict
         The digested half of its plan.
+    place : dict
+        Where and how its site ran it: the rest of its plan, without the environment.
     state, reason : str
-        When it was last looked at; for ever if ``final``.
+        When it was last looked at.
+    final : bool
+        Whether it has ended, and all that there will ever be of it is on record.
     created : float
         When it was submitted, in s since the epoch, by the client's clock.
     started, ended : float or None
@@ -122,6 +176,8 @@ class Record:
         Why what its job told cannot be read, if so.
     figures : tuple of Figure
         What was counted or timed, with unit and source. What was not has no entry.
+    energy : EnergyRecord or None
+        ``None``: it has not started, or not ended, or was recorded by an hpcml that knew none.
     used : dict
         Its inputs by name. Each has the artifact's digest, whether the agent has looked at it
         (else it is what was planned), and the run that left it where that is known.
@@ -140,6 +196,7 @@ class Record:
     plan_digest: str
     job_digest: str
     what: Mapping[str, Any] = field(repr=False)
+    place: Mapping[str, Any] = field(repr=False)
     state: str
     reason: str
     final: bool
@@ -154,6 +211,7 @@ class Record:
     phases: Mapping[str, Phase]
     described: Mapping[str, Any]
     figures: tuple[Figure, ...]
+    energy: EnergyRecord | None
     attempts: tuple[AttemptRecord, ...]
     used: Mapping[str, Use]
     generated: Mapping[str, Artifact]

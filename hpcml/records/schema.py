@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 
 from hpcml.agent import wire
 
-REVISIONS = ("r0001",)  # oldest first; the last one is the schema below
+REVISIONS = ("r0001", "r0002")  # oldest first; the last one is the schema below
 LONGEST_KEY = 64
 _ODD = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9a-f]{4})")
@@ -299,6 +299,11 @@ phases = Table(
     _number("spans"),
     _number("unfinished"),
     Column("samples", Float),
+    Column("own", Float),  # s in which no other phase was open within it
+    Column("began", Float),  # s after the run's start at which it was entered first
+    Column("joules", Float),
+    Column("uncertainty", Float),  # J
+    Column("covered", Float),  # s of which the energy is known
     sqlite_with_rowid=False,
 )
 
@@ -324,5 +329,20 @@ figures = Table(
     sqlite_with_rowid=False,
 )
 
+# The energy of a run that has ended, or why it is not known.
+energies = Table(
+    "energies",
+    metadata,
+    _of("run", key=True),
+    Column("joules", Float),
+    Column("uncertainty", Float),  # J
+    Column("scope", String(64)),
+    Column("seconds", Float),  # that its command ran
+    Column("covered", Float, nullable=False),  # s of it of which the energy is known
+    Column("exclusive", Boolean),  # whether nobody else used the machine
+    Column("why", Exact, nullable=False),  # there are no joules
+    Column("root", Exact, nullable=False),  # the folder below which the counters were
+)
+
 # What is written anew when there is news of a run; its parameters never change.
-NEWS = (attempts, used, generated, phases, described, figures)
+NEWS = (attempts, used, generated, phases, described, figures, energies)

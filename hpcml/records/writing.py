@@ -13,6 +13,7 @@ from hpcml.agent import wire
 from hpcml.batch_view import BatchView
 from hpcml.records import schema
 from hpcml.records.gathering import Told
+from hpcml.records.model import EnergyRecord
 from hpcml.records.schema import key_of, key_of_value, split_value
 from hpcml.timeline import Point, Span
 
@@ -154,6 +155,7 @@ class _Writer:
             schema.phases: (self._phases, runs),
             schema.described: (self._described, runs),
             schema.figures: (self._figures, runs),
+            schema.energies: (self._energies, runs),
         }
         for table, (rows, pairs) in tables.items():
             _add(self.connection, table, (row for pair in pairs for row in rows(*pair)))
@@ -210,7 +212,10 @@ class _Writer:
         spans: dict[str, list[Span]] = {}
         for span in run.story.timeline.spans:
             spans.setdefault(span.name, []).append(span)
+        own = run.story.timeline.own
+        energies = run.energy.phases if run.energy is not None else {}
         for name, these in spans.items():
+            energy = energies.get(name)
             yield {
                 "run_id": identifier,
                 "name_id": self.names[name],
@@ -218,6 +223,11 @@ class _Writer:
                 "spans": len(these),
                 "unfinished": sum(not span.complete for span in these),
                 "samples": run.story.timeline.samples.get(name),
+                "own": own[name],
+                "began": these[0].start - run.story.timeline.attempts[0].start,
+                "joules": energy and energy.joules,
+                "uncertainty": energy and energy.uncertainty,
+                "covered": energy and energy.covered,
             }
 
     def _described(self, run: Told, identifier: int) -> Iterator[Row]:
@@ -238,6 +248,12 @@ class _Writer:
                 "unit": figure.unit,
                 "source": figure.source,
             }
+
+    def _energies(self, run: Told, identifier: int) -> Iterator[Row]:
+        if run.energy is None:
+            return
+        names = EnergyRecord.__dataclass_fields__
+        yield {"run_id": identifier, **{name: getattr(run.energy, name) for name in names}}
 
     def _write_metrics(self, runs: Sequence[tuple[Told, int]]) -> None:
         free = _free(self.connection, schema.metrics)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpcml.energy import Energy, measure
+from hpcml.energy import Energy, Readings, measure
 from hpcml.energy.readings import read
 from hpcml.timeline import tell
 
@@ -69,7 +69,7 @@ def energy(
     *records: dict[str, Any], events: Sequence[dict[str, Any]] = (), final: bool = True
 ) -> Energy:
     events = events or attempt()
-    return measure(events, tell(events, None).timeline, [lines(records)], final=final)
+    return measure(events, tell(events, None).timeline, Readings([lines(records)]), final=final)
 
 
 def test_a_known_curve_is_found_again_within_the_stated_uncertainty() -> None:
@@ -275,7 +275,9 @@ def test_attempts_on_two_machines_are_summed() -> None:
     there = [header(domain("package-0"), host="there"), *readings(steady(50), times=seconds())]
     events = attempt(end=1040) + attempt(begin=1050, end=1090, host="there", attempt=2)
 
-    found = measure(events, tell(events, None).timeline, [lines(here), lines(there)], final=True)
+    found = measure(
+        events, tell(events, None).timeline, Readings([lines(here), lines(there)]), final=True
+    )
 
     assert found.joules == pytest.approx(40 * 100 + 40 * 50)
     assert found.seconds == pytest.approx(80)
@@ -305,7 +307,7 @@ def test_a_figure_is_told_in_one_line() -> None:
 
 
 def test_a_run_that_has_not_started_has_none() -> None:
-    found = measure([], tell([], None).timeline, [], final=False)
+    found = measure([], tell([], None).timeline, Readings([]), final=False)
 
     assert str(found) == "no energy: it has not started"
 
