@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 WIDTHS = (8, 32)
 RESOURCES = hpcml.Resources(cpus=1, memory="2 GiB", time="10m")
 LOG_LINES = 15
-HPCML = Path(sys.executable).with_name("hpcml")  # make demo has it in .venv
+HPCML = str(Path(sys.executable).with_name("hpcml"))  # make demo has it in .venv
 
 
 def main() -> int:
