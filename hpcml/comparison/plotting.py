@@ -107,7 +107,7 @@ def _energy(table: Table, figure: Figure) -> None:
     axes = figure.add_subplot()
     for row in rows:
         place = table.rows.index(row)
-        look = {"color": _colour(place), "marker": MARKERS[place // 8 % 8]}
+        look: dict[str, Any] = {"color": _colour(place), "marker": MARKERS[place // 8 % 8]}
         for point in table.points:
             if point.row == place and point.counted and {column, COMMAND} <= point.figures.keys():
                 axes.errorbar(
@@ -267,7 +267,7 @@ def _scaling(table: Table, figure: Figure, over: str | None) -> None:
         whiskers = [_speed_whiskers(shape * base_time, one) for one in found.values()]
         runs = ", ".join(str(one.n) for one in found.values())
         name = f"{_name(labels[params])} (n={runs})" if len(lines) > 1 else f"runs (n={runs})"
-        look = {"color": _colour(place), "marker": MARKERS[place % 8], "capsize": 3}
+        look: dict[str, Any] = {"color": _colour(place), "marker": MARKERS[place % 8], "capsize": 3}
         axes.errorbar(list(found), ups, yerr=list(zip(*whiskers, strict=True)), label=name, **look)
         if place < PANELS:
             which = f"{_name(labels[params])}: " if len(lines) > 1 else ""
