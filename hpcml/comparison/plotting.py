@@ -50,7 +50,7 @@ SCALES = ((1e6, "MJ"), (1e3, "kJ"), (0.0, "J"))
 BARS = 60  # rows that can be told apart as bars
 
 
-class Plot(Figure):  # type: ignore[misc]
+class Plot(Figure):
     """A figure that notebooks show by itself."""
 
     def _repr_svg_(self) -> str:
