@@ -99,16 +99,7 @@ class Batch:
 
     def files(self) -> dict[str, bytes]:
         """What the batch's folder holds when it appears on the site."""
-        submission = {
-            "after": list(self.after),
-            "group": self.group,
-            "max_running": self.max_running,
-            "created": self.created,
-            "parent": self.parent,
-            "resubmits": list(self.resubmits),
-            "depth": self.depth,
-        }
-        plan = {**self.plan.as_data(), "batch": submission}
+        plan = {**self.plan.as_data(), "batch": self._submission()}
         return {
             "plan.json": wire.canonical(plan),
             "points.jsonl": b"".join(wire.canonical(point) + b"\n" for point in self.points),
@@ -122,17 +113,23 @@ class Batch:
             "id": self.id,
             "plan": self.plan.as_data(),
             "points": list(self.points),
+            "owner": self.owner,
+            **self._submission(),
+        }
+        advice = "Nothing was submitted. Free some space and submit again."
+        keep(self.outbox, wire.canonical(record) + b"\n", advice, sync=True)
+
+    def _submission(self) -> dict[str, Any]:
+        """What a plan does not say: the same on the site and in the outbox."""
+        return {
             "after": list(self.after),
             "group": self.group,
             "max_running": self.max_running,
-            "owner": self.owner,
             "created": self.created,
             "parent": self.parent,
             "resubmits": list(self.resubmits),
             "depth": self.depth,
         }
-        advice = "Nothing was submitted. Free some space and submit again."
-        keep(self.outbox, wire.canonical(record) + b"\n", advice, sync=True)
 
     def note(self, step: str, **facts: Any) -> None:
         """Say in the outbox how far the submission came."""
@@ -191,7 +188,7 @@ def batch_folder(identifier: str) -> str:
 
 def batch_of(run: str) -> str:
     """The batch of a run, by the run's id."""
-    return run.rpartition(".")[0]
+    return wire.run_parts(run)[0]
 
 
 def outbox_folder() -> Path:

@@ -104,7 +104,7 @@ class Function:
                 "module, so that it is imported; or submit from Python %s, or let the job run in "
                 "Python %s" % (self.entry["python"], here, here, self.entry["python"])
             )
-        root = os.path.dirname(os.path.dirname(self.batch))
+        root = wire.workspace_of(self.batch)
         with open(os.path.join(root, "code", self.entry["pickle"] + ".pkl"), "rb") as file:
             data = file.read()
         if wire.sha256(data) != self.entry["pickle"]:
@@ -118,10 +118,11 @@ class Function:
         if inputs:
             import inspect
 
+            known: "dict[str, inspect.Parameter]" = {}
             try:
-                known = inspect.signature(self.load()).parameters
+                known.update(inspect.signature(self.load()).parameters)
             except (TypeError, ValueError):
-                known = {}  # type: ignore[assignment]
+                pass  # written in C: it does not say
             for name, path in inputs.items():
                 parameter = known.get(name)
                 if parameter is not None and parameter.kind in (

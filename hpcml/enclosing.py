@@ -68,5 +68,5 @@ def _read(batch: str, index: int) -> EnclosingRun:
 
 def _workspace(batch: str, planned: str) -> str:
     """The folder above ``runs/``, under the name that the plan has for it (links and all)."""
-    found = os.path.dirname(os.path.dirname(batch))
+    found = wire.workspace_of(batch)
     return planned if os.path.realpath(planned) == os.path.realpath(found) else found

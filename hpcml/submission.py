@@ -215,7 +215,7 @@ def resubmit(runs: Run | str | Iterable[Run | str]) -> Runs:
     # In the order of their first submission: what feeds others comes before them.
     for key, view in sorted(views.items(), key=lambda item: item[1].created):
         site, members = key[0], batches[key]
-        instead = {old.id: new.id for old, new in made.items()}
+        instead = {old.id: new for old, new in made.items()}
         plan = _following(view.plan, instead)
         batch = new_batch(
             plan,
@@ -228,22 +228,20 @@ def resubmit(runs: Run | str | Iterable[Run | str]) -> Runs:
     return Runs([made[run] for run in again])
 
 
-def _following(plan: Plan, instead: Mapping[str, str]) -> Plan:
+def _following(plan: Plan, instead: Mapping[str, Run]) -> Plan:
     """A plan whose inputs come from runs that are run again, too."""
     inputs, origins = dict(plan.where["inputs"]), dict(plan.where["origins"])
     for name, origin in origins.items():
         if origin["run"] in instead:
             new = instead[origin["run"]]
-            batch, index = batch_folder(batch_of(new)), int(new.rpartition(".")[2])
-            workspace = plan.where["workspace"]
-            inputs[name] = f"{workspace}/{batch}/{index}/work/{origin['output']}"
-            origins[name] = {**origin, "run": new}
+            inputs[name] = str(new.output(origin["output"]))
+            origins[name] = {**origin, "run": new.id}
     return replace(plan, where={**plan.where, "inputs": inputs, "origins": origins})
 
 
-def _before(view: BatchView, plan: Plan, instead: Mapping[str, str]) -> list[str]:
+def _before(view: BatchView, plan: Plan, instead: Mapping[str, Run]) -> list[str]:
     """What a batch that is run again waits for: for what is run again, too, and for its inputs."""
-    before = [instead[run] for run in view.chunk.after if run in instead]
+    before = [instead[run].id for run in view.chunk.after if run in instead]
     for name, origin in plan.where["origins"].items():
         run = attach(origin["run"], str(plan.where["site"]))
         state = run.state

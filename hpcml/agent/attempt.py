@@ -321,7 +321,7 @@ class Attempt:
             outcome.blame(wire.FAILED, "it ended well but without its output %s" % names)
 
     def _workspace(self, name: str) -> str:
-        return os.path.join(os.path.dirname(os.path.dirname(self.batch)), name)
+        return os.path.join(wire.workspace_of(self.batch), name)
 
 
 def _failure(exit_code: int, reason: str) -> "supervise.Outcome":

@@ -49,7 +49,7 @@ def start(attempt: "Attempt", limit: "Limit", streams: "list[int]") -> "supervis
 def command(attempt: "Attempt") -> "list[str]":
     """Call :func:`hpcml.call.main`; the travelling file knows the way."""
     what, where = attempt.what, attempt.where
-    root = os.path.dirname(os.path.dirname(attempt.batch))
+    root = wire.workspace_of(attempt.batch)
     code = os.path.join(root, "code")
     return [
         where["python"],

@@ -138,7 +138,7 @@ class Job:
         self._listed: "int | None" = None
         self._first = True
         self._over: "set[int]" = set()
-        self._heard = 0
+        self._said = wire.Words(self.folder)
         self._words: "dict[tuple[int, int], dict[str, Any]]" = {}
         self._cancels: "set[int]" = set()
 
@@ -212,15 +212,7 @@ class Job:
 
     def _listen(self) -> None:
         """Read what has been said since we last listened."""
-        try:
-            with open(wire.words_file(self.folder), "rb") as file:
-                file.seek(self._heard)
-                data = file.read()
-        except FileNotFoundError:
-            return
-        whole = data[: data.rfind(b"\n") + 1]
-        self._heard += len(whole)
-        for record in wire.parse_lines(whole):
+        for record in self._said.new():
             if "state" in record:
                 self._words.setdefault((record["index"], record["attempt"]), record)
             elif record.get("request") == "cancel":
@@ -479,9 +471,9 @@ class Dispatcher:
         found = {}
         waiting = (job for job in self.jobs.values() if not job.over())
         for parent in {job.parent for job in waiting if job.parent}:
-            batch, _, index = parent.rpartition(".")
+            batch, index = wire.run_parts(parent)
             job = folders.get(batch)
-            if job is not None and int(index) in job.open:
+            if job is not None and index in job.open:
                 found[parent] = job
         return found
 
@@ -599,8 +591,8 @@ class Dispatcher:
         for run in job.after:
             state = self.states.get(run)
             if state is None:
-                batch, _, index = run.rpartition(".")
-                state = self._state_of(batch, int(index), self._listing(batch))
+                batch, index = wire.run_parts(run)
+                state = self._state_of(batch, index, self._listing(batch))
             if state is None:
                 waiting = waiting or (run, None)
                 continue

@@ -76,10 +76,10 @@ class Inputs:
 
     def _made(self, run: str, output: str) -> "dict[str, str]":
         """What a run said of its output at its end."""
-        batch, _, index = run.rpartition(".")
+        batch, index = wire.run_parts(run)
         attempts = wire.Attempts(os.path.join(self.runs, batch))
-        numbers = attempts.listing().get(int(index), {})
-        end = attempts.read(int(index), max(numbers), "end") if numbers else None
+        numbers = attempts.listing().get(index, {})
+        end = attempts.read(index, max(numbers), "end") if numbers else None
         made: "dict[str, str] | None" = (end or {}).get("outputs", {}).get(output)
         if made is None:
             raise InputError("run %s has left no %r" % (run, output))

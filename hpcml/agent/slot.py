@@ -85,7 +85,7 @@ class Slot:
         self.lock = _keep_the_lock_to_ourselves()
         self.signed: "int | None" = None  # bytes
         self.look_at: "float | None" = time.monotonic() + LOOK_INTERVAL if self.embedded else None
-        self._heard = 0
+        self._words = wire.Words(batch)
         self._cancels: "set[int]" = set()
         self._worked_on: "set[int]" = set()
         self._unanswered: "list[int]" = []  # cancels whose signal is still to come
@@ -223,15 +223,7 @@ class Slot:
 
     def _listen(self) -> None:
         """Read whose cancelling was asked for since we last listened."""
-        try:
-            with open(wire.words_file(self.batch), "rb") as file:
-                file.seek(self._heard)
-                data = file.read()
-        except FileNotFoundError:
-            return
-        whole = data[: data.rfind(b"\n") + 1]
-        self._heard += len(whole)
-        for record in wire.parse_lines(whole):
+        for record in self._words.new():
             if record.get("request") == "cancel":
                 self._cancels.add(record["index"])
                 self._unanswered.append(record["index"])
@@ -266,7 +258,7 @@ class Slot:
         if self.look_at is None or now < self.look_at:
             return False
         self.look_at = now + LOOK_INTERVAL
-        queue = wire.QueueFolder(os.path.dirname(os.path.dirname(self.batch)))
+        queue = wire.QueueFolder(wire.workspace_of(self.batch))
         try:
             if not queue.is_served() and any(map(queue.entry, queue.jobs())):
                 self._revive(queue)

@@ -448,9 +448,40 @@ def run_id(batch: str, index: int) -> str:
     return "%s.%05d" % (os.path.basename(batch), index)
 
 
+def run_parts(run: str) -> "tuple[str, int]":
+    """Name of the batch, and index, of which :func:`run_id` was made."""
+    batch, _, index = run.rpartition(".")
+    return batch, int(index)
+
+
+def workspace_of(batch: str) -> str:
+    """The workspace that a batch's folder lies in."""
+    return os.path.dirname(os.path.dirname(batch))
+
+
 def words_file(batch: str) -> str:
     """Where a batch keeps the scheduler's final words, and requests to cancel."""
     return os.path.join(batch, "queue", "0.words")
+
+
+class Words:
+    """What is said about a batch (:func:`words_file`), heard as it is appended."""
+
+    def __init__(self, batch: str) -> None:
+        self.path = words_file(batch)
+        self._heard = 0  # bytes
+
+    def new(self) -> "list[dict[str, Any]]":
+        """What has been said since the last call; a line under way is left for the next one."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._heard)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._heard += len(whole)
+        return list(parse_lines(whole))
 
 
 def spoken(batch: str) -> "Iterator[dict[str, Any]]":

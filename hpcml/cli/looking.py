@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -82,10 +83,7 @@ def wait_command(
     ids: tuple[str, ...], site: str | None, timeout: float | None, as_json: bool
 ) -> None:
     """Wait for runs. The exit code is the job's own; of several runs, the first that is not 0."""
-    found = _attached(ids, site)
-    found.wait(timeout, progress=not as_json)
-    _show(found, as_json)
-    sys.exit(worst_exit_code(found))
+    _show_at_the_end(_attached(ids, site), as_json, timeout)
 
 
 @click.command("cancel")
@@ -108,11 +106,7 @@ def resume_command(id: str, site: str | None, wait: bool, as_json: bool) -> None
     """Go on with a submission that was broken off."""
     found = _attached((id,), site)
     found[0].resume()  # and with it the submission's other runs
-    if wait:
-        found.wait(progress=not as_json)
-    _show(found, as_json)
-    if wait:
-        sys.exit(worst_exit_code(found))
+    _show_perhaps_at_the_end(found, wait, as_json)
 
 
 @click.command("resubmit")
@@ -132,12 +126,7 @@ def resubmit_command(
         if as_json:
             print_json([])
         return
-    again = resubmit(chosen)
-    if wait:
-        again.wait(progress=not as_json)
-    _show(again, as_json)
-    if wait:
-        sys.exit(worst_exit_code(again))
+    _show_perhaps_at_the_end(resubmit(chosen), wait, as_json)
 
 
 @click.command("fetch")
@@ -154,6 +143,19 @@ def _attached(ids: tuple[str, ...], site: str | None) -> Runs:
     """Runs by their ids; a submission's id stands for all its runs."""
     found = [[attach(id, site)] if "." in id else finding.runs(site, batch=id) for id in ids]
     return Runs([run for runs in found for run in runs])
+
+
+def _show_perhaps_at_the_end(found: Runs, wait: bool, as_json: bool) -> None:
+    if wait:
+        _show_at_the_end(found, as_json)
+    _show(found, as_json)
+
+
+def _show_at_the_end(found: Runs, as_json: bool, timeout: float | None = None) -> NoReturn:
+    """Wait, show, and exit with the first code that is not 0."""
+    found.wait(timeout, progress=not as_json)
+    _show(found, as_json)
+    sys.exit(worst_exit_code(found))
 
 
 def _show(found: Runs, as_json: bool) -> None:

@@ -27,23 +27,14 @@ class Evidence:
     def __init__(self, folder: str) -> None:
         self.words: Mapping[tuple[int, int], Word] = {}
         self.cancels: set[int] = set()
-        self._attempts, self._words_file = wire.Attempts(folder), wire.words_file(folder)
-        self._heard = 0
+        self._attempts, self._said = wire.Attempts(folder), wire.Words(folder)
         self._names: set[str] = set()
         self._under_way: dict[int, tuple[int, Owner]] = {}  # attempt and owner, without an end
         self._owners: dict[Owner, dict[str, Any]] = {}
 
     def listen(self) -> None:
         """Read what has been said since we last listened."""
-        try:
-            with open(self._words_file, "rb") as file:
-                file.seek(self._heard)
-                said = file.read()
-        except FileNotFoundError:
-            return
-        whole = said[: said.rfind(b"\n") + 1]
-        self._heard += len(whole)
-        records = list(wire.parse_lines(whole))
+        records = self._said.new()
         self.cancels |= {line["index"] for line in records if line.get("request") == "cancel"}
         new = {
             key: Word(State(record["state"]), record["reason"])
