@@ -92,7 +92,8 @@ class Reader:
     def __init__(self, page: Path, folder: Path) -> None:
         self.page, self.folder = page, folder
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = dict(os.environ, PATH=path, PYTHONPATH=str(ROOT), NO_COLOR="1")
+        plain = {name: it for name, it in os.environ.items() if not name.startswith("XDG_")}
+        self.environment = {**plain, "PATH": path, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
 
     def follow(self) -> int:
         """Do all that the page says. Returns how many blocks there were."""
