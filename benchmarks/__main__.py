@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import marks, sweeps
+from benchmarks import marks, records, sweeps
 from benchmarks.measure import adopt_orphans, alternate, cpu_seconds, fresh_home
 from hpcml.library import library
 
@@ -73,6 +73,7 @@ def measure_all() -> Iterator[Row]:
     yield submission(MANY)
     yield from fsyncs()
     yield from sweeps.measure(Row)
+    yield from records.measure(Row)
 
 
 def imports() -> Row:

@@ -26,6 +26,9 @@ _LAZY = {
     "Runs": "hpcml.run",
     "attach": "hpcml.finding",
     "runs": "hpcml.finding",
+    "records": "hpcml.records",
+    "sync": "hpcml.records",
+    "compare": "hpcml.comparison",
     "HpcmlError": "hpcml.errors",
 }
 
@@ -42,6 +45,7 @@ __all__ = [
     "Sweep",
     "attach",
     "checkpoint",
+    "compare",
     "describe",
     "input_path",
     "log",
@@ -49,9 +53,11 @@ __all__ = [
     "params",
     "phase",
     "plan",
+    "records",
     "resubmit",
     "runs",
     "submit",
+    "sync",
 ]
 
 
@@ -60,7 +66,8 @@ def __getattr__(name: str) -> object:
         import importlib
 
         try:
-            value = getattr(importlib.import_module(_LAZY[name]), name)
+            module = importlib.import_module(_LAZY[name])
+            value = module if _LAZY[name] == "hpcml." + name else getattr(module, name)
         except Exception as error:
             _explain(name, error)
             raise

@@ -1,3 +1,5 @@
+from hpcml import records as records
+from hpcml.comparison import compare as compare
 from hpcml.errors import HpcmlError as HpcmlError
 from hpcml.finding import attach as attach
 from hpcml.finding import runs as runs
@@ -15,6 +17,7 @@ from hpcml.job import Output as Output
 from hpcml.job import Resources as Resources
 from hpcml.job import Sweep as Sweep
 from hpcml.planning import Plan as Plan
+from hpcml.records import sync as sync
 from hpcml.run import Run as Run
 from hpcml.run import Runs as Runs
 from hpcml.submission import plan as plan

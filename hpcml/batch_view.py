@@ -21,6 +21,7 @@ from hpcml.planning import Plan
 from hpcml.schedulers import Chunk, JobStatus, Word
 from hpcml.states import State
 
+LONGEST_VALUE = 24  # characters of a parameter in the name of a run
 INTENT_PATIENCE = 120.0  # seconds in which a queue may still be about to hear of an intent
 
 
@@ -188,6 +189,12 @@ class BatchView:
             problem = f"{self.folder}/points.jsonl is torn: {error}"
             raise HpcmlError(problem, "Submit the job again.") from error
 
+    def name(self, index: int) -> str:
+        """The job's name, and the parameters of a run's own point: ``train seed=0 width=32``."""
+        params = self.points[index].get("params", {})
+        own = [f"{name}={_brief(value)}" for name, value in params.items()]
+        return " ".join([self.plan.name, *own])
+
     # --- its files ------------------------------------------------------------------------
 
     def read_files(self) -> None:
@@ -236,6 +243,12 @@ class BatchView:
         with self.lock:
             self._read("start", [(index, number) for number in self._attempts.get(index, {})])
             return self._attempts_of(index)
+
+    def read_starts(self, indices: Iterable[int]) -> None:
+        """Read the starts of many runs at once; :meth:`attempts` then reads nothing."""
+        with self.lock:
+            known = self._attempts
+            self._read("start", [(index, n) for index in indices for n in known.get(index, {})])
 
     def _attempts_of(self, index: int) -> tuple[Attempt, ...]:
         return tuple(attempt for _, attempt in sorted(self._attempts.get(index, {}).items()))
@@ -450,6 +463,13 @@ def _judge(view: BatchView, status: JobStatus) -> None:
 
 def _poll(views: Sequence[BatchView]) -> dict[str, JobStatus]:
     return views[0].connection.queue.poll([view.chunk for view in views])
+
+
+def _brief(value: object) -> str:
+    """A parameter in a run's name."""
+    plain = isinstance(value, str) and value.isprintable() and " " not in value
+    text = str(value) if plain or isinstance(value, int | float) else json.dumps(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def _submitting(batch: Batch) -> str:

@@ -114,6 +114,10 @@ class RunFailedError(HpcmlError):
         return type(self), made, {"__cause__": self.__cause__}
 
 
+class RecordsError(HpcmlError):
+    """The records cannot be read or written."""
+
+
 class ResultError(HpcmlError):
     """What a function returned cannot be loaded here."""
 

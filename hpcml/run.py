@@ -23,6 +23,7 @@ from hpcml.batch import (
 )
 from hpcml.batch_view import Attempt, BatchView, Seen, look
 from hpcml.connection import Connection, connect
+from hpcml.energy import Energy, Readings, measure
 from hpcml.errors import (
     ArgumentError,
     ResultError,
@@ -51,7 +52,6 @@ from hpcml.transports import FileStatus
 
 _ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})(?:\.(\d{1,9}))?")
 STDERR_TAIL = 8192  # bytes of stderr that an error quotes lines of: it may have a gigabyte
-LONGEST_VALUE = 24  # characters of a parameter in the name of a run
 FIRST_FEW = 5  # rows of many runs that are shown
 
 
@@ -111,9 +111,8 @@ class Run:
     @property
     def name(self) -> str:
         """The job's name, and the parameters of the run's own point: ``train seed=0 width=32``."""
-        params = self._point().get("params", {})
-        own = [f"{name}={_brief(value)}" for name, value in params.items()]
-        return " ".join([self.plan.name, *own])
+        self._point()
+        return self._view().name(self.index)
 
     @property
     def digest(self) -> str | None:
@@ -176,6 +175,18 @@ class Run:
     def host(self) -> dict[str, Any]:
         """The machine it ran on: CPU, cores, memory (bytes), system, accelerators."""
         return dict(self._tell().host)
+
+    @property
+    def energy(self) -> Energy:
+        """What its machine used while it ran, so far: joules, scope, coverage, or why not."""
+        final = self._seen().state.final  # before its files are read: they say how it ended
+        story, files = self._tell(), self._connection().files
+        folder = f"{batch_folder(self._batch)}/energy"
+        paths = [f"{folder}/{name}" for name in sorted(files.names(folder) or ())]
+        events = self._path("events.jsonl")
+        found = files.get(dict.fromkeys([events, *paths], 0))
+        lines = wire.parse_lines(found.pop(events, b""))
+        return measure(lines, story.timeline, Readings(found.values()), final=final)
 
     # --- waiting and files ----------------------------------------------------------------
 
@@ -710,13 +721,6 @@ def _final_end(seen: Seen) -> dict[str, Any] | None:
 
 def _no_run(run: Run) -> RunNotFoundError:
     return RunNotFoundError(f"{run._batch} has no run {run.index}", "Its runs start at 0.")
-
-
-def _brief(value: object) -> str:
-    """A parameter in a run's name."""
-    plain = isinstance(value, str) and value.isprintable() and " " not in value
-    text = str(value) if plain or isinstance(value, int | float) else json.dumps(value)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
 def _check_timeout(timeout: object) -> None:

@@ -6,6 +6,7 @@
       local:
         workspace: /scratch/me/hpcml
         python: /opt/venv/bin/python
+    records: postgresql://me@host/hpcml     # default: a file beside you
 
 Site profiles of your own lie beside it in ``sites/<name>.yaml``.
 """
@@ -48,6 +49,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
+    records: str | None = Field(
+        None, description="URL of a PostgreSQL database that keeps the records, without a password."
+    )
 
 
 @dataclass(frozen=True)

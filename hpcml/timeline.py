@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from operator import itemgetter
 from typing import Any
 
@@ -116,6 +117,29 @@ class Timeline:
         total: dict[str, float] = {}
         for span in self.spans:
             total[span.name] = total.get(span.name, 0.0) + span.seconds
+        return total
+
+    @property
+    def own(self) -> dict[str, float]:
+        """Seconds by phase in which no other phase was open within it: they sum up to a whole."""
+        edges = []
+        for place, span in enumerate(self.spans):
+            edges.append((span.attempt, span.start, 1, place))
+            edges.append((span.attempt, span.start + span.seconds, 0, place))
+        total = dict.fromkeys((span.name for span in self.spans), 0.0)
+        inner: list[int] = []  # a heap: of the open spans the one that began last comes first
+        closed: set[int] = set()
+        before = 0.0
+        for _, now, opens, place in sorted(edges):
+            while inner and -inner[0] in closed:
+                heappop(inner)
+            if inner:
+                total[self.spans[-inner[0]].name] += now - before
+            before = now
+            if opens:
+                heappush(inner, -place)
+            else:
+                closed.add(place)
         return total
 
     @property

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hpcml.agent import wire
+from hpcml.schedulers.process import ProcessScheduler
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,13 @@ def script(project: Path) -> Callable[..., str]:
         return name
 
     return write
+
+
+@pytest.fixture
+def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No dispatcher is started, or woken."""
+    for name in ("wake", "wake_if_dead"):
+        monkeypatch.setattr(ProcessScheduler, name, lambda self: None)
 
 
 @pytest.fixture

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import zarr
 
 import hpcml
+from hpcml.comparison.showing import number
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "temperature"
 LIMIT = 180  # seconds on two cores, installation not counted
@@ -40,15 +42,19 @@ def test_emulators_are_trained_on_real_data_and_forecast_another_scenario(tmp_pa
         assert len(run.history("loss")) > 1
         # What the table shows is what was measured.
         rate = run.timeline.samples_per_second["epoch"]
-        assert rate is not None and f"{rate:.0f}" in done.stdout
-        assert f"{run.timeline.phases['train']:.2f}" in done.stdout
-        assert f"{run.metrics['test_loss']:.3f}" in done.stdout
+        assert rate is not None and number(rate) in done.stdout
+        assert number(run.timeline.phases["train"]) in done.stdout
+        assert number(run.metrics["test_loss"]) in done.stdout
     for run, model in zip(inferred, trained, strict=True):
         assert run.metrics["test_loss"] < run.metrics["persistence_loss"]
         assert run.plan.what["inputs"]["model"] == {"of": f"{model.digest}#model.pt"}
         forecast = zarr.open_group(str(run.output("forecast.zarr")), mode="r")
         assert forecast["air_temperature"].shape == (30, 37, 49)
-        assert f"{run.metrics['test_loss']:.3f}" in done.stdout
+        assert number(run.metrics["test_loss"]) in done.stdout
+    assert "! model differs: conv-8 (width=8); conv-32 (width=32)" in done.stdout
+    for name in ("training.svg", "forecasts.svg"):
+        assert f"xdg-open {folder / 'data' / name}" in done.stdout
+        ElementTree.parse(folder / "data" / name)
     assert re.search(r"train width=8.*RUNNING", done.stderr), "progress while it runs"
 
 

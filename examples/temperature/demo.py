@@ -6,20 +6,14 @@ from pathlib import Path
 
 from prepare import prepare
 from rich.console import Console
-from rich.table import Table
 
 import hpcml
 
 HERE = Path(__file__).resolve().parent
 WIDTHS = (8, 32)
 RESOURCES = hpcml.Resources(cpus=1, memory="2 GiB", time="10m")
-PHASES = ("load", "setup", "train", "validate", "infer", "save")
-METRICS = {
-    "test RMSE (K)": "test_loss",
-    "persistence RMSE (K)": "persistence_loss",
-    "skill": "skill",
-}
 LOG_LINES = 15
+HPCML = str(Path(sys.executable).with_name("hpcml"))  # make demo has it in .venv
 
 
 def main() -> int:
@@ -56,49 +50,37 @@ def main() -> int:
     runs.wait(progress=True)
 
     console = Console()
-    console.print(table("Trained on A1B, tested on its years 2070 to 2099", trained))
-    console.print(table("Forecasts of E1, 2070 to 2099", inferred))
     for run in runs:
         # Paths and logs are printed as they are: no markup, no wrapping.
         console.print(f"\n{run.name} ({run.id})", style="bold", markup=False, soft_wrap=True)
         for line in outcome(run):
             console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
-    return 0 if all(run.state == "COMPLETED" for run in runs) else 1
+    if any(run.state != "COMPLETED" for run in runs):
+        return 1
+    compare("Trained on A1B, tested on its years 2070 to 2099", trained, "training.svg", console)
+    compare("Forecasts of E1, 2070 to 2099", inferred, "forecasts.svg", console)
+    return 0
 
 
-def table(title: str, runs: hpcml.Runs) -> Table:
-    """Make a table, one column a run; what is not known is a dash."""
-    figures = {
-        "state": [str(run.state) for run in runs],
-        "waited (s)": [number(run.timeline.queue) for run in runs],
-    }
-    for phase in PHASES:
-        seconds = [run.timeline.phases.get(phase) for run in runs]
-        if any(value is not None for value in seconds):
-            figures[f"{phase} (s)"] = [number(value) for value in seconds]
-    rates = [run.timeline.samples_per_second for run in runs]
-    figures["samples/s"] = [number(rate.get("epoch", rate.get("infer")), 0) for rate in rates]
-    for label, metric in METRICS.items():
-        figures[label] = [number(run.metrics.get(metric), digits=3) for run in runs]
-
-    result = Table(title=title, caption="skill = 1 - (test / persistence)²")
-    result.add_column()
-    for run in runs:
-        result.add_column(run.name, justify="right")
-    for label, row in figures.items():
-        result.add_row(label, *row)
-    return result
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """Format a figure that may be unknown."""
-    return "–" if value is None else f"{value:.{digits}f}"
+def compare(title: str, runs: hpcml.Runs, plot: str, console: Console) -> None:
+    """Show runs side by side, draw where their time went, and say how to see both again."""
+    console.print(f"\n{title}", style="bold")
+    table = hpcml.compare(runs)
+    table.show()
+    path = HERE / "data" / plot
+    table.plot("phases", path)
+    ids = " ".join(run.id for run in runs)
+    for line in (
+        "losses are root mean squares in K, skill = 1 - (test_loss / persistence_loss)²",
+        f"plot   {path}: open it in a browser, or with `xdg-open {shlex.quote(str(path))}`",
+        f"again  {shlex.quote(HPCML)} compare {ids}",
+    ):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def outcome(run: hpcml.Run) -> list[str]:
     """Tell where to find what a run left behind or, if it failed, why."""
-    hpcml_command = Path(sys.executable).with_name("hpcml")  # make demo has it in .venv
-    where = [f"logs   {shlex.join([str(hpcml_command), 'logs', run.id])}"]
+    where = [f"logs   {shlex.quote(HPCML)} logs {run.id}"]
     if run.state == "COMPLETED":
         outputs = [output["path"] for output in run.plan.what["outputs"]]
         return [*(f"left   {shlex.quote(str(run.output(name)))}" for name in outputs), *where]

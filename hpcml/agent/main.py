@@ -1,4 +1,4 @@
-"""The commands that the travelling file understands: ``run`` and ``dispatch``."""
+"""The commands that the travelling file understands: ``run``, ``dispatch``, ``sample``."""
 
 import os
 import signal
@@ -23,5 +23,9 @@ def main(argv: "list[str]") -> int:
         from hpcml.agent import dispatcher
 
         return dispatcher.main(rest[0])
+    if command == "sample":
+        from hpcml.agent.energy import sampler
+
+        return sampler.main(*rest)
     sys.stderr.write("hpcml: there is no command %r\n" % command)
     return 64

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from hpcml.agent import facts, processes, supervise, wire
+from hpcml.agent import energy, facts, processes, supervise, wire
 from hpcml.agent.attempt import Attempt, Points, load_plan
 from hpcml.agent.inputs import Inputs
 
@@ -36,7 +36,9 @@ def run(batch: str, first: int, count: int = 1) -> int:
         Of a single run the command's exit code, 128 + n if signal n killed it, and 0 if somebody
         else has it; of several 0.
     """
-    slot = Slot(batch, load_plan(batch))
+    plan = load_plan(batch)
+    energy.ensure_sampler(batch, plan["where"])  # before orphans are ours: it is no run's process
+    slot = Slot(batch, plan)
     points = Points(batch)
     indices = slot.free(range(first, first + count))
     slot.many = len(indices) > 1

@@ -71,6 +71,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "account": binding.account,
         "user": binding.user,
         "workspace": binding.workspace,
+        "system_root": site.system_root,
         "python": binding.python,
         "agent_python": binding.agent_python,
         "library": binding.library,

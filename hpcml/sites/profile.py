@@ -64,6 +64,9 @@ class Site(_Facts):
     )
     python: str | None = Field(None, description="Python >= 3.6 for hpcml's agent.")
     kill_wait: str = Field("30s", description="Between TERM and KILL.")
+    system_root: str | None = Field(
+        None, description="Folder below which the nodes' /sys is found; default: /."
+    )
     partitions: dict[Word, Partition] = Field(min_length=1)
     source: dict[str, str] = Field(default_factory=dict, description="Where a fact is from.")
 
@@ -71,6 +74,13 @@ class Site(_Facts):
     @classmethod
     def _wait_has_a_unit(cls, value: str) -> str:
         return _checked(value, units.seconds)
+
+    @field_validator("system_root")
+    @classmethod
+    def _root_is_absolute(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            raise ValueError('a path from the root is expected, like "/host"')
+        return value
 
 
 def _checked(value: str, parse: Callable[[str, str], int]) -> str:

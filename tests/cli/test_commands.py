@@ -373,3 +373,25 @@ def test_a_sweep_that_was_broken_off_is_resumed_as_a_whole(
     done = call("resume", "--wait", "--json", first.id.rpartition(".")[0])
 
     assert [run["state"] for run in json.loads(done.stdout)] == ["COMPLETED", "COMPLETED"]
+
+
+def test_compare_prints_every_form_and_draws(script: Callable[..., str], tmp_path: Path) -> None:
+    script("import hpcml; hpcml.log(loss=float(hpcml.params().width))")
+    swept = call("sweep", "train.py", "-a", "width=1,2", "--wait", "--json")
+    ids = [run["id"] for run in json.loads(swept.stdout)]
+    batch = ids[0].partition(".")[0]
+
+    told = json.loads(call("compare", "--json", "--by", "width", *ids).stdout)
+    assert [row["group"] for row in told["rows"]] == [{"width": 1}, {"width": 2}]
+    assert [point["figures"]["metric:loss"] for point in told["points"]] == [1.0, 2.0]
+    printed = call("compare", batch)
+    assert "width=1" in printed.stdout and "! not known of any run: model" in printed.stdout
+    assert call("compare", "--markdown", batch).stdout.startswith("|  | runs |")
+    assert call("compare", "--csv", batch).stdout.startswith("row,param:width,states,")
+
+    plot = tmp_path / "phases.svg"
+    drawn = call("compare", batch, "--plot", "phases", "--to", str(plot))
+    assert drawn.returncode == 0 and plot.read_text().startswith("<?xml")
+    assert call("compare", batch, "--plot", "phases").returncode == 2
+    wrong = call("compare", batch, "--by", "wdth")
+    assert wrong.returncode == 70 and "did you mean 'width'" in wrong.stderr

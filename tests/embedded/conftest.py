@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from hpcml.schedulers.process import ProcessScheduler
 from tests.embedded.scene import Scene
 
 
@@ -22,13 +21,6 @@ def scene(tmp_path: Path, workspace: Path) -> Scene:
     folder = tmp_path / "scene"
     folder.mkdir()
     return Scene(folder, workspace)
-
-
-@pytest.fixture
-def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No dispatcher is started, or woken."""
-    for name in ("wake", "wake_if_dead"):
-        monkeypatch.setattr(ProcessScheduler, name, lambda self: None)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ PUBLIC_FUNCTIONS = [
     "resubmit",
     "runs",
     "submit",
+    "sync",
 ]
 
 

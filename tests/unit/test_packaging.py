@@ -104,6 +104,11 @@ def test_the_version_is_the_same_everywhere(environment: Path) -> None:
     assert said == released
 
 
+def test_an_installed_hpcml_makes_its_records(environment: Path) -> None:
+    """The wheel carries the migrations, and what runs them."""
+    assert in_environment(environment, "import hpcml; print(hpcml.sync())").strip() == "0"
+
+
 def test_an_installed_hpcml_has_its_command(environment: Path) -> None:
     """`hpcml --help` answers from the installed wheel."""
     assert "Usage" in call(environment / "bin" / "hpcml", "--help", cwd=environment)

@@ -251,3 +251,23 @@ def test_strange_events_do_no_harm(event: dict[str, Any]) -> None:
 def test_without_a_beginning_there_is_no_story() -> None:
     assert tell([], None) == Story(tell([], None).timeline, {}, {}, {})
     assert story_of(begin(11, "a")).timeline.spans == ()
+
+
+def test_the_own_times_of_phases_sum_up_to_a_whole() -> None:
+    """Nested, overlapping and repeated spans: each moment belongs to the phase entered last."""
+    begin, finish = "begin", "finish"
+    marks = [
+        (0, begin, "train"),
+        (1, begin, "epoch"),
+        (3, begin, "io"),
+        (4, finish, "epoch"),  # before what was entered within it
+        (6, finish, "io"),
+        (7, begin, "epoch"),
+        (9, finish, "epoch"),
+        (10, finish, "train"),
+    ]
+    lines = [{"e": "start", "t": 0.0, "m": 0}]
+    lines += [{"e": kind, "m": m * 10**9, "phase": name} for m, kind, name in marks]
+    found = tell([*lines, *lines], None).timeline  # two attempts
+    assert found.own == {"train": 6.0, "epoch": 8.0, "io": 6.0}
+    assert sum(found.own.values()) == 2 * 10.0

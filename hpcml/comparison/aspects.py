@@ -1,0 +1,104 @@
+"""What runs should have in common to be compared: as jobs told, and as is on record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hpcml.records.model import Record
+
+SHORT = 12  # digits of a digest that are shown
+
+
+def aspects_of(record: Record) -> dict[str, str | None]:
+    """Each aspect of a run as text; ``None``: nobody told."""
+    return {name: ask(record) for name, ask in ASPECTS.items()}
+
+
+def _described(name: str) -> Callable[[Record], str | None]:
+    def ask(record: Record) -> str | None:
+        return _text(record.described.get(name))
+
+    return ask
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) or value is None else json.dumps(value, sort_keys=True)
+
+
+def _data(record: Record) -> str | None:
+    """Its inputs by digest; what it described as ``data`` where it declares none."""
+    wanted = record.what["inputs"]
+    if not wanted:
+        return _text(record.described.get("data"))
+    if not wanted.keys() <= record.used.keys():
+        return None
+    return ", ".join(f"{name} {record.used[name].digest[:SHORT]}" for name in sorted(wanted))
+
+
+def _directive(record: Record, *names: str) -> str | None:
+    """What the batch system was asked for."""
+    for directive in record.what["directives"]:
+        name, _, value = directive.partition("=")
+        if name in names:
+            return str(value)
+    return None
+
+
+def _devices(record: Record) -> str | None:
+    """As described, else as asked for; none where the machine has none."""
+    told = record.described.get("devices", _directive(record, "--gpus-per-node", "--gres"))
+    if told is None and all(_host(record, "accelerators", [])):
+        return "0"
+    return _text(told)
+
+
+def _accelerators(record: Record) -> str | None:
+    found = [one.host.get("accelerators") for one in record.attempts]
+    if not found or None in found:
+        return None
+    models = [card["model"] or card["kind"] for cards in found for card in cards or ()]
+    return ", ".join(f"{models.count(model)} × {model}" for model in sorted(set(models))) or "none"
+
+
+def _host(record: Record, fact: str, value: Any) -> list[bool]:
+    """Whether each of its machines says that of itself; no machine says nothing."""
+    return [one.host.get(fact) == value for one in record.attempts] or [False]
+
+
+def _cpu(record: Record) -> str | None:
+    models = [one.host.get("cpu") for one in record.attempts]
+    if not models or None in models:
+        return None
+    return ", ".join(sorted(set(map(str, models))))
+
+
+def _code(record: Record) -> str | None:
+    digest = record.what["code"]
+    return str(digest)[:SHORT] if digest else None
+
+
+def _python(record: Record) -> str | None:
+    """As described; else the interpreter that a script or function was given."""
+    entry: Mapping[str, Any] = record.what["entry"]
+    told = record.described.get("python", entry.get("python"))
+    if told is None and entry["kind"] != "command":
+        told = record.place.get("python")
+    return _text(told)
+
+
+ASPECTS: Mapping[str, Callable[[Record], str | None]] = {
+    "model": _described("model"),
+    "data": _data,
+    "precision": _described("precision"),
+    "global batch": _described("global_batch"),
+    "nodes": lambda record: _directive(record, "--nodes"),
+    "cpus": lambda record: _text(record.what["cpus"]),
+    "devices": _devices,
+    "site": lambda record: record.site,
+    "CPU": _cpu,
+    "accelerators": _accelerators,
+    "code": _code,
+    "Python": _python,
+}

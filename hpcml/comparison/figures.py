@@ -1,0 +1,128 @@
+"""The figures of a run that are compared, from its record. What is not known has no entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hpcml.records.model import EnergyRecord, Record
+
+UNITS = {
+    "queue": "s",
+    "setup": "s",
+    "command": "s",
+    "phase": "s",
+    "rate": "1/s",
+    "metric": "",
+    "cpu": "s",
+    "memory": "B",
+    "energy": "J",
+    "uncertainty": "J",
+    "coverage": "",
+}
+LABELS = {
+    "cpu": "CPU time",
+    "memory": "peak memory",
+    "rate": "samples/s",
+    "energy": "energy",
+    "uncertainty": "energy ±",
+    "coverage": "energy coverage",
+}
+SHOWN = {"memory": (1 << 20, "MiB"), "coverage": (0.01, "%"), "rate": (1.0, "")}
+KINDS = list(UNITS)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure that runs may have.
+
+    Attributes
+    ----------
+    kind : str
+        ``"queue"``, ``"setup"``, ``"command"``, ``"phase"``, ``"rate"`` (samples/s), ``"metric"``
+        (its last value), ``"cpu"``, ``"memory"``, ``"energy"``, ``"uncertainty"``, ``"coverage"``.
+    name : str
+        Of the phase or the metric, or the scope of the energy; else empty.
+    """
+
+    kind: str
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name in JSON, CSV and data frames: ``command``, ``phase:train``."""
+        return f"{self.kind}:{self.name}" if self.kind not in ALONE else self.kind
+
+    @property
+    def unit(self) -> str:
+        """``"s"``, ``"1/s"``, ``"B"``, ``"J"``; empty: none, or not known."""
+        return UNITS[self.kind]
+
+    @property
+    def label(self) -> str:
+        """For people, with the unit in which figures are shown to them."""
+        label = LABELS.get(self.kind, self.kind)
+        if self.kind == "metric":
+            label = self.name
+        elif self.kind not in ALONE:
+            label = f"{label} {self.name}"
+        _, unit = self.shown
+        return f"{label} ({unit})" if unit else label
+
+    @property
+    def shown(self) -> tuple[float, str]:
+        """By what a figure is divided for people, and the unit that it then has."""
+        return SHOWN.get(self.kind, (1.0, self.unit))
+
+
+ALONE = ("queue", "setup", "command", "cpu", "memory")
+
+
+def figures_of(record: Record) -> dict[Column, Any]:
+    """All figures of a run. Those of its phases in the order in which it entered them."""
+    return dict(_figures(record))
+
+
+def _figures(record: Record) -> Iterator[tuple[Column, Any]]:
+    for kind in ("queue", "setup", "command"):
+        yield from _known(Column(kind), _sum(record, kind, once=kind == "queue"))
+    phases = sorted(record.phases.items(), key=lambda item: (item[1].began or 0.0, item[0]))
+    for name, phase in phases:
+        yield Column("phase", name), phase.seconds
+    for name, phase in phases:
+        if phase.samples is not None and phase.seconds > 0:
+            yield Column("rate", name), phase.samples / phase.seconds
+    for name, metric in sorted(record.metrics.items()):
+        yield Column("metric", name), metric.last
+    user, system = _sum(record, "cpu_user"), _sum(record, "cpu_system")
+    if user is not None and system is not None:
+        yield Column("cpu"), user + system
+    peaks = _values(record, "peak_memory")
+    if len(peaks) == len(record.attempts) > 0:
+        yield Column("memory"), max(peaks)
+    if record.energy is not None and record.energy.joules is not None:
+        scope = scope_of(record.energy)
+        yield Column("energy", scope), record.energy.joules
+        yield from _known(Column("uncertainty", scope), record.energy.uncertainty)
+        yield from _known(Column("coverage", scope), record.energy.coverage)
+
+
+def scope_of(energy: EnergyRecord) -> str:
+    """What was measured, and where the counters were if not at their usual place."""
+    return f"{energy.scope}" if energy.root == "/" else f"{energy.scope} below {energy.root}"
+
+
+def _known(column: Column, value: float | None) -> Iterator[tuple[Column, float]]:
+    if value is not None:
+        yield column, value
+
+
+def _values(record: Record, name: str) -> list[float]:
+    return [figure.value for figure in record.figures if figure.name == name]
+
+
+def _sum(record: Record, name: str, *, once: bool = False) -> float | None:
+    """Over all attempts; ``None`` if it is not known of one of them."""
+    values = _values(record, name)
+    return sum(values) if values and len(values) == (1 if once else len(record.attempts)) else None

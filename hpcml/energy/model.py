@@ -1,0 +1,121 @@
+"""What is known of a run's energy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MEASURED = "measured"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A stretch of time that no energy is known of.
+
+    Attributes
+    ----------
+    start : float
+        In s since the epoch, by the clock of the machine.
+    seconds : float
+    reason : str
+    """
+
+    start: float
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class PhaseEnergy:
+    """The energy of all spans of a phase.
+
+    Attributes
+    ----------
+    joules : float or None
+        Of the seconds that are covered. ``None``: nothing was measured, or the spans are shorter
+        than ten readings of the counters on average.
+    uncertainty : float or None
+        J; as :attr:`Energy.uncertainty`.
+    seconds, covered : float
+        How long the spans were, and how much of that was measured.
+    """
+
+    joules: float | None
+    uncertainty: float | None
+    seconds: float
+    covered: float
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What the machine used while a run's command ran. What was not measured is ``None``.
+
+    Attributes
+    ----------
+    joules : float or None
+        Of the seconds that are covered, for the parts of the machine that ``scope`` names.
+    uncertainty : float or None
+        J that ``joules`` may be wrong by because readings lie before and after the begin and the
+        end, not on them. The sensors' own error comes on top; it is not known.
+    scope : str or None
+        ``"cpu"`` (processor packages), ``"cpu+dram"``, ``"platform"``.
+    seconds : float or None
+        How long the command ran, all attempts together; ``None``: an end is not known.
+    covered : float
+        Seconds of it in which every part of the scope was measured.
+    gaps : tuple of Gap
+        The rest of it.
+    exclusive : bool or None
+        Whether nobody else used the machine meanwhile. If not known to be so, ``False``: the
+        figure is the machine's, and the run's part of it is not known.
+    sources : dict
+        What was tried: ``{"powercap": "measured"}``, or why it gave nothing.
+    why : str
+        Why there are no joules; empty if there are.
+    phases : dict of PhaseEnergy
+        By phase; phases within each other count in both.
+    domains : dict
+        J by domain, also of those that are part of another one and not summed.
+    root : str
+        The folder below which the counters were found; not ``/``: somebody has said so.
+    """
+
+    joules: float | None = None
+    uncertainty: float | None = None
+    scope: str | None = None
+    seconds: float | None = None
+    covered: float = 0.0
+    gaps: tuple[Gap, ...] = ()
+    exclusive: bool | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+    phases: Mapping[str, PhaseEnergy] = field(default_factory=dict)
+    domains: Mapping[str, float | None] = field(default_factory=dict)
+    root: str = "/"
+
+    @property
+    def coverage(self) -> float | None:
+        """The part of its time that was measured, 0 to 1; ``None`` if its time is not known."""
+        return self.covered / self.seconds if self.seconds else None
+
+    def __str__(self) -> str:
+        if self.joules is None or self.uncertainty is None:
+            return f"no energy: {self.why}"
+        readers = ", ".join(name for name, said in self.sources.items() if said == MEASURED)
+        where = "" if self.root == "/" else f" below {self.root}"
+        text = (
+            f"{amount(self.joules)} ± {amount(self.uncertainty)} ({self.scope}, {readers}{where})"
+        )
+        if self.coverage is not None:
+            text += f", measured for {self.covered:.1f} s of {self.seconds:.1f} s"
+        if not self.exclusive:
+            text += "; of the whole machine, which others may have used"
+        return text
+
+
+def amount(joules: float) -> str:
+    """``1.23 kJ``: three digits, and the unit that leaves at least 1."""
+    for factor, unit in ((1e9, "GJ"), (1e6, "MJ"), (1e3, "kJ")):
+        if abs(joules) >= factor:
+            return f"{joules / factor:.3g} {unit}"
+    return f"{joules:.3g} J"

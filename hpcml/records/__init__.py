@@ -1,0 +1,238 @@
+"""What is remembered of runs, in a database: a copy of what the sites' files say.
+
+>>> hpcml.sync()                                           # doctest: +SKIP
+>>> hpcml.records.find(params={"width": 64})               # doctest: +SKIP
+>>> hpcml.records.top("loss", name="train")                # doctest: +SKIP
+
+The sites are the truth. The database can be removed at any time, and is made anew from them: by
+:func:`sync`, or by the next question. Nothing that runs needs it, and waiting for a run never
+touches it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hpcml.enclosing import enclosing_run
+from hpcml.errors import HpcmlError, RecordsError
+from hpcml.records.place import find_place
+from hpcml.settings import load_settings
+from hpcml.timeline import Point
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from hpcml.records.database import Database
+    from hpcml.records.model import Link, Record
+
+__all__ = ["find", "history", "ingest", "lineage", "sync", "top"]
+
+T = TypeVar("T")
+
+
+def sync(site: str | None = None) -> int:
+    """Record what is new on the sites.
+
+    Parameters
+    ----------
+    site : str, optional
+        Default: all sites of the settings, and the embedded one; those that cannot be reached are
+        passed over with a warning.
+
+    Returns
+    -------
+    int
+        How many runs there was news of.
+
+    Raises
+    ------
+    RecordsError
+        The records cannot be written.
+    HpcmlError
+        The one site cannot be read.
+    """
+    return _with(lambda database: _sync(database, site), remade=site is not None)
+
+
+def ingest(site: str, batches: Collection[str] | None = None) -> int:
+    """Record what is new of some batches of a site, by their ids; default: all.
+
+    Returns
+    -------
+    int
+        How many runs there was news of.
+    """
+    from hpcml.records import ingesting
+
+    return _with(lambda database: ingesting.ingest(database, site, batches))
+
+
+def find(
+    *,
+    id: str | Collection[str] | None = None,
+    batch: str | Collection[str] | None = None,
+    site: str | None = None,
+    state: str | None = None,
+    name: str | None = None,
+    digest: str | None = None,
+    job_digest: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> list[Record]:
+    """Runs on record, oldest first; all filters must fit.
+
+    Parameters
+    ----------
+    id, batch : str or collection of str, optional
+        Ids of runs, or of batches.
+    site, state, name : str, optional
+        As of :func:`hpcml.runs`; the name is the job's.
+    digest, job_digest : str, optional
+        Of the run, or of the portable part of its plan.
+    params : dict, optional
+        Values of parameters; 1 and 1.0 are the same.
+    tags : dict, optional
+        Tags of the job.
+
+    Returns
+    -------
+    list of Record
+    """
+    from hpcml.records import asking
+
+    given = _given(
+        {
+            "id": id,
+            "batch": batch,
+            "site": site,
+            "state": state,
+            "name": name,
+            "digest": digest,
+            "job_digest": job_digest,
+            "params": params,
+            "tags": tags,
+        }
+    )
+    return _ask(lambda connection: asking.find(connection, given))
+
+
+def top(
+    metric: str, count: int = 10, *, highest: bool = False, by: str = "last", **filters: Any
+) -> list[tuple[str, float]]:
+    """The runs that are best in a metric, best first.
+
+    Values that are no finite numbers take no part.
+
+    Parameters
+    ----------
+    metric : str
+    count : int
+    highest : bool
+        Whether more is better.
+    by : {"last", "lowest", "highest"}
+        Which of a run's values counts.
+    **filters
+        As of :func:`find`.
+
+    Returns
+    -------
+    list of (str, float)
+        Ids and values.
+    """
+    from hpcml.records import asking
+
+    given = _given(filters)
+    return _ask(lambda connection: asking.top(connection, metric, count, highest, by, given))
+
+
+def history(run: str, metric: str) -> tuple[Point, ...]:
+    """All values of a metric of a run, by the run's id.
+
+    Raises
+    ------
+    RecordsError
+        There is no such metric of it on record.
+    """
+    from hpcml.records import asking
+
+    return _ask(lambda connection: asking.history(connection, run, metric))
+
+
+def lineage(run: str, hops: int = 3, *, down: bool = False) -> list[Link]:
+    """Which runs left what a run used, which left what those used, and so on.
+
+    Parameters
+    ----------
+    run : str
+        A run's id.
+    hops : int
+        How many steps to go.
+    down : bool
+        The other way: who used what it left.
+
+    Returns
+    -------
+    list of Link
+        Nearest first.
+    """
+    from hpcml.records import asking
+
+    return _ask(lambda connection: asking.lineage(connection, run, hops, down))
+
+
+def _given(filters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in filters.items() if value is not None}
+
+
+def _sync(database: Database, site: str | None) -> int:
+    from hpcml.records import ingesting
+
+    if site is not None:
+        return ingesting.ingest(database, site)
+    count = 0
+    for name in dict.fromkeys(["local", *load_settings().sites]):
+        try:
+            count += ingesting.ingest(database, name)
+        except RecordsError:
+            raise
+        except HpcmlError as error:
+            warnings.warn(f"site {name} is passed over: {error}", stacklevel=4)
+    return count
+
+
+def _ask(question: Callable[[Connection], T]) -> T:
+    def work(database: Database) -> T:
+        with database.reading() as connection:
+            return question(connection)
+
+    return _with(work)
+
+
+def _with(work: Callable[[Database], T], *, remade: bool = True) -> T:
+    """Do something with the records; ones that are not there are made from the sites first.
+
+    Corrupt ones are moved aside, and then there are none.
+    """
+    from hpcml.records.database import CorruptError, Database
+
+    if enclosing_run() is not None:
+        raise RecordsError("a job keeps no records", "Look at them from outside.")
+    database = Database(find_place())
+    try:
+        return _try(work, database, remade)
+    except CorruptError as error:
+        aside = database.move_aside()
+        if aside is not None:
+            warnings.warn(
+                f"{error.problem}; it was moved to {aside}, and is made anew from the sites",
+                stacklevel=3,
+            )
+    return _try(work, database, remade)
+
+
+def _try(work: Callable[[Database], T], database: Database, remade: bool) -> T:
+    if remade and database.missing:
+        _sync(database, None)
+    return work(database)

@@ -1,0 +1,239 @@
+"""One database of records: opened, brought up to its schema, and what can go wrong there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
+from sqlalchemy.pool import NullPool
+
+from hpcml.errors import RecordsError
+from hpcml.records.place import Place
+from hpcml.records.schema import REVISIONS
+from hpcml.settings import private_folder
+
+PATIENCE = 60.0  # seconds for which a process waits while another one writes
+WRITERS = 0x6870636D6C  # PostgreSQL's advisory lock of who writes
+PRAGMAS = (
+    "journal_mode=WAL",
+    f"busy_timeout={PATIENCE * 1000:.0f}",
+    "foreign_keys=ON",
+    "synchronous=NORMAL",  # a power loss may take the last transactions: they are made again
+    "cache_size=-65536",  # KiB
+    "wal_autocheckpoint=16384",  # pages: an index page is written back once, not at each commit
+)
+CORRUPT = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
+FULL, READ_ONLY, IO_ERROR, NO_OPEN = 13, 8, 10, 14
+LOG = ("-wal", "-shm")
+
+
+class CorruptError(RecordsError):
+    """The file is no database, or not a whole one."""
+
+
+class Database:
+    """The records, wherever they are. Each use opens it anew, so that it may come and go.
+
+    Attributes
+    ----------
+    place : Place
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._used: int | None = None
+        self._held: Connection | None = None
+
+    @property
+    def missing(self) -> bool:
+        """Whether there is none yet, so that only the sites know."""
+        return self.place.path is not None and not self.place.path.exists()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent view of the records.
+
+        Raises
+        ------
+        RecordsError
+            They cannot be read; CorruptError where they must be made anew.
+        """
+        with self._opened() as connection:
+            self._bring_up(connection)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """All of what the block writes, or nothing; nobody else writes meanwhile.
+
+        Raises
+        ------
+        RecordsError
+            They cannot be written.
+        """
+        with self._opened() as connection:
+            self._bring_up(connection)
+            with _alone(connection):
+                yield connection
+
+    def move_aside(self) -> Path | None:
+        """Put the file that was used last, with its log, where it harms nobody.
+
+        Returns its new path; ``None``: another process was quicker.
+        """
+        path = self.place.path
+        if path is None:
+            return None
+        aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}")
+        with _lock(path):
+            if _file_number(path) != self._used:
+                return None
+            for end in ("", *LOG):
+                with suppress(FileNotFoundError):
+                    os.rename(f"{path}{end}", f"{aside}{end}")
+        return aside
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block one connection serves all uses, and keeps in memory what it has read."""
+        with self._opened() as connection:
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
+
+    @contextmanager
+    def _opened(self) -> Iterator[Connection]:
+        try:
+            if self._held is not None:
+                yield self._held
+                return
+            self._make_file()
+            self._used = _file_number(self.place.path) if self.place.path else None
+            with _engine(os.getpid(), self.place.url).connect() as connection:
+                yield connection
+        except exc.DBAPIError as error:
+            raise self._told(error) from error
+        except OSError as error:
+            raise RecordsError(
+                f"the records {self.place} cannot be opened: {error.strerror}",
+                "Mend that; the runs themselves are on their sites.",
+            ) from error
+        except ModuleNotFoundError as error:
+            raise RecordsError(
+                f"the records {self.place} need the package {error.name!r}",
+                'pip install "hpcml[postgresql]"',
+            ) from error
+
+    def _make_file(self) -> None:
+        """The file, and with it SQLite's logs, are for its owner's eyes only from the start."""
+        if self.missing and self.place.path is not None:
+            private_folder(self.place.path.parent)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            os.close(os.open(self.place.path, flags, 0o600))
+
+    def _bring_up(self, connection: Connection) -> None:
+        """Have the schema of this version."""
+        with connection.begin():
+            behind = self._behind(_revision(connection))
+        if behind:
+            with _alone(connection):
+                if self._behind(_revision(connection)):  # else another process was quicker
+                    _migrate(connection)
+
+    def _behind(self, revision: str | None) -> bool:
+        if revision is not None and revision not in REVISIONS:
+            where = f"Remove {self.place.path}: it is made anew from the sites."
+            other = "Leave it to that version, or name another database in the settings."
+            raise RecordsError(
+                f"the records {self.place} have schema {revision}, of a newer hpcml",
+                f"Use that version. {where if self.place.path else other}",
+            )
+        return revision != REVISIONS[-1]
+
+    def _told(self, error: exc.DBAPIError) -> RecordsError:
+        """What a database's own error means here."""
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        problem = f"the records {self.place} cannot be used: {error.orig}"
+        if code in CORRUPT:
+            return CorruptError(problem, "`hpcml sync` makes them anew from the sites.")
+        advice = {
+            FULL: "Free some space; nothing half-written is believed.",
+            IO_ERROR: "Free some space, or mend the disk; nothing half-written is believed.",
+            READ_ONLY: f"Make {self.place.path} and its folder writable for you.",
+            NO_OPEN: f"Make {self.place.path} and its folder writable for you.",
+        }.get(code, "The runs themselves are on their sites: `hpcml runs`.")
+        return RecordsError(problem, advice)
+
+
+@cache
+def _engine(pid: int, url: str) -> Engine:
+    """Statements stay compiled; connections do not stay open, as files come and go."""
+    engine = create_engine(url, poolclass=NullPool)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up)
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _set_up(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # transactions begin when we say so, see _begin
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    alone = connection.get_execution_options().get("alone", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if alone else "BEGIN")
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """A transaction beside which nobody else writes."""
+    connection.execution_options(alone=True)
+    try:
+        with connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITERS})"))
+            yield
+    finally:
+        connection.execution_options(alone=False)
+
+
+def _revision(connection: Connection) -> str | None:
+    """Which schema the database has; ``None``: none at all."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return None if found is None else str(found)
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command  # slow to load, and needed once
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _file_number(path: Path) -> int | None:
+    """What tells one file of a name from the next."""
+    return path.stat().st_ino if path.exists() else None
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with open(f"{path}.lock", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,196 @@
+"""What the files of a site tell of a run, as plain data: all that is ever recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpcml.agent import wire
+from hpcml.batch_view import Attempt, BatchView
+from hpcml.energy import Energy, Readings, is_awaited, measure
+from hpcml.planning import run_digest
+from hpcml.timeline import Story, tell
+
+# What an agent counts of an attempt, and in which unit. Sums over the run's processes.
+USAGE: Mapping[str, str] = {
+    "cpu_user": "s",
+    "cpu_system": "s",
+    "max_rss": "B",
+    "peak_memory": "B",
+    "rchar": "B",
+    "wchar": "B",
+    "read_bytes": "B",
+    "write_bytes": "B",
+}
+AGENT, EVENTS, QUEUE = "agent", "events", "queue and events"  # who says so
+SETTLE = 3.0  # s after the end of a run in which the reading that covers it is written
+NOT_FACTS = ("e", "t", "m", "run", "agent", "attempt", "boot")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Something counted or timed.
+
+    Attributes
+    ----------
+    attempt : int
+        Of which attempt of the run.
+    unit : str
+        ``"s"`` or ``"B"``.
+    source : str
+        Who says so: ``"agent"`` (it accounted at the end), ``"events"`` (from the times of what
+        agent and job wrote), ``"queue and events"`` (clocks of two machines, maybe).
+    """
+
+    name: str
+    attempt: int
+    value: float
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """An input of a run: the artifact's digest, and the run that left it where it is known."""
+
+    digest: str
+    checked: bool
+    origin: str | None = None
+    output: str | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """All that is known of one run; once ``final`` there will never be more."""
+
+    index: int
+    id: str
+    digest: str
+    name: str
+    state: str
+    reason: str
+    final: bool
+    params: Mapping[str, Any]
+    resubmits: str | None
+    attempts: Sequence[Attempt]
+    hosts: Mapping[int, Mapping[str, Any]]
+    used: Mapping[str, Use]
+    outputs: Mapping[str, Mapping[str, Any]]
+    figures: Sequence[Figure]
+    told: int = 0
+    story: Story | None = None
+    unread: str | None = None
+    ended: float | None = None
+    energy: Energy | None = None
+
+    @property
+    def started(self) -> float | None:
+        """When its first attempt started, by the site's clock."""
+        return _time(self.attempts[0].start) if _has_begun(self.attempts) else None
+
+
+def gather(view: BatchView, index: int, events: bytes, readings: Callable[[], Readings]) -> Told:
+    """Put together what a batch's files and a run's events tell.
+
+    Energy is asked for, and so are the readings, once the run has ended.
+    """
+    seen = view.seen[index]
+    attempts = view.attempts(index)
+    last = attempts[-1].end if attempts else None
+    lines = list(wire.parse_lines(events))
+    story, unread = _story(lines, view.asked)
+    energy, awaited = None, False
+    if seen.state.final and story is not None and _has_begun(attempts):
+        energy = measure(lines, story.timeline, readings(), final=True)
+        young = view.connection.files.now() - ((last or {}).get("time") or 0.0) < SETTLE
+        awaited = young and is_awaited(lines, story.timeline, readings())
+    params = {**view.plan.what["params"], **view.points[index].get("params", {})}
+    return Told(
+        index,
+        wire.run_id(view.id, index),
+        str(run_digest(view.plan, view.points[index])),
+        view.name(index),
+        str(seen.state),
+        seen.reason,
+        seen.state.final and not awaited,
+        params,
+        view.resubmits[index] if view.resubmits else None,
+        attempts,
+        _hosts(attempts, lines),
+        _used(view, last, _has_begun(attempts)),
+        (last or {}).get("outputs", {}),
+        [*_counted(attempts), *_timed(story)],
+        len(events) - events.count(0),
+        story,
+        unread,
+        _time(last) if seen.state.final else None,
+        energy,
+    )
+
+
+def _has_begun(attempts: Sequence[Attempt]) -> bool:
+    """Whether an attempt began, rather than be refused."""
+    return any("refused" not in (one.start or {}) for one in attempts)
+
+
+def _story(lines: list[dict[str, Any]], asked: float | None) -> tuple[Story | None, str | None]:
+    """What a job told; it can write whatever it likes into its events."""
+    try:
+        return tell(lines, asked), None
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _hosts(
+    attempts: Sequence[Attempt], lines: Sequence[Mapping[str, Any]]
+) -> dict[int, Mapping[str, Any]]:
+    """The machine of each attempt: all that its agent said of it, else its name."""
+    starts = [line for line in lines if line.get("e") == "start"]
+    facts: dict[int, Mapping[str, Any]] = {
+        line["attempt"]: {key: value for key, value in line.items() if key not in NOT_FACTS}
+        for line in starts
+        if isinstance(line.get("attempt"), int)
+    }
+    for one in attempts:
+        name = (one.start or {}).get("owner", {}).get("host")
+        if name and one.number not in facts:
+            facts[one.number] = {"host": name}
+    return facts
+
+
+def _used(view: BatchView, end: Mapping[str, Any] | None, started: bool) -> dict[str, Use]:
+    """Inputs as the agent found them; as planned, of a run that has started and told of no end."""
+    checked: Mapping[str, str] = (end or {}).get("inputs", {})
+    origins = view.plan.where.get("origins", {})
+    found = {}
+    for name, planned in view.plan.what["inputs"].items():
+        digest = checked.get(name) or (planned if started and isinstance(planned, str) else None)
+        if digest is not None:
+            origin = origins.get(name, {})
+            found[name] = Use(digest, name in checked, origin.get("run"), origin.get("output"))
+    return found
+
+
+def _counted(attempts: Sequence[Attempt]) -> Iterator[Figure]:
+    for one in attempts:
+        usage = (one.end or {}).get("usage") or {}
+        for name, unit in USAGE.items():
+            if usage.get(name) is not None:
+                yield Figure(name, one.number, float(usage[name]), unit, AGENT)
+
+
+def _timed(story: Story | None) -> Iterator[Figure]:
+    if story is None:
+        return
+    timeline = story.timeline
+    if timeline.queue is not None:
+        yield Figure("queue", 1, timeline.queue, "s", QUEUE)
+    for one in timeline.attempts:
+        for name, seconds in (("setup", one.setup), ("command", one.command)):
+            if seconds is not None:
+                yield Figure(name, one.number, seconds, "s", EVENTS)
+
+
+def _time(record: Mapping[str, Any] | None) -> float | None:
+    return record.get("time") if record else None

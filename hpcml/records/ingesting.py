@@ -1,0 +1,152 @@
+"""From the files of a site into the records: what is new since the last time, and nothing else."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
+
+from sqlalchemy import select, update
+
+from hpcml.batch_view import BatchView, look
+from hpcml.energy import Readings
+from hpcml.errors import HpcmlError
+from hpcml.poller import poller
+from hpcml.records import schema
+from hpcml.records.database import Database
+from hpcml.records.gathering import Told, gather
+from hpcml.records.writing import parts, write_batch, write_runs
+
+BATCHES = 64  # that are looked at together
+RUNS = 200  # that are read, and then written, together
+
+News = tuple[object, ...]
+
+
+def ingest(database: Database, site: str, batches: Collection[str] | None = None) -> int:
+    """Record what has become of the runs of a site.
+
+    A run that is recorded as final is never looked at again, nor is a batch of such runs alone.
+
+    Parameters
+    ----------
+    database : Database
+    site : str
+    batches : collection of str, optional
+        Ids of those to look at; default: all that the site has.
+
+    Returns
+    -------
+    int
+        How many runs there was news of.
+
+    Raises
+    ------
+    TransportError, QueueError
+        The site cannot be read.
+    RecordsError
+        The records cannot be written.
+    """
+    there = poller(site).connection.files.names("runs") or set()
+    wanted = {name for name in there if name[0] != "."}
+    if batches is not None:
+        wanted &= set(batches)
+    count = 0
+    for some in parts(sorted(wanted - _complete(database, wanted)), BATCHES):
+        views = [view for view in (_view(site, batch) for batch in some) if view is not None]
+        look(views)
+        with database.held():
+            count += sum(_ingest(database, view) for view in views)
+    return count
+
+
+def _complete(database: Database, batches: Collection[str]) -> set[str]:
+    table = schema.batches
+    with database.reading() as connection:
+        return {
+            batch
+            for some in parts(sorted(batches))
+            for batch in connection.scalars(
+                select(table.c.batch).where(table.c.complete, table.c.batch.in_(some))
+            )
+        }
+
+
+def _view(site: str, batch: str) -> BatchView | None:
+    """This process's view of a batch, or one for now; ``None``, and a warning, if it is broken."""
+    found = poller(site)
+    try:
+        return found.views.get(batch) or BatchView.load(batch, found.connection)
+    except HpcmlError as error:
+        warnings.warn(f"batch {batch} is passed over: {error}", stacklevel=4)
+        return None
+
+
+def _ingest(database: Database, view: BatchView) -> int:
+    known = _known(database, view.id)
+    left = [index for index in view.chunk.indices if known.get(index) != FINAL]
+    readings = cache(lambda: _readings(view))
+    count = 0
+    for some in parts(left, RUNS):
+        found = list(_gather(view, some, known, readings))
+        if found:
+            with database.writing() as connection:
+                count += write_runs(connection, write_batch(connection, view), found)
+    _note_complete(database, view)
+    return count
+
+
+FINAL: News = ()
+
+
+def _known(database: Database, batch: str) -> dict[int, News]:
+    """What is recorded of the runs of a batch, as far as it tells news from what is known."""
+    runs, batches = schema.runs, schema.batches
+    columns = runs.c.number, runs.c.final, runs.c.state, runs.c.reason, runs.c.attempts, runs.c.told
+    with database.reading() as connection:
+        rows = connection.execute(
+            select(*columns).join(batches).where(batches.c.batch == batch)
+        ).all()
+    return {number: FINAL if final else tuple(news) for number, final, *news in rows}
+
+
+def _readings(view: BatchView) -> Readings:
+    """What the machines' counters showed while runs of a batch were on them."""
+    files, folder = view.connection.files, f"{view.folder}/energy"
+    paths = [f"{folder}/{name}" for name in sorted(files.names(folder) or ())]
+    return Readings(files.get(dict.fromkeys(paths, 0)).values() if paths else ())
+
+
+def _gather(
+    view: BatchView,
+    indices: Sequence[int],
+    known: dict[int, News],
+    readings: Callable[[], Readings],
+) -> Iterator[Told]:
+    """What there is to say of runs of which there is news."""
+    view.read_starts(indices)
+    indices = [index for index in indices if index in view.seen]
+    paths = {
+        f"{view.folder}/{index}/events.jsonl": index
+        for index in indices
+        if view.seen[index].attempts
+    }
+    events = view.connection.files.get(dict.fromkeys(paths, 0)) if paths else {}
+    told = {paths[path]: content for path, content in events.items()}
+    for index in indices:
+        content, seen = told.get(index, b""), view.seen[index]
+        news = seen.state, seen.reason, len(view.attempts(index)), len(content) - content.count(0)
+        if seen.state.final or known.get(index) != news:
+            yield gather(view, index, content, readings)
+
+
+def _note_complete(database: Database, view: BatchView) -> None:
+    """Once all its runs are recorded as final, a batch need not be looked at again."""
+    table, runs = schema.batches, schema.runs
+    if not view.final:
+        return
+    with database.writing() as connection:
+        ours = select(table.c.id).where(table.c.batch == view.id).scalar_subquery()
+        final = select(runs.c.id).where(runs.c.batch_id == ours, runs.c.final)
+        if len(connection.scalars(final).all()) == view.chunk.count:
+            connection.execute(update(table).where(table.c.id == ours).values(complete=True))

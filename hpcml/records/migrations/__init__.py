@@ -1,0 +1,1 @@
+"""How the schema of the records came to be: one revision after the other, by Alembic."""

@@ -1,0 +1,1 @@
+"""The revisions, oldest first; what a release has had is never changed again."""

@@ -1,0 +1,220 @@
+"""The forms of a comparison: what people and programs get, whatever names hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hpcml
+from hpcml.errors import HpcmlError
+from tests.byhand import ByHand
+from tests.comparison.known import energy, phase, record, table, widths
+from tests.records.telling import ended, log
+from tests.records.test_records import HOSTILE
+
+GOLDEN = """\
+|  | runs | model | command (s) | phase train (s) | samples/s train | loss | energy cpu (J) |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| width=8 | 1 (1 FAILED left out) | conv | 10 | 8 | 2 | 0.25 | 100 |
+| width=32 | 1 | ? | 20 | – | – | NaN | – |
+
+figures are the median of the completed runs
+
+* 1 of 3 runs left out of all figures: 1 FAILED
+* model is not known of 1 of 2 runs
+* loss is no finite number in 1 of 2 runs: NaN (1)
+* no row has repeats: how much its figures vary is not known
+* energy is not known of 1 of 2 runs: denied
+* of which part of its time the energy is, is not known of 1 of 2 runs
+"""
+OTHERS = {"queue": None, "setup": None, "cpu_user": None, "peak_memory": None}
+
+
+def small() -> hpcml.comparison.Table:
+    known = energy(100.0, uncertainty=None, seconds=None)
+    nothing: dict[str, Any] = {"described": {"model": None}, "energy": energy(None)}
+    return table(
+        record(
+            0,
+            params={"width": 8},
+            command=10.0,
+            phases={"train": phase(8.0, 8.0, 0.0, 16)},
+            metrics={"loss": 0.25},
+            energy=known,
+            **OTHERS,
+        ),
+        record(1, params={"width": 8}, state="FAILED", reason="exit code 3", **OTHERS),
+        record(
+            2,
+            params={"width": 32},
+            command=20.0,
+            metrics={"loss": float("nan")},
+            **nothing,
+            **OTHERS,
+        ),
+    )
+
+
+def test_markdown_is_as_it_was() -> None:
+    assert small().to_markdown() == GOLDEN
+
+
+def test_json_has_its_documented_shape_and_no_nan() -> None:
+    text = small().to_json()
+    data = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert set(data) == {"schema", "by", "columns", "rows", "points", "marks"}
+    assert (data["schema"], data["by"]) == (1, None)
+    assert data["columns"][0] == {"key": "command", "kind": "command", "name": "", "unit": "s"}
+    first, second = data["rows"]
+    assert first["states"] == {"COMPLETED": 1, "FAILED": 1}
+    assert (first["label"], first["group"], first["n"], first["left_out"]) == (
+        "width=8",
+        {"width": 8},
+        1,
+        1,
+    )
+    none = {"low": None, "high": None, "level": None}
+    assert first["figures"]["command"] == {"n": 1, "median": 10.0, "others": {}, **none}
+    assert second["figures"]["metric:loss"] == {
+        "n": 1,
+        "median": None,
+        "others": {"NaN": 1},
+        **none,
+    }
+    assert "energy:cpu" not in second["figures"] and second["aspects"]["model"] == [None]
+    assert [point["counted"] for point in data["points"]] == [True, False, True]
+    assert data["points"][1]["reason"] == "exit code 3"
+    assert data["points"][2]["figures"] == {"command": 20.0, "metric:loss": "NaN"}
+    assert data["points"][2]["no_energy"] == "denied"
+    assert data["points"][0]["hosts"] == ["node1"]
+    assert data["marks"] == list(small().marks)
+
+
+def test_csv_and_data_frames_have_empty_cells_for_what_is_missing(tmp_path: Path) -> None:
+    found = small()
+    path = tmp_path / "table.csv"
+    text = found.to_csv(path)
+    assert path.read_bytes().decode() == text
+    first, second = csv.DictReader(io.StringIO(text))
+    assert (first["param:width"], first["command"], first["command:low"]) == ("8", "10.0", "")
+    assert (second["energy:cpu"], second["energy:cpu:n"]) == ("", "0")
+    assert (second["metric:loss"], second["metric:loss:others"]) == ("", "1 × NaN")
+    assert first["marks"] == "; ".join(found.marks)
+    frame = found.to_pandas()
+    assert list(frame.columns) == list(first)
+    assert frame["command"].tolist() == [10.0, 20.0]
+    assert frame["energy:cpu"].isna().tolist() == [False, True]
+    assert frame.attrs["marks"] == list(found.marks)
+
+
+def test_marks_stand_under_every_form() -> None:
+    found = small()
+    forms = (found.to_markdown(), found.to_json(), found.to_csv(), str(found), found._repr_html_())
+    for form in forms:
+        for mark in found.marks:
+            assert mark in re.sub(r"\s+", " ", form)
+
+
+def test_few_rows_stand_side_by_side_and_many_below_each_other() -> None:
+    assert str(table(*widths(1, 2))).splitlines()[0].split() == ["width=1", "width=2"]
+    lines = str(table(*widths(*range(9)))).splitlines()
+    starts = [line.split()[0] for line in lines if line.startswith("width=")]
+    assert starts == [f"width={n}" for n in range(9)]
+
+
+# --- hostile ----------------------------------------------------------------------------------
+
+
+class Texts(HTMLParser):
+    """The tags of a page, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        assert not attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def hostile() -> hpcml.comparison.Table:
+    names = [
+        name[:50] for name in (*HOSTILE, "$\\frac{", "_hidden", "| a | b |", "\x9b31m", "a\nb")
+    ]
+    return table(
+        *(
+            record(
+                n,
+                place={"name": name},
+                params={name: name},
+                metrics={name: name if n % 2 else 1.0 for name in names},
+                phases={name: phase(1.0, 1.0, 0.0) for name in names},
+                described={"model": name},
+            )
+            for n, name in enumerate(names)
+        )
+    )
+
+
+def test_no_name_gets_control_over_a_terminal() -> None:
+    found = hostile()
+    forms = (str(found), found.to_markdown(), found.to_csv(), found.to_json(), found._repr_html_())
+    for form in forms:
+        assert all(one.isprintable() or one in "\n\r" for one in form)
+    assert "\\x1b[31mred\\x07" in found.to_csv()
+
+
+def test_no_name_gets_into_the_html_or_breaks_a_table() -> None:
+    found = hostile()
+    page = Texts(found._repr_html_())
+    assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li"}
+    assert "<script>alert(1)</script>&amp;" in page.text
+    lines = found.to_markdown().splitlines()[: len(found.rows) + 2]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(found.columns) + 4}
+    assert "<script>" not in found.to_markdown()
+
+
+def test_hostile_names_go_all_the_way_from_a_job() -> None:
+    batch = ByHand()
+    told = [log(0, **dict.fromkeys(HOSTILE, 1.0)), {"e": "describe", "v": {"model": HOSTILE[1]}}]
+    told += [{"e": kind, "phase": name} for name in HOSTILE for kind in ("begin", "finish")]
+    ended(batch, 0, *told)
+    found = hpcml.compare(batch.runs)
+    assert {c.name for c in found.columns if c.kind == "metric"} == set(HOSTILE)
+    assert "\x1b" not in str(found) + found.to_csv() + found._repr_html_()
+
+
+# --- packages that may be missing -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("package", ["pandas", "matplotlib"])
+def test_a_missing_package_is_named_with_what_brings_it(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "hpcml.comparison.plotting", raising=False)
+    found = small()
+    with pytest.raises(HpcmlError, match=rf"{package}'\n.*hpcml\[plot\]"):
+        found.to_pandas() if package == "pandas" else found.plot("phases")
+
+
+def test_comparing_loads_neither_pandas_nor_matplotlib() -> None:
+    code = (
+        "import sys, hpcml; hpcml.compare; "
+        "assert not {'pandas', 'matplotlib', 'numpy', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
