@@ -7,7 +7,7 @@ What stands in a fenced block decides what becomes of it:
 ``python title="train.py"``, or any other language with a title
     A file of that name, in the page's folder, or below the home if it begins with ``~/``.
 ``console``
-    Each line that begins with ``$`` is run by bash. ``ID`` stands for the run that was submitted last.
+    Each line that begins with ``$`` is run by bash. ``ID`` is the run that was submitted last.
 Another language without a title
     Is there to be read.
 
@@ -95,19 +95,17 @@ class Reader:
         plain = {name: it for name, it in os.environ.items() if not name.startswith("XDG_")}
         self.environment = {**plain, "PATH": path, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
 
-    def follow(self) -> int:
-        """Do all that the page says. Returns how many blocks there were."""
+    def follow(self) -> None:
+        """Do all that the page says."""
         manager, client = start_new_kernel(
             kernel_name="python3", cwd=str(self.folder), env=self.environment
         )
-        count = 0
         try:
-            for count, block in enumerate(blocks(self.page), 1):
+            for block in blocks(self.page):
                 self._do(block, client)
         finally:
             client.stop_channels()
             manager.shutdown_kernel(now=True)
-        return count
 
     def _do(self, block: Block, client: BlockingKernelClient) -> None:
         where = f"{self.page.relative_to(ROOT)}:{block.line}"
