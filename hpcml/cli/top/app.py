@@ -122,7 +122,10 @@ class Main(Screen[None]):
     def _cells(self, row: Row) -> Cells:
         looker = self._looker_of[row.entry]
         told = "" if row.index is None else looker.told.get((row.entry, row.index), "")
-        return cells(row, looker.now(), told)
+        try:
+            return cells(row, looker.now(), told)
+        except Exception as error:  # of this line alone: its files cannot be believed
+            return Cells("", row.id, "", "", row.entry.title, "", brief(problem_of(error)))
 
     def _tick(self) -> None:
         """Clocks go on."""
@@ -142,7 +145,8 @@ class Main(Screen[None]):
         batches = len(self._looker_of)
         runs = sum(entry.count for entry in self._looker_of)
         live = runs - sum(len(entry.view.ended) for entry in self._looker_of)
-        parts = [f"{runs} runs of {batches} submissions", f"{live} have not ended"]
+        parts = [f"{_count(runs, 'run')} of {_count(batches, 'submission')}"]
+        parts.append(f"{live} not ended")
         if self.choice.going:
             parts.append("only these are shown")
         if self.choice.state is not None:
@@ -282,6 +286,10 @@ class Main(Screen[None]):
     def _choose(self, choice: Choice) -> None:
         self.choice = choice
         self._refresh()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class Top(App[None]):

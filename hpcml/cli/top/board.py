@@ -17,13 +17,14 @@ from hpcml.states import State
 from hpcml.units import clock
 
 LONGEST = 300  # characters of a text from outside: no terminal shows more of it in a cell
+LATEST = 1e11  # s since the epoch: what is later, or not finite, is no time
 NOT_YET = "…"
 NOT_SEEN = Seen(State.UNKNOWN, "not looked at yet")
 
 
-def brief(text: str) -> str:
+def brief(text: object) -> str:
     """A text from outside as one cell shows it: nothing in it is obeyed, by whomever."""
-    return plain(text[:LONGEST])
+    return plain(str(text)[:LONGEST])
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Entry:
     def __init__(self, view: BatchView, site: str) -> None:
         self.view, self.site = view, site
         self.id, self.count = view.id, view.chunk.count
-        self.newness = (view.created, view.id)
+        self.newness = (_moment(view.created) or 0.0, view.id)
         self.name = cache(self._name)
         self.title = brief(view.plan.name)
         self.starts: dict[int, float | None] = {}
@@ -251,8 +252,12 @@ def time_of(record: Mapping[str, object] | None) -> float | None:
     """When a start or an end was written down; of a start that was refused ``None``."""
     if record is not None and "refused" in record:
         return None
-    time = (record or {}).get("time")
-    return float(time) if isinstance(time, int | float) else None
+    return _moment((record or {}).get("time"))
+
+
+def _moment(value: object) -> float | None:
+    """A time in s since the epoch; ``None`` for what is none."""
+    return float(value) if isinstance(value, int | float) and abs(value) < LATEST else None
 
 
 def _last_end(view: BatchView) -> float | None:

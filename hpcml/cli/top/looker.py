@@ -122,7 +122,7 @@ class Looker(Watch[Any]):
             found.append(f"{self.place}: states may be old: {blind.problem}")
         if self._stumbled is not None and self.views:
             found.append(f"{self.place}: {problem_of(self._stumbled)}")
-        found += [f"batch {name} is passed over: {why}" for name, why in self._broken.items()]
+        found += [f"submission {name} is passed over: {why}" for name, why in self._broken.items()]
         return [brief(line) for line in found]
 
     # --- as one who waits ------------------------------------------------------------------
@@ -192,12 +192,11 @@ class Looker(Watch[Any]):
         for name in sorted(names - known.keys(), reverse=True):
             try:
                 view = poller.view(name)
-            except HpcmlError as error:
+                site = site_of(view, self.place)
+                if self.filter.wants(view, site):
+                    known[name] = Entry(view, site)
+            except Exception as error:  # of this batch alone: its files cannot be believed
                 broken[name] = problem_of(error)
-                continue
-            site = site_of(view, self.place)
-            if self.filter.wants(view, site):
-                known[name] = Entry(view, site)
             if self._stopping:
                 return
             if time.monotonic() >= show_at:
@@ -267,10 +266,11 @@ def last_told(data: bytes) -> str:
     phases: list[str] = []
     metrics: dict[str, Any] = {}
     for event in sorted(events, key=_moment):
-        with suppress(KeyError, TypeError, ValueError):  # the job's own code may write there
+        # The job's own code may write there, too, whatever it likes.
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
             _take(event, phases, metrics)
-    said = [f"{brief(str(name))} {brief(short(value))}" for name, value in metrics.items()]
-    return "  ".join([f"[{brief(str(phases[-1]))}]" if phases else "", *said]).strip()
+    said = [f"{brief(name)} {brief(short(value))}" for name, value in metrics.items()]
+    return "  ".join([f"[{brief(phases[-1])}]" if phases else "", *said]).strip()
 
 
 def _moment(event: dict[str, Any]) -> float:
@@ -285,6 +285,6 @@ def _take(event: dict[str, Any], phases: list[str], metrics: dict[str, Any]) -> 
     elif kind == "finish":
         phases.remove(event["phase"])
     elif kind == "log":
-        metrics.update(event["v"])
+        metrics.update(event["v"].items())
     elif kind == "end":
         phases.clear()

@@ -163,7 +163,7 @@ def details(run: Run) -> str:
     for title, values in groups.items():
         if values:
             lines += ["", title]
-            lines += [f"  {brief(name):<20} {brief(str(it))}" for name, it in values.items()]
+            lines += [f"  {brief(name):<20} {brief(it)}" for name, it in values.items()]
     told = (plain(line) for line in str(run.timeline).splitlines())
     return "\n".join([*lines, "", "time", *(f"  {line}" for line in told)])
 
