@@ -21,10 +21,13 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 import hpcml
+import hpcml.poller as pollers
 from hpcml.cli.top.app import Main, Top
 from hpcml.cli.top.board import Cells, Filter, Row
 from hpcml.cli.top.logs import LONGEST_LINE, PIECE, Printable, Stream
 from hpcml.cli.top.looker import last_told
+from hpcml.errors import QueueError
+from hpcml.schedulers.process import ProcessScheduler
 from hpcml.states import State
 from tests.cli.test_commands import call
 from tests.conftest import eventually
@@ -499,23 +502,28 @@ def test_a_broken_submission_is_named_and_hides_no_other(project: Path, workspac
     view(watch)
 
 
-def test_files_that_make_no_sense_do_not_end_the_screen(project: Path, scene: Scene) -> None:
-    good = hpcml.submit(shell("exit 0", name="good")).wait(30)
+def test_files_that_make_no_sense_do_not_end_the_screen(
+    project: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong = hpcml.submit(shell("exit 3", name="wrong")).wait(30)
-    end = scene.attempt(wrong, "end")
+    odd = hpcml.submit(shell("exit 3", name="odd")).wait(30)
+    good = hpcml.submit(shell("exit 0", name="good")).wait(30)
+    end, plan = scene.attempt(wrong, "end"), scene.batch(wrong) / "plan.json"
     record = json.loads(end.read_text())
     end.chmod(0o600)
     end.write_text(json.dumps({**record, "time": float("inf"), "reason": ["no", "reason"]}))
-    plan = scene.batch(wrong) / "plan.json"
     plan.write_text(plan.read_text().replace('"created":', '"created":"soon","was":'))
-    code = (
-        "import asyncio, sys; from tests.cli import test_top as top\n"
-        f"async def watch(viewer): await viewer.sees({good.id!r}, 'COMPLETED'); "
-        f"await viewer.sees({wrong.id!r}, 'wrong'); await viewer.press('enter', 'escape', 'l')\n"
-        "top.view(watch)"
-    )
-    repository = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code], cwd=repository, check=True, timeout=120)
+    (scene.batch(odd) / "queue" / "0.json").write_text('{"no": "id"}\n')
+    monkeypatch.setattr(pollers, "_pollers", {})  # as in a process that has not seen them yet
+
+    async def watch(viewer: Viewer) -> None:
+        await viewer.sees(wrong.id, "FAILED", "wrong")
+        await viewer.sees(good.id, "COMPLETED")
+        await viewer.sees(f"submission {odd.id.partition('.')[0]} is passed over: KeyError")
+        await viewer.press("end", "enter", "escape", "l", "escape", "c")
+        await viewer.sees("nothing to cancel")
+
+    view(watch)
 
 
 def test_a_site_that_is_away_is_named_and_comes_back(
@@ -536,6 +544,27 @@ def test_a_site_that_is_away_is_named_and_comes_back(
         await viewer.sees_no("far cannot be seen")
         there = hpcml.submit(shell("exit 0", name="there"), site="far")
         await viewer.sees(there.id, "COMPLETED", "far")
+
+    view(watch)
+
+
+def test_states_that_may_be_old_because_the_queue_does_not_answer_are_said_to_be_so(
+    project: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = hpcml.submit(scene.gated("slow"))
+
+    def silent(*_: object) -> None:
+        raise QueueError("the queue does not answer", "Wait.")
+
+    async def watch(viewer: Viewer) -> None:
+        await viewer.sees(run.id, "RUNNING")
+        with monkeypatch.context() as patch:
+            patch.setattr(ProcessScheduler, "poll", silent)
+            await viewer.sees("local: states may be old: the queue does not answer")
+            assert "RUNNING" in viewer.line(run.id)
+            scene.open("slow")
+        await viewer.sees_no("may be old")
+        await viewer.sees(run.id, "COMPLETED")
 
     view(watch)
 

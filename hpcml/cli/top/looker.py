@@ -15,9 +15,9 @@ from typing import Any
 
 from hpcml.agent import wire
 from hpcml.batch import batch_folder
-from hpcml.batch_view import BatchView, Seen
+from hpcml.batch_view import BatchView, Seen, look
 from hpcml.cli.top.board import Entry, Filter, brief, time_of
-from hpcml.errors import HpcmlError
+from hpcml.errors import HpcmlError, QueueError, TransportError
 from hpcml.finding import batches_at, site_of, waiting_batches
 from hpcml.poller import LOOKING_SHARE, Poller, Watch, poller
 from hpcml.progress import short
@@ -68,7 +68,8 @@ class Looker(Watch[Any]):
         self._live: list[BatchView] = []
         self._ahead = 0.0  # seconds by which the site's clock is ahead of ours
         self._away: tuple[str, float] | None = None  # why it cannot be seen, and since when
-        self._broken: dict[str, str] = {}
+        self._broken: dict[str, str] = {}  # batches that cannot be read, and why
+        self._aside: dict[str, str] = {}  # batches that cannot be judged, and why
         self._stumbled: Exception | None = None
         self._seen: dict[BatchView, dict[int, Seen]] = {}  # of those that go on, at the last look
         self._poller: Poller | None = None
@@ -120,9 +121,8 @@ class Looker(Watch[Any]):
         blind = self._poller.blind if self._poller is not None and self.views else None
         if blind is not None and self._away is None:
             found.append(f"{self.place}: states may be old: {blind.problem}")
-        if self._stumbled is not None and self.views:
-            found.append(f"{self.place}: {problem_of(self._stumbled)}")
-        found += [f"submission {name} is passed over: {why}" for name, why in self._broken.items()]
+        broken = {**self._broken, **self._aside}
+        found += [f"submission {name} is passed over: {why}" for name, why in broken.items()]
         return [brief(line) for line in found]
 
     # --- as one who waits ------------------------------------------------------------------
@@ -131,22 +131,24 @@ class Looker(Watch[Any]):
     def views(self) -> list[BatchView]:
         """Batches of which runs have not ended, for the poller."""
         with self._lock:
-            self._live = [view for view in self._live if not view.final]
+            self._live = [v for v in self._live if not (v.final or v.id in self._aside)]
             return list(self._live)
 
     def hear(self, error: Exception | None) -> None:
         """The poller has looked."""
         seen = {view: view.seen.copy() for view in self.views}
-        if seen != self._seen or error is not self._stumbled:
-            self._seen, self._stumbled = seen, error
+        self._stumbled = error
+        if seen != self._seen:
+            self._seen = seen
             self.news()
 
     # --- its thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
+        known: object = None
         with ExitStack() as stack:
             while not self._stopping:
-                began, before = time.thread_time(), self._state()
+                began = time.thread_time()
                 try:
                     if not self._turn(stack):
                         return
@@ -154,7 +156,8 @@ class Looker(Watch[Any]):
                 except Exception as error:  # whatever it is, the screen goes on
                     since = self._away[1] if self._away else time.time()
                     self._away = problem_of(error), since
-                if self._state() != before:
+                before, known = known, self._state()
+                if known != before:
                     self.news()
                 rest = LOOKING_SHARE * (time.thread_time() - began)
                 self._wake.wait(max(TURN, rest))
@@ -178,6 +181,8 @@ class Looker(Watch[Any]):
             self._ahead = files.now() - time.time()
             self._list(self._poller)
             self._due = time.monotonic() + LISTING
+        if self._stumbled is not None:
+            self._set_aside()
         if self.views:
             self._poller.start()
         self._read_visible(files)
@@ -205,6 +210,7 @@ class Looker(Watch[Any]):
                 poller.start()
                 show_at = time.monotonic() + FIRST_ROWS
         self._broken, self._listed = broken, True
+        self._aside = {name: why for name, why in self._aside.items() if name in names}
         self._set(known.values())
 
     def _set(self, entries: Iterable[Entry]) -> None:
@@ -212,6 +218,17 @@ class Looker(Watch[Any]):
         if found != self.entries:
             with self._lock:
                 self.entries, self._live = found, [entry.view for entry in found]
+
+    def _set_aside(self) -> None:
+        """Leave to themselves the batches that the poller stumbles over: others are to be seen."""
+        self._stumbled = None
+        for view in self.views:
+            try:
+                look([view])
+            except (TransportError, QueueError):
+                raise
+            except Exception as error:
+                self._aside[view.id] = problem_of(error)
 
     # --- what visible runs have told --------------------------------------------------------
 
