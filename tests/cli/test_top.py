@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -192,6 +193,23 @@ def test_a_submission_of_several_runs_is_one_line_until_it_is_unfolded(project: 
         assert viewer.line(batch).startswith("▾")
         await viewer.press("enter")
         await viewer.sees_no(runs[2].id)
+
+    view(watch)
+
+
+def test_what_nobody_has_looked_at_yet_has_no_state_until_the_site_answers(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hpcml.submit(shell("exit $0", "{params.n}", name="many").sweep(n=[0, 1])).wait(30)
+    monkeypatch.setattr(pollers, "_pollers", {})  # as in a process that has not seen them yet
+    look, answers = pollers.look, threading.Event()
+    monkeypatch.setattr(pollers, "look", lambda views: answers.wait(30) and look(views))
+
+    async def watch(viewer: Viewer) -> None:
+        await viewer.sees("▸", "…", "2 runs")
+        assert "2 not ended" in viewer.text and "FAILED" not in viewer.text
+        answers.set()
+        await viewer.sees("2/2 ended", "1 FAILED, 1 COMPLETED")
 
     view(watch)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from hpcml.agent import wire
 from hpcml.batch import batch_folder
-from hpcml.batch_view import BatchView, Seen, look
+from hpcml.batch_view import BatchView, look
 from hpcml.cli.top.board import Entry, Filter, brief, time_of
 from hpcml.errors import HpcmlError, QueueError, TransportError
 from hpcml.finding import batches_at, site_of, waiting_batches
@@ -71,7 +71,7 @@ class Looker(Watch[Any]):
         self._broken: dict[str, str] = {}  # batches that cannot be read, and why
         self._aside: dict[str, str] = {}  # batches that cannot be judged, and why
         self._stumbled: Exception | None = None
-        self._seen: dict[BatchView, dict[int, Seen]] = {}  # of those that go on, at the last look
+        self._seen: object = None  # at the last look: how many have ended, and those that go on
         self._poller: Poller | None = None
         self._listed = False
         self._due = 0.0
@@ -136,7 +136,8 @@ class Looker(Watch[Any]):
 
     def hear(self, error: Exception | None) -> None:
         """The poller has looked."""
-        seen = {view: view.seen.copy() for view in self.views}
+        going = {view: view.seen.copy() for view in self.views}
+        seen = sum(len(entry.view.ended) for entry in self.entries), going
         self._stumbled = error
         if seen != self._seen:
             self._seen = seen
@@ -151,7 +152,7 @@ class Looker(Watch[Any]):
                 began = time.thread_time()
                 try:
                     if not self._turn(stack):
-                        return
+                        return self.news()
                     self._away = None
                 except Exception as error:  # whatever it is, the screen goes on
                     since = self._away[1] if self._away else time.time()
