@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, load_outbox, outbox_ids, outbox_owner_alive
 from hpcml.batch_view import BatchView, look
@@ -39,7 +41,7 @@ def attach(id: str, site: str | None = None) -> Run:
     if index not in view.chunk.indices:
         run = wire.run_id(view.id, index)
         raise RunNotFoundError(f"there is no run {run}", f"{view.id} has fewer runs.")
-    return Run(wire.run_id(view.id, index), _site_of(view, place))
+    return Run(wire.run_id(view.id, index), site_of(view, place))
 
 
 def _find(batch: str, site: str | None, id: str) -> tuple[BatchView, str]:
@@ -55,8 +57,8 @@ def _find(batch: str, site: str | None, id: str) -> tuple[BatchView, str]:
     raise RunNotFoundError(f"there is no run {id} on {', '.join(sites)}", nearest(id, known))
 
 
-def _site_of(view: BatchView, place: str) -> str:
-    """The site that it was planned for; several may share a workspace."""
+def site_of(view: BatchView, place: str) -> str:
+    """The site that a batch was planned for; several may share a workspace."""
     planned = str(view.plan.where["site"])
     return planned if planned in site_names() else place
 
@@ -89,10 +91,10 @@ def runs(
     RunNotFoundError
         There is no such submission.
     """
-    wanted = None if state is None else _state(state)
+    wanted = None if state is None else state_named(state)
     found = _looked_at(site) if batch is None else _looked_at_one(site, batch)
     chosen = [
-        (view, _site_of(view, place))
+        (view, site_of(view, place))
         for view, place in found
         if name in (None, view.plan.name)
         and (tags or {}).items() <= dict(view.plan.where["tags"]).items()
@@ -108,7 +110,8 @@ def runs(
     )
 
 
-def _state(name: str) -> State:
+def state_named(name: str) -> State:
+    """The state of that name, in any case."""
     if isinstance(name, str) and name.upper() in State.__members__:
         return State[name.upper()]
     problem = f"there is no state {name!r}"
@@ -128,12 +131,11 @@ def _looked_at_one(site: str | None, batch: str) -> list[tuple[BatchView, str]]:
 def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
     """All batches, looked at, with the site under which each was found."""
     found: list[tuple[BatchView, str]] = []
-    waiting = {identifier: load_outbox(identifier) for identifier in outbox_ids()}
+    waiting = waiting_batches()
     places = {connect(p).binding.workspace: p for p in reversed([site] if site else known_sites())}
     for place in places.values():
-        there = {name for name in connect(place).files.names("runs") or () if name[0] != "."}
-        there |= {key for key, batch in waiting.items() if batch and _lies_at(batch, place)}
-        views = [view for view in map(poller(place).readable, sorted(there)) if view is not None]
+        names = sorted(batches_at(place, waiting))
+        views = [view for view in map(poller(place).readable, names) if view is not None]
         look(views)
         for view in views:
             batch = waiting.get(view.id)
@@ -141,6 +143,26 @@ def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
                 batch.forget()  # its client was killed just after the queue had taken it
         found += [(view, place) for view in views]
     return found
+
+
+def waiting_batches() -> dict[str, Batch]:
+    """The batches of the outbox, by id: a site may not have them yet."""
+    found = {identifier: load_outbox(identifier) for identifier in outbox_ids()}
+    return {identifier: batch for identifier, batch in found.items() if batch is not None}
+
+
+def batches_at(place: str, waiting: Mapping[str, Batch]) -> set[str]:
+    """Ids of the batches in the workspace of a site, and of those on their way to it.
+
+    Parameters
+    ----------
+    place : str
+        Name of the site.
+    waiting : mapping
+        See :func:`waiting_batches`.
+    """
+    there = {name for name in connect(place).files.names("runs") or () if name[0] != "."}
+    return there | {key for key, batch in waiting.items() if _lies_at(batch, place)}
 
 
 def _lies_at(batch: Batch, place: str) -> bool:

@@ -147,11 +147,18 @@ class Endings(Watch[Ending]):
 
 
 class Poller:
-    """The one thread a site that looks at batches while somebody waits for them."""
+    """The one thread a site that looks at batches while somebody waits for them.
+
+    Attributes
+    ----------
+    blind : HpcmlError or None
+        Why its last look showed nothing: the site, or its queue, could not be asked.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.views: dict[str, BatchView] = {}
+        self.blind: HpcmlError | None = None
         self._changed = threading.Condition()
         self._endings = Endings()
         self._watches: list[Watch[Any]] = [self._endings]
@@ -227,7 +234,7 @@ class Poller:
                     self._thread = None
                     return
             before, began = spent, time.thread_time()
-            error = _try_to_look(views)
+            error = self._try_to_look(views)
             spent = time.thread_time() - began
             for watch in watches:
                 watch.hear(error)
@@ -237,23 +244,25 @@ class Poller:
                 self._changed.wait_for(self._idle, pause)
             interval = min(longest, interval * GROWTH)
 
+    def _try_to_look(self, views: Sequence[BatchView]) -> Exception | None:
+        """Look; what everybody who waits must hear of."""
+        blind = None
+        try:
+            look(views)
+        except (TransportError, QueueError) as error:
+            blind = error  # cannot see right now; that is no news
+        except Exception as error:
+            return error
+        finally:
+            self.blind = blind
+        return None
+
     def _idle(self) -> bool:
         return self._stopping or not self._watched()
 
     def _watched(self) -> list[BatchView]:
         views = chain.from_iterable(watch.views for watch in self._watches)
         return [*dict.fromkeys(view for view in views if view.connection is self.connection)]
-
-
-def _try_to_look(views: Sequence[BatchView]) -> Exception | None:
-    """Look; what everybody who waits must hear of."""
-    try:
-        look(views)
-    except (TransportError, QueueError):
-        pass  # cannot see right now; that is no news
-    except Exception as error:
-        return error
-    return None
 
 
 def follow(

@@ -86,7 +86,7 @@ class Live(Silent):
             seen = run.last_seen
             if seen is None:
                 continue
-            told = "  ".join(f"{name} {_short(value)}" for name, value in run.metrics.items())
+            told = "  ".join(f"{name} {short(value)}" for name, value in run.metrics.items())
             cells = (run.id, run.name, str(seen.state), told or seen.reason)
             table.add_row(*(Text(cell) for cell in cells))
         return table
@@ -123,7 +123,7 @@ class Many(Silent):
         if rate:
             parts.append(f"{rate:.3g}/s")
         pace = ", ".join(parts)
-        states = [f"{counts[state]} {state}" for state in sorted(counts, key=_usefulness)]
+        states = [f"{counts[state]} {state}" for state in sorted(counts, key=usefulness)]
         while states and width is not None and len(f"{pace}: {', '.join(states)}") > width:
             states.pop()
         return f"{pace}: {', '.join(states)}" if states else pace
@@ -211,10 +211,11 @@ def show(runs: Sequence[Run], counts: Counts, *, enabled: bool) -> Iterator[Sile
             shown.finish()
 
 
-def _usefulness(state: State) -> tuple[bool, bool, bool]:
+def usefulness(state: State) -> tuple[bool, bool, bool]:
     """Failures first; last what the others, and how many have ended, imply."""
     return state is State.PENDING, state is State.COMPLETED, not state.final
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """The value of a metric, with four digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

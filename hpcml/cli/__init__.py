@@ -22,6 +22,7 @@ COMMANDS = {
     "resume": ("hpcml.cli.looking", "Go on with a submission that was broken off."),
     "resubmit": ("hpcml.cli.looking", "Run again what has ended."),
     "fetch": ("hpcml.cli.looking", "Copy what runs have left to this machine."),
+    "top": ("hpcml.cli.top", "Show runs on a live screen."),
     "compare": ("hpcml.cli.remembering", "Show runs side by side: time, energy, metrics."),
     "sync": ("hpcml.cli.remembering", "Record what is new on the sites."),
 }
