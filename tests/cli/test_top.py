@@ -23,11 +23,12 @@ from textual.pilot import Pilot
 
 import hpcml
 import hpcml.poller as pollers
+from hpcml.cli.top import top_command
 from hpcml.cli.top.app import Main, Top
 from hpcml.cli.top.board import Cells, Filter, Row
 from hpcml.cli.top.logs import LONGEST_LINE, PIECE, Printable, Stream
 from hpcml.cli.top.looker import last_told
-from hpcml.errors import QueueError
+from hpcml.errors import HpcmlError, QueueError
 from hpcml.schedulers.process import ProcessScheduler
 from hpcml.states import State
 from tests.cli.test_commands import call
@@ -712,3 +713,10 @@ def test_an_error_of_its_own_is_shown_in_a_terminal_that_is_given_back(terminal:
     terminal.press("?")
     terminal.shows("ZeroDivisionError")
     terminal.is_as_before()
+
+
+def test_without_its_toolkit_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hpcml.cli.top.app", None)
+    monkeypatch.setattr("hpcml.cli.top._on_a_terminal", lambda: True)
+    with pytest.raises(HpcmlError, match=r'needs the package .*\n  pip install "hpcml\[top\]"'):
+        top_command.callback(None, None, None, None, ())  # type: ignore[misc]

@@ -11,6 +11,7 @@ from hpcml import finding
 from hpcml.cli.looking import runs_command
 from hpcml.cli.submitting import pairs
 from hpcml.connection import connect
+from hpcml.errors import HpcmlError
 
 FILTERS = ("site", "batch", "state", "name", "tags")
 
@@ -34,7 +35,11 @@ def top_command(
         finding.runs(site, batch=batch)
     chosen = None if state is None else finding.state_named(state)
 
-    from hpcml.cli.top.app import show
+    try:
+        from hpcml.cli.top.app import show
+    except ModuleNotFoundError as error:
+        problem = f"the live screen needs the package {error.name!r}"
+        raise HpcmlError(problem, 'pip install "hpcml[top]"') from error
     from hpcml.cli.top.board import Filter
 
     sys.exit(show(Filter(site, batch, chosen, name, wanted)))
