@@ -100,7 +100,7 @@ def show(table: Table) -> None:
     """Print it to stdout."""
     from rich.console import Console
 
-    Console(width=width()).print(rich_table(table))
+    Console(width=width(), force_jupyter=False).print(rich_table(table))
 
 
 def text(table: Table) -> str:
@@ -108,7 +108,13 @@ def text(table: Table) -> str:
     from rich.console import Console
 
     file = io.StringIO()
-    console = Console(file=file, width=width(), color_system=None, legacy_windows=False)
+    console = Console(
+        file=file,
+        width=width(),
+        color_system=None,
+        force_jupyter=False,  # else it would write into a notebook, not into the file
+        legacy_windows=False,
+    )
     console.print(rich_table(table))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
