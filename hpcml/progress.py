@@ -261,7 +261,7 @@ class ManyLines(Many):
 
     def finish(self) -> None:
         line = "; ".join(filter(None, [self.line(), self.first_failure()]))
-        print(line, file=sys.stderr, flush=True)
+        print(plain(line), file=sys.stderr, flush=True)
         self.next = time.monotonic() + LINE_INTERVAL
 
 

@@ -516,6 +516,25 @@ def test_in_a_pipe_many_runs_have_a_line_now_and_then_and_one_at_the_end(
     assert stderr.getvalue() == "9 of 9 runs ended: 9 COMPLETED\n"
 
 
+@pytest.mark.parametrize("count", [1, 9])
+def test_while_somebody_waits_no_run_gets_control_over_the_terminal(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ByHand([{"n": "\x1b[2J"} for _ in range(count)])
+    for n in range(count):
+        made.end(n, exit_code=1, cause="FAILED", reason="\x1b]0;title\x07 \u202egnp.exe")
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    made.runs.wait(10, progress=True)
+    screen = progress.Terminal()
+    screen.rows([("id", made.runs[0].name, "FAILED", made.runs[0].reason)])
+    screen.lines([made.runs[0].reason])
+    with screen:
+        pass
+    assert "\\x1b]0;title\\x07 \\u202egnp.exe" in stderr.getvalue()
+    assert all(one.isprintable() or one == "\n" for one in stderr.getvalue())
+
+
 # --- following ----------------------------------------------------------------------------
 
 
