@@ -12,7 +12,7 @@ from hpcml.html import Html, card, element, facts, few, joined, known, note, sta
 from hpcml.poller import poller
 from hpcml.states import State
 from hpcml.texts import short
-from hpcml.timeline import Timeline, in_seconds
+from hpcml.timeline import AT_ONCE, Timeline, in_seconds
 from hpcml.units import memory_text, moment
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 ROWS = 20  # runs of many that are listed
 TROUBLES = 3  # reasons why something cannot be seen that are quoted
-AT_ONCE = 2_000_000  # bytes of events and readings: they are read in a fifth of a second
 
 
 def glimpse(runs: Sequence[Run]) -> tuple[list[tuple[Run, Seen | None]], list[str]]:

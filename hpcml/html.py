@@ -18,7 +18,12 @@ LONGEST = 200  # characters of a text
 LONGEST_PAGE = 20_000  # characters of what is folded away
 FEW = 8  # things of a kind that are named
 LINE = "#8886"  # grey, half transparent
-GOOD, BAD, GOING, WAITING = "#009e73", "#d55e00", "#2f8fd0", "#888"  # three are Okabe and Ito's
+GOOD, BAD, GOING, WAITING = (
+    "#009e73",
+    "#d55e00",
+    "#2f8fd0",
+    "#888",
+)  # the first two are Okabe and Ito's
 COLOURS = {State.COMPLETED: GOOD, State.RUNNING: GOING}
 CELL = "padding:1px 10px 1px 0;vertical-align:top;text-align:"
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hpcml import html
 from hpcml.states import State
-from hpcml.texts import plain, short
+from hpcml.texts import plain, short, shortened
+from hpcml.timeline import AT_ONCE
 from hpcml.units import clock, moment
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 LEAST_INTERVAL = 0.2  # seconds between two looks at what the runs have logged
 LINE_INTERVAL = 5.0  # seconds between two lines about many runs, in a pipe
+LONGEST = 200  # characters of what a run's line says of anything
 MANY = 8  # more runs than that have one line in common
 
 Counts = Callable[[], Mapping[State, int]]
@@ -179,12 +181,12 @@ class Live(Silent):
         self.next = 0.0
         self.update()
 
-    def _rows(self) -> Iterator[tuple[str, str, str, str]]:
+    def _rows(self) -> Iterator[tuple[str, ...]]:
         for run in self.runs:
             seen = run.last_seen
             if seen is not None:
-                told = "  ".join(f"{name} {short(value)}" for name, value in run.metrics.items())
-                yield run.id, run.name, str(seen.state), told or seen.reason
+                row = run.id, run.name, str(seen.state), _told(run) or seen.reason
+                yield tuple(shortened(cell, LONGEST) for cell in row)
 
 
 class Many(Silent):
@@ -301,6 +303,13 @@ def show(runs: Sequence[Run], counts: Counts, *, enabled: bool | None) -> Iterat
             shown = Live(runs, screen) if few else ManyLive(len(runs), counts, screen)
             yield shown
             shown.finish()
+
+
+def _told(run: Run) -> str:
+    """What it has logged last, if that can be read at once: who waits is not to wait for this."""
+    soon = html.known(lambda: run._sizes()[0] <= AT_ONCE)
+    metrics = html.known(lambda: run.metrics) if soon else None
+    return "  ".join(f"{name} {short(value)}" for name, value in (metrics or {}).items())
 
 
 def in_notebook() -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hpcml import html
 
+AT_ONCE = 2_000_000  # bytes of events that are read in a fifth of a second
 MOST = 50  # phases that a notebook shows
 
 

@@ -27,6 +27,7 @@ from hpcml.transports.local import LocalTransport
 from tests.agent.pythons import pythons
 from tests.byhand import ByHand
 from tests.embedded.scene import WAIT_FOR_GATE, Scene, small_machine
+from tests.records.telling import ended, log
 
 MANY = 10_000
 
@@ -514,6 +515,27 @@ def test_in_a_pipe_many_runs_have_a_line_now_and_then_and_one_at_the_end(
     monkeypatch.setattr(sys, "stderr", stderr)
     made.runs.wait(10, progress=True)
     assert stderr.getvalue() == "9 of 9 runs ended: 9 COMPLETED\n"
+
+
+def test_a_live_line_is_short_and_survives_what_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = ByHand()
+    ended(made, 0, log(1, loss=0.5, text="x" * 10**6))
+    made.runs.seen()
+    shown = progress.Live(made.runs, progress.Terminal())
+    ((_, _, state, told),) = shown._rows()
+    assert (state, told[:20], len(told)) == ("COMPLETED", "loss 0.5  text xxxxx", progress.LONGEST)
+
+    for limit in (0, progress.AT_ONCE):
+        made = ByHand()
+        ended(made, 0, log(1, loss=0.5), cause="FAILED", reason="no idea")
+        made.runs.seen()
+        monkeypatch.setattr(progress, "AT_ONCE", limit)
+        if limit:
+            monkeypatch.setattr(LocalTransport, "get", lambda *args: 1 / 0)
+        ((*_, told),) = progress.Live(made.runs, progress.Terminal())._rows()
+        assert told == "no idea"
 
 
 @pytest.mark.parametrize("count", [1, 9])
