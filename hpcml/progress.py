@@ -1,4 +1,7 @@
-"""Live progress while somebody waits, on stderr: a line a run, or one for many of them."""
+"""Live progress while somebody waits: a line a run, or one for many of them.
+
+On stderr or, in a notebook, in one output below the cell that waits.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
+from hpcml import html
 from hpcml.states import State
-from hpcml.units import clock
+from hpcml.texts import plain, short, shortened
+from hpcml.timeline import AT_ONCE
+from hpcml.units import clock, moment
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from hpcml.batch_view import Seen
     from hpcml.run import Run
 
 LEAST_INTERVAL = 0.2  # seconds between two looks at what the runs have logged
 LINE_INTERVAL = 5.0  # seconds between two lines about many runs, in a pipe
+LONGEST = 200  # characters of what a run's line says of anything
 MANY = 8  # more runs than that have one line in common
 
 Counts = Callable[[], Mapping[State, int]]
@@ -49,47 +55,138 @@ class Lines(Silent):
             if seen is not None and self.shown.get(run.id) != seen.state:
                 self.shown[run.id] = seen.state
                 line = f"{run.id}  {run.name}  {seen.state}  {seen.reason}"
-                print(line.rstrip(), file=sys.stderr)
+                print(plain(line.rstrip()), file=sys.stderr)
 
 
-class Live(Silent):
-    """For terminals: a line a run, with what it logged last."""
+class Screen(Protocol):
+    """What can be rewritten; it is left with what was shown last."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    @property
+    def width(self) -> int | None:
+        """Columns; ``None``: as many as it takes."""
+        ...
+
+    def rows(self, rows: Sequence[Sequence[str]]) -> None:
+        """Show a table of id, name, state, and what there is to say."""
+        ...
+
+    def lines(self, lines: Sequence[str]) -> None:
+        """Show lines of text."""
+        ...
+
+    def __enter__(self) -> Screen: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Terminal:
+    """A terminal, on stderr."""
+
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live as RichLive
 
-        self.runs = runs
-        self.began = time.monotonic()
-        self.next = 0.0
         self.live = RichLive(console=Console(stderr=True), auto_refresh=False)
+
+    @property
+    def width(self) -> int | None:
+        return self.live.console.width
+
+    def rows(self, rows: Sequence[Sequence[str]]) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, min_width=max((len(row[0]) for row in rows), default=0))
+        table.add_column(overflow="fold")
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(plain(cell)) for cell in row))
+        self.live.update(table, refresh=True)
+
+    def lines(self, lines: Sequence[str]) -> None:
+        from rich.text import Text
+
+        text = "\n".join(map(plain, lines))
+        self.live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def __enter__(self) -> Terminal:
+        self.live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.live.__exit__(kind, error, trace)
+
+
+class Notebook:
+    """One output of the cell, which is rewritten in place when there is something new."""
+
+    width = None
+
+    def __init__(self) -> None:
+        self.shown = ""
+        self.handle: Any = None
+
+    def rows(self, rows: Sequence[Sequence[str]]) -> None:
+        cells = [(*row[:2], html.state(State(row[2])), *row[3:]) for row in rows]
+        self._show(html.table((), cells), ["  ".join(row).rstrip() for row in rows])
+
+    def lines(self, lines: Sequence[str]) -> None:
+        self._show(html.joined("", (html.element("div", line) for line in lines)), lines)
+
+    def _show(self, page: html.Html, lines: Sequence[str]) -> None:
+        from IPython.display import display
+
+        if page == self.shown:
+            return
+        self.shown = page
+        since = html.note(f"as of {moment(time.time())}")  # it may stay in a file for years
+        data = {"text/plain": "\n".join(map(plain, lines)), "text/html": page + since}
+        if self.handle is None:
+            self.handle = display(data, raw=True, display_id=True)
+        else:
+            self.handle.update(data, raw=True)
+
+    def __enter__(self) -> Notebook:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class Live(Silent):
+    """A line a run, with what it logged last."""
+
+    def __init__(self, runs: Sequence[Run], screen: Screen) -> None:
+        self.runs, self.screen = runs, screen
+        self.next = 0.0
 
     def update(self, ended: Sequence[Ended] = ()) -> None:
         if time.monotonic() >= self.next:
             self.next = time.monotonic() + LEAST_INTERVAL
-            self.live.update(self._table(), refresh=True)
+            self.screen.rows([*self._rows()])
 
     def finish(self) -> None:
         self.next = 0.0
         self.update()
 
-    def _table(self) -> Table:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True, min_width=max(len(run.id) for run in self.runs))
-        table.add_column(overflow="fold")
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
+    def _rows(self) -> Iterator[tuple[str, ...]]:
         for run in self.runs:
             seen = run.last_seen
-            if seen is None:
-                continue
-            told = "  ".join(f"{name} {short(value)}" for name, value in run.metrics.items())
-            cells = (run.id, run.name, str(seen.state), told or seen.reason)
-            table.add_row(*(Text(cell) for cell in cells))
-        return table
+            if seen is not None:
+                row = run.id, run.name, str(seen.state), _told(run) or seen.reason
+                yield tuple(shortened(cell, LONGEST) for cell in row)
 
 
 class Many(Silent):
@@ -166,20 +263,17 @@ class ManyLines(Many):
 
     def finish(self) -> None:
         line = "; ".join(filter(None, [self.line(), self.first_failure()]))
-        print(line, file=sys.stderr, flush=True)
+        print(plain(line), file=sys.stderr, flush=True)
         self.next = time.monotonic() + LINE_INTERVAL
 
 
 class ManyLive(Many):
-    """For terminals: a line that is rewritten, and one below it for the first failure."""
+    """A line that is rewritten, and one below it for the first failure."""
 
-    def __init__(self, number: int, counts: Counts) -> None:
-        from rich.console import Console
-        from rich.live import Live as RichLive
-
+    def __init__(self, number: int, counts: Counts, screen: Screen) -> None:
         super().__init__(number, counts)
+        self.screen = screen
         self.next = 0.0
-        self.live = RichLive(console=Console(stderr=True), auto_refresh=False)
 
     def update(self, ended: Sequence[Ended] = ()) -> None:
         super().update(ended)
@@ -187,35 +281,43 @@ class ManyLive(Many):
             self.finish()
 
     def finish(self) -> None:
-        from rich.text import Text
-
         self.next = time.monotonic() + LEAST_INTERVAL
-        lines = filter(None, [self.line(self.live.console.width), self.first_failure()])
-        self.live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
+        lines = [self.line(self.screen.width), self.first_failure()]
+        self.screen.lines([line for line in lines if line])
 
 
 @contextmanager
-def show(runs: Sequence[Run], counts: Counts, *, enabled: bool) -> Iterator[Silent]:
-    """Show progress of runs until the block ends."""
-    shown: Silent
-    if not enabled:
+def show(runs: Sequence[Run], counts: Counts, *, enabled: bool | None) -> Iterator[Silent]:
+    """Show progress of runs until the block ends; ``None``: if this is a notebook."""
+    shown: Live | ManyLive | Lines | ManyLines
+    notebook = in_notebook()
+    if not (notebook if enabled is None else enabled):
         yield Silent()
-    elif not sys.stderr.isatty():
+    elif not (notebook or sys.stderr.isatty()):
         shown = Lines(runs) if len(runs) <= MANY else ManyLines(len(runs), counts)
         yield shown
         shown.finish()
     else:
-        shown = Live(runs) if len(runs) <= MANY else ManyLive(len(runs), counts)
-        with shown.live:
+        with Notebook() if notebook else Terminal() as screen:
+            few = len(runs) <= MANY
+            shown = Live(runs, screen) if few else ManyLive(len(runs), counts, screen)
             yield shown
             shown.finish()
+
+
+def _told(run: Run) -> str:
+    """What it has logged last, if that can be read at once: who waits is not to wait for this."""
+    soon = html.known(lambda: run._sizes()[0] <= AT_ONCE)
+    metrics = html.known(lambda: run.metrics) if soon else None
+    return "  ".join(f"{name} {short(value)}" for name, value in (metrics or {}).items())
+
+
+def in_notebook() -> bool:
+    """Whether this process runs cells for a notebook (or another client of Jupyter's kind)."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 def usefulness(state: State) -> tuple[bool, bool, bool]:
     """Failures first; last what the others, and how many have ended, imply."""
     return state is State.PENDING, state is State.COMPLETED, not state.final
-
-
-def short(value: object) -> str:
-    """The value of a metric, with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

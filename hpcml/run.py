@@ -190,15 +190,16 @@ class Run:
 
     # --- waiting and files ----------------------------------------------------------------
 
-    def wait(self, timeout: float | None = None, *, progress: bool = False) -> Run:
+    def wait(self, timeout: float | None = None, *, progress: bool | None = None) -> Run:
         """Wait until it has ended, however it ended.
 
         Parameters
         ----------
         timeout : float, optional
             Give up after that many seconds; ``run.state.final`` tells.
-        progress : bool
-            Show a live line on stderr.
+        progress : bool, optional
+            Show a live line: below the cell of a notebook, else on stderr. Default: only in a
+            notebook.
 
         Raises
         ------
@@ -262,7 +263,7 @@ class Run:
         Exception or None
             ``None``: it is COMPLETED.
         """
-        self.wait(timeout)
+        self.wait(timeout, progress=False)
         seen = self._seen()
         if not seen.state.final:
             problem = f"{self.id} is {seen.state} after {timeout} s: {seen.reason}"
@@ -426,6 +427,11 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {self.id} on {self.site}>"
 
+    def _repr_html_(self) -> str:
+        from hpcml.cards import run_card
+
+        return run_card(self)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and (self.id, self.site) == (other.id, other.site)
 
@@ -477,6 +483,14 @@ class Run:
         story = tell(events, view.asked)
         self._told = story if final else None
         return story
+
+    def _sizes(self) -> tuple[int, int]:
+        """Bytes of its events that are still to be read, and of its machines' readings."""
+        files, told = self._connection().files, self._told is not None
+        own = {entry.name: entry.size for entry in files.list(self._path("")) or ()}
+        readings = files.list(f"{batch_folder(self._batch)}/energy") or ()
+        events = 0 if told else own.get("events.jsonl", 0)
+        return events, sum(entry.size for entry in readings)
 
     def _list(self, folder: str, found: list[str]) -> None:
         """Files below a folder of ``work/`` that are not the code's, links or copies."""
@@ -556,13 +570,21 @@ class Runs(Sequence[Run]):
         return hash(self._runs)
 
     def __repr__(self) -> str:
-        seen = self.seen()
+        from hpcml.cards import glimpse
+
+        seen, troubles = glimpse(self._runs)
         few = seen if len(seen) <= 2 * FIRST_FEW else seen[:FIRST_FEW]
-        rows = [f"{run.id}  {run.name}  {it.state}  {it.reason}".rstrip() for run, it in few]
+        rows = [_row(run, it) for run, it in few]
+        rows += [f"cannot be seen now: {trouble}" for trouble in troubles[:FIRST_FEW]]
         if few is seen:
             return "\n".join([f"{len(rows)} runs", *rows])
         counts = ", ".join(f"{count} {state}" for state, count in self._counts().items())
         return "\n".join([f"{len(self._runs)} runs: {counts}", *rows, "…"])
+
+    def _repr_html_(self) -> str:
+        from hpcml.cards import runs_card
+
+        return runs_card(self._runs)
 
     # --- what became of them --------------------------------------------------------------
 
@@ -622,11 +644,11 @@ class Runs(Sequence[Run]):
 
     # --- waiting --------------------------------------------------------------------------
 
-    def wait(self, timeout: float | None = None, *, progress: bool = False) -> Runs:
+    def wait(self, timeout: float | None = None, *, progress: bool | None = None) -> Runs:
         """Wait until all have ended, however they ended; see :meth:`Run.wait`.
 
-        With ``progress``, more than eight runs share one line: how many are in which state, how
-        many end a second, how long the rest takes at that rate, and what failed first.
+        Where progress is shown, more than eight runs share one line: how many are in which state,
+        how many end a second, how long the rest takes at that rate, and what failed first.
         """
         with show(self._runs, self._counts, enabled=progress) as shown:
             for ended in self._follow(timeout):
@@ -641,7 +663,7 @@ class Runs(Sequence[Run]):
         Exception
             That of the first run which did not end COMPLETED; see :meth:`Run.result`.
         """
-        self.wait()
+        self.wait(progress=False)
         return [run.result() for run in self._runs]
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Run]:
@@ -711,6 +733,13 @@ def _cancel(view: BatchView, indices: Sequence[int]) -> None:
     connection.queue.cancel(view.chunk, indices)
     if batch is not None:
         batch.forget()
+
+
+def _row(run: Run, seen: Seen | None) -> str:
+    """A run in a list of many."""
+    if seen is None:
+        return f"{run.id}  {State.UNKNOWN}"
+    return f"{run.id}  {run.name}  {seen.state}  {seen.reason}".rstrip()
 
 
 def _final_end(seen: Seen) -> dict[str, Any] | None:

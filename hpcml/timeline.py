@@ -9,6 +9,11 @@ from heapq import heappop, heappush
 from operator import itemgetter
 from typing import Any
 
+from hpcml import html
+
+AT_ONCE = 2_000_000  # bytes of events that are read in a fifth of a second
+MOST = 50  # phases that a notebook shows
+
 
 @dataclass(frozen=True)
 class Span:
@@ -79,7 +84,7 @@ class AttemptTimeline:
             end = f"signal {self.signal}"
         elif self.complete:
             end = f"exit code {self.exit_code}"
-        return f"setup {_seconds(self.setup)}, command {_seconds(self.command)}, {end}"
+        return f"setup {in_seconds(self.setup)}, command {in_seconds(self.command)}, {end}"
 
 
 @dataclass(frozen=True)
@@ -154,13 +159,27 @@ class Timeline:
     def __str__(self) -> str:
         rows = [("queue", self.queue), ("setup", self.setup), ("command", self.command)]
         rows += [(f"  {name}", seconds) for name, seconds in self.phases.items()]
-        lines = [f"{name:<20} {_seconds(seconds)}" for name, seconds in rows]
+        lines = [f"{name:<20} {in_seconds(seconds)}" for name, seconds in rows]
         if len(self.attempts) > 1:
             lines += [f"{f'attempt {one.number}':<20} {one}" for one in self.attempts]
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        rows = [("queue", self.queue), ("setup", self.setup), ("command", self.command)]
+        indent = html.Html("&ensp;")
+        phases = list(self.phases.items())[:MOST]
+        rows += [(html.joined("", [indent, name]), seconds) for name, seconds in phases]
+        parts = [html.table((), [(name, in_seconds(it)) for name, it in rows], numbers=True)]
+        if len(self.phases) > MOST:
+            parts.append(html.note(f"… and {len(self.phases) - MOST} more phases"))
+        if len(self.attempts) > 1:
+            listed = [f"{one.number}: {one}" for one in reversed(self.attempts)]
+            parts.append(html.note(html.few(listed, "<br>")))
+        return html.card("time", *parts)
 
-def _seconds(seconds: float | None) -> str:
+
+def in_seconds(seconds: float | None) -> str:
+    """Seconds for people; a dash if they are not known."""
     return "–" if seconds is None else f"{seconds:.3f} s"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import timedelta
 
 from hpcml.errors import JobError, nearest
@@ -125,3 +126,8 @@ def clock(total: int) -> str:
     days, rest = divmod(total, 86400)
     text = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
     return f"{days}-{text}" if days else text
+
+
+def moment(when: float) -> str:
+    """A time in s since the epoch, to the second: ``2026-11-21 14:15:02 UTC``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when))

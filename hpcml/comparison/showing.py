@@ -12,11 +12,13 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hpcml import html as pages
 from hpcml.comparison.figures import Column
 from hpcml.comparison.median import Summary, number_of, text_of
+from hpcml.texts import plain
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -28,15 +30,9 @@ MISSING = "–"
 WIDTH = 120  # columns where there is no terminal
 UPRIGHT = 6  # more rows than that are shown as lines, fewer as columns
 LINES = 60  # rows that are shown on a terminal
-HTML_LINES = 1000
+HTML_LINES, HTML_COLUMNS, HTML_MARKS = 200, 60, 100
+LONGEST_MARK = 2000  # characters of it in HTML
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
-
-
-def plain(text: str) -> str:
-    """Text without what a terminal would obey: control and formatting characters are escaped."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 # --- for people -------------------------------------------------------------------------------
@@ -104,7 +100,7 @@ def show(table: Table) -> None:
     """Print it to stdout."""
     from rich.console import Console
 
-    Console(width=width()).print(rich_table(table))
+    Console(width=width(), force_jupyter=False).print(rich_table(table))
 
 
 def text(table: Table) -> str:
@@ -112,7 +108,13 @@ def text(table: Table) -> str:
     from rich.console import Console
 
     file = io.StringIO()
-    console = Console(file=file, width=width(), color_system=None, legacy_windows=False)
+    console = Console(
+        file=file,
+        width=width(),
+        color_system=None,
+        force_jupyter=False,  # else it would write into a notebook, not into the file
+        legacy_windows=False,
+    )
     console.print(rich_table(table))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
@@ -123,9 +125,7 @@ def rich_table(table: Table) -> Group:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    header, lines = grid(table, LINES)
-    if len(table.rows) <= UPRIGHT:
-        header, *lines = [list(cells) for cells in zip(header, *lines, strict=True)]
+    header, lines = _turned(table, *grid(table, LINES))
     shown = RichTable(box=None, pad_edge=False)
     for place, name in enumerate(header):
         shown.add_column(Text(name), justify="right" if place else "left", overflow="fold")
@@ -137,6 +137,16 @@ def rich_table(table: Table) -> Group:
     return Group(shown, *lines_)
 
 
+def _turned(
+    table: Table, header: list[str], lines: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and lines; of few rows each is a column."""
+    if len(table.rows) > UPRIGHT:
+        return header, lines
+    first, *rest = ([*cells] for cells in zip(header, *lines, strict=True))
+    return first, rest
+
+
 def _hidden(table: Table, count: int) -> Iterator[str]:
     if len(table.rows) > count:
         yield f"… and {len(table.rows) - count} more rows: to_csv() has all"
@@ -144,16 +154,23 @@ def _hidden(table: Table, count: int) -> Iterator[str]:
 
 def html(table: Table) -> str:
     """A table for notebooks."""
-
-    def cells(tag: str, texts: Iterable[str]) -> str:
-        return "".join(f"<{tag}>{html_.escape(one)}</{tag}>" for one in texts)
-
     header, lines = grid(table, HTML_LINES)
-    body = "".join(f"<tr>{cells('td', line)}</tr>" for line in lines)
-    notes = cells("p", (*_hidden(table, HTML_LINES), caption(table)))
-    marks = cells("li", map(plain, table.marks))
-    head = f"<thead><tr>{cells('th', header)}</tr></thead>"
-    return f"<table>{head}<tbody>{body}</tbody></table>{notes}<ul>{marks}</ul>"
+    more = len(header) - HTML_COLUMNS
+    lines = [line[:HTML_COLUMNS] for line in lines]
+    header, lines = _turned(table, header[:HTML_COLUMNS], lines)
+    notes = [*_hidden(table, HTML_LINES), caption(table)]
+    if more > 0:
+        notes.insert(0, f"… and {more} more figures: to_csv() has all")
+    marks = [pages.escaped(f"! {mark}", LONGEST_MARK) for mark in table.marks[:HTML_MARKS]]
+    if len(table.marks) > HTML_MARKS:
+        notes.append(f"… and {len(table.marks) - HTML_MARKS} more marks than these: table.marks")
+    return pages.element(
+        "div",
+        pages.table(header, lines, numbers=True),
+        *map(pages.note, notes),
+        *(pages.element("div", mark) for mark in marks),
+        style="overflow-x:auto",
+    )
 
 
 def markdown(table: Table) -> str:

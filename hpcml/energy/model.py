@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hpcml import html
+
 MEASURED = "measured"
+MOST = 50  # phases that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,25 @@ class Energy:
         if not self.exclusive:
             text += "; of the whole machine, which others may have used"
         return text
+
+    def _repr_html_(self) -> str:
+        said = html.element("div", html.escaped(str(self), html.LONGEST_PAGE))
+        if self.joules is None or not self.phases:
+            return html.card("energy", said)
+        header = ("phase", "energy", "measured for")
+        rows = [
+            (name, _joules(it), f"{it.covered:.1f} s of {it.seconds:.1f} s")
+            for name, it in list(self.phases.items())[:MOST]
+        ]
+        more = len(self.phases) - len(rows)
+        hidden = [html.note(f"… and {more} more phases")] if more else []
+        return html.card("energy", said, html.table(header, rows, numbers=True), *hidden)
+
+
+def _joules(phase: PhaseEnergy) -> str:
+    if phase.joules is None or phase.uncertainty is None:
+        return "–"
+    return f"{amount(phase.joules)} ± {amount(phase.uncertainty)}"
 
 
 def amount(joules: float) -> str:

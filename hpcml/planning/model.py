@@ -10,6 +10,7 @@ from typing import Any
 
 from hpcml.agent import wire
 from hpcml.errors import HpcmlError
+from hpcml.planning.card import plan_card
 from hpcml.planning.render import render_script
 
 
@@ -107,6 +108,9 @@ class Plan:
         lines = [head, *(f"  {line}" for line in self.decisions)]
         lines += [f"  unresolved: {line}" for line in self.unresolved]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return plan_card(self)
 
 
 PORTABLE = ("entry", "args", "params", "env", "code", "folder", "inputs", "outputs")

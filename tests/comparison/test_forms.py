@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import hpcml
 from hpcml.errors import HpcmlError
 from tests.byhand import ByHand
 from tests.comparison.known import energy, phase, record, table, widths
+from tests.notebook.pages import Page
 from tests.records.telling import ended, log
 from tests.records.test_records import HOSTILE
 
@@ -131,24 +131,23 @@ def test_few_rows_stand_side_by_side_and_many_below_each_other() -> None:
     assert starts == [f"width={n}" for n in range(9)]
 
 
+def test_a_row_of_which_no_run_has_completed_is_shown_without_figures() -> None:
+    found = table(*widths(1, 2), *widths(3, state="FAILED"))
+    assert found.to_markdown().count("| 0 (1 FAILED left out) |") == 1
+    assert "0 (1 FAILED left out)" in str(found) and "width=3" in found._repr_html_()
+
+
+def test_in_a_notebook_a_large_table_is_cut_and_says_so() -> None:
+    many = {f"m{n}": float(n) for n in range(500)}
+    found = table(*widths(*range(1000), metrics=many))
+    page = Page(found._repr_html_())
+    assert page.tags.count("tr") == 201 and page.tags.count("td") == 200 * 60
+    assert "… and 800 more rows: to_csv() has all" in page.text
+    assert "more figures: to_csv() has all" in page.text
+    assert all(mark in page.text for mark in found.marks)
+
+
 # --- hostile ----------------------------------------------------------------------------------
-
-
-class Texts(HTMLParser):
-    """The tags of a page, and its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        assert not attrs
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def hostile() -> hpcml.comparison.Table:
@@ -180,8 +179,7 @@ def test_no_name_gets_control_over_a_terminal() -> None:
 
 def test_no_name_gets_into_the_html_or_breaks_a_table() -> None:
     found = hostile()
-    page = Texts(found._repr_html_())
-    assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li"}
+    page = Page(found._repr_html_())
     assert "<script>alert(1)</script>&amp;" in page.text
     lines = found.to_markdown().splitlines()[: len(found.rows) + 2]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(found.columns) + 4}

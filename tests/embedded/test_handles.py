@@ -27,6 +27,7 @@ from hpcml.transports.local import LocalTransport
 from tests.agent.pythons import pythons
 from tests.byhand import ByHand
 from tests.embedded.scene import WAIT_FOR_GATE, Scene, small_machine
+from tests.records.telling import ended, log
 
 MANY = 10_000
 
@@ -514,6 +515,46 @@ def test_in_a_pipe_many_runs_have_a_line_now_and_then_and_one_at_the_end(
     monkeypatch.setattr(sys, "stderr", stderr)
     made.runs.wait(10, progress=True)
     assert stderr.getvalue() == "9 of 9 runs ended: 9 COMPLETED\n"
+
+
+def test_a_live_line_is_short_and_survives_what_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = ByHand()
+    ended(made, 0, log(1, loss=0.5, text="x" * 10**6))
+    made.runs.seen()
+    shown = progress.Live(made.runs, progress.Terminal())
+    ((_, _, state, told),) = shown._rows()
+    assert (state, told[:20], len(told)) == ("COMPLETED", "loss 0.5  text xxxxx", progress.LONGEST)
+
+    for limit in (0, progress.AT_ONCE):
+        made = ByHand()
+        ended(made, 0, log(1, loss=0.5), cause="FAILED", reason="no idea")
+        made.runs.seen()
+        monkeypatch.setattr(progress, "AT_ONCE", limit)
+        if limit:
+            monkeypatch.setattr(LocalTransport, "get", lambda *args: 1 / 0)
+        ((*_, told),) = progress.Live(made.runs, progress.Terminal())._rows()
+        assert told == "no idea"
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_while_somebody_waits_no_run_gets_control_over_the_terminal(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ByHand([{"n": "\x1b[2J"} for _ in range(count)])
+    for n in range(count):
+        made.end(n, exit_code=1, cause="FAILED", reason="\x1b]0;title\x07 \u202egnp.exe")
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    made.runs.wait(10, progress=True)
+    screen = progress.Terminal()
+    screen.rows([("id", made.runs[0].name, "FAILED", made.runs[0].reason)])
+    screen.lines([made.runs[0].reason])
+    with screen:
+        pass
+    assert "\\x1b]0;title\\x07 \\u202egnp.exe" in stderr.getvalue()
+    assert all(one.isprintable() or one == "\n" for one in stderr.getvalue())
 
 
 # --- following ----------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from functools import cache
 
 from hpcml.agent import wire
 from hpcml.batch_view import BatchView, Seen
-from hpcml.comparison.showing import plain
 from hpcml.errors import HpcmlError
 from hpcml.progress import usefulness
 from hpcml.run import Run
 from hpcml.states import State
+from hpcml.texts import plain
 from hpcml.units import clock
 
 LONGEST = 300  # characters of a text from outside: no terminal shows more of it in a cell

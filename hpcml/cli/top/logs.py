@@ -12,8 +12,8 @@ from hpcml.agent import wire
 from hpcml.batch import batch_folder
 from hpcml.cli.top.board import Entry
 from hpcml.cli.top.looker import problem_of
-from hpcml.comparison.showing import plain
 from hpcml.poller import LOOKING_SHARE
+from hpcml.texts import plain
 from hpcml.transports import Transport
 
 STREAMS = ("stdout", "stderr")

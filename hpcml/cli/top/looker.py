@@ -20,7 +20,7 @@ from hpcml.cli.top.board import Entry, Filter, brief, time_of
 from hpcml.errors import HpcmlError, QueueError, TransportError
 from hpcml.finding import batches_at, site_of, waiting_batches
 from hpcml.poller import LOOKING_SHARE, Poller, Watch, poller
-from hpcml.progress import short
+from hpcml.texts import short
 from hpcml.transports import Transport
 
 TURN = 1.0  # seconds between two readings of what visible runs have told

@@ -17,8 +17,8 @@ from hpcml.agent import wire
 from hpcml.cli.top.board import Entry, brief
 from hpcml.cli.top.logs import LINES, STREAMS, Following
 from hpcml.cli.top.looker import problem_of
-from hpcml.comparison.showing import plain
 from hpcml.run import Run
+from hpcml.texts import plain
 
 HELP = """\
 A line is a run, or a submission of several runs: ▸ is folded, ▾ unfolded.
