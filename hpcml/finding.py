@@ -135,6 +135,7 @@ def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
         there |= {key for key, batch in waiting.items() if batch and _lies_at(batch, place)}
         views = [view for view in map(poller(place).readable, sorted(there)) if view is not None]
         look(views)
+        views = [view for view in views if not view.removed]  # since the listing
         for view in views:
             batch = waiting.get(view.id)
             if batch and view.chunk.id is not None and not outbox_owner_alive(batch):

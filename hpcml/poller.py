@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 from hpcml.agent import wire
-from hpcml.batch_view import BatchView, Seen, look
+from hpcml.batch_view import BatchView, Seen, files_gone, look
 from hpcml.connection import Connection, connect
 from hpcml.errors import (
     HpcmlError,
@@ -98,6 +98,8 @@ class Watch(Generic[T]):
         ------
         RunStateError
             A submission was broken off, so that one would wait for ever.
+        RunNotFoundError
+            Its files were removed.
         """
         if self._error is not None:
             raise self._error
@@ -107,8 +109,10 @@ class Watch(Generic[T]):
                 raise error
 
 
-def _stuck(view: BatchView) -> RunStateError | None:
-    """What to say of a submission that was broken off."""
+def _stuck(view: BatchView) -> HpcmlError | None:
+    """What to say of a submission that was broken off, or was removed."""
+    if view.removed:
+        return files_gone(view)
     with view.lock:  # nobody is judging just now
         going = (index for index, seen in view.seen.items() if not seen.state.final)
         index = min(going, default=None) if view.stuck else None

@@ -56,7 +56,7 @@ def ingest(database: Database, site: str, batches: Collection[str] | None = None
         views = [view for view in (_view(site, batch) for batch in some) if view is not None]
         look(views)
         with database.held():
-            count += sum(_ingest(database, view) for view in views)
+            count += sum(_ingest(database, view) for view in views if not view.removed)
     return count
 
 
