@@ -137,11 +137,17 @@ def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
         look(views)
         views = [view for view in views if not view.removed]  # since the listing
         for view in views:
-            batch = waiting.get(view.id)
-            if batch and view.chunk.id is not None and not outbox_owner_alive(batch):
-                batch.forget()  # its client was killed just after the queue had taken it
+            if view.id in waiting:
+                forget_if_queued(view)
         found += [(view, place) for view in views]
     return found
+
+
+def forget_if_queued(view: BatchView) -> None:
+    """Clear the outbox of a batch whose client was killed just after the queue had taken it."""
+    batch = load_outbox(view.id) if view.chunk.id is not None else None
+    if batch and not outbox_owner_alive(batch):
+        batch.forget()
 
 
 def _lies_at(batch: Batch, place: str) -> bool:

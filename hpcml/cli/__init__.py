@@ -23,6 +23,7 @@ COMMANDS = {
     "resubmit": ("hpcml.cli.looking", "Run again what has ended."),
     "fetch": ("hpcml.cli.looking", "Copy what runs have left to this machine."),
     "compare": ("hpcml.cli.remembering", "Show runs side by side: time, energy, metrics."),
+    "prune": ("hpcml.cli.pruning", "Free space on a site: what has ended, and is not in use."),
     "sync": ("hpcml.cli.remembering", "Record what is new on the sites."),
 }
 

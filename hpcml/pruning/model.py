@@ -124,9 +124,7 @@ class Pruning:
                 }
                 for item in self.items
             ],
-            "kept": [
-                {"kind": kept.kind, "name": kept.name, "why": kept.why} for kept in self.kept
-            ],
+            "kept": [{"kind": kept.kind, "name": kept.name, "why": kept.why} for kept in self.kept],
         }
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:

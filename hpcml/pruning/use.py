@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from hpcml.agent import wire
 from hpcml.batch import batch_folder, batch_of, outbox_folder, outbox_ids
@@ -30,6 +31,13 @@ class Named:
     batches: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
     parent: str | None = None
+    inputs: tuple[str, ...] = ()
+
+    @cached_property
+    def uses(self) -> frozenset[str]:
+        """Batches that it names, and those that the links of its inputs lead to."""
+        paths = [found for path in self.inputs for found in _behind_links(path)]
+        return self.batches.union(BATCH.findall("\n".join(paths)))
 
 
 @dataclass
@@ -57,7 +65,7 @@ class Use:
         self._waiting = dict(self._in_outbox())
         queue = self.connection.files.names("queue") or set()
         self.queued = {name.partition("-")[2][:-6] for name in queue if name.endswith(".0.job")}
-        there = {name for name in self.connection.files.names("runs") or () if name[0] != "."}
+        there = {*filter(BATCH.fullmatch, self.connection.files.names("runs") or ())}
         self.going |= there - self._there.keys()
         known = {name: self._there[name] for name in there & self._there.keys()}
         self._there = {**known, **dict(self._read(there - known.keys()))}
@@ -80,15 +88,23 @@ class Use:
         if batch in self.queued:
             return "the queue still has it"
         for other, named in self._waiting.items():
-            if batch in named.batches:
+            if batch in named.uses:
                 return f"{other} uses it, which is being submitted"
         for other in self.going:
-            if batch in self._there.get(other, Named()).batches:
+            if batch in self._there.get(other, Named()).uses:
                 return f"{other} uses it, which has not ended"
         parent = self._there.get(batch, Named()).parent
         if parent is not None and batch_of(parent) in self.going:
             return f"{parent} submitted it, and may wait for it"
         return ""
+
+    def has(self, batch: str) -> bool:
+        """Whether a batch is there, or on its way."""
+        return batch in self._there or batch in self._waiting
+
+    def of_waiting(self, name: str) -> bool:
+        """Whether a batch on its way needs code or a library."""
+        return any(name in named.files for named in self._waiting.values())
 
     def of_file(self, name: str, without: Iterable[str] = ()) -> str:
         """Why code or a library is in use, if some batches were gone."""
@@ -101,10 +117,12 @@ class Use:
     def _in_outbox(self) -> Iterator[tuple[str, Named]]:
         for batch in outbox_ids():
             try:
-                text = (outbox_folder() / f"{batch}.jsonl").read_text("utf-8", "replace")
+                data = (outbox_folder() / f"{batch}.jsonl").read_bytes()
             except FileNotFoundError:
                 continue  # the site has it by now
-            yield batch, _named(text, text.partition("\n")[0])
+            if not any(line.get("step") == "cancelled" for line in wire.parse_lines(data)):
+                text = data.decode("utf-8", "replace")
+                yield batch, _named(text, text.partition("\n")[0])
 
     def _read(self, batches: Iterable[str]) -> Iterator[tuple[str, Named]]:
         rest = sorted(batches)
@@ -118,29 +136,24 @@ class Use:
                     found.get(f"{batch_folder(batch)}/{name}", b"").decode("utf-8", "replace")
                     for name in names
                 )
-                yield batch, _named(plan + points, plan, behind=batch in self.going)
+                yield batch, _named(plan + points, plan)
 
 
-def _named(text: str, plan: str, *, behind: bool = True) -> Named:
-    """What a batch names in its files, and behind the links of its inputs."""
-    parent, inputs = _submission(plan)
-    batches = {*BATCH.findall(text)}
-    if behind:
-        for path in inputs:
-            batches.update(BATCH.findall("\n".join(_behind_links(path))))
-    files = {*LIBRARY.findall(text), *DIGEST.findall(text)}
-    return Named(frozenset(batches), frozenset(files), parent)
+def _named(text: str, plan: str) -> Named:
+    batches = frozenset(BATCH.findall(text))
+    files = frozenset([*LIBRARY.findall(text), *DIGEST.findall(text)])
+    return Named(batches, files, *_submission(plan))
 
 
-def _submission(plan: str) -> tuple[str | None, list[str]]:
+def _submission(plan: str) -> tuple[str | None, tuple[str, ...]]:
     """Parent and input paths of a plan, on the site or in the outbox; of a torn one nothing."""
     try:
         data = json.loads(plan)
         parent = data.get("batch", data).get("parent")
         where = data.get("plan", data)["where"]
-        inputs = [str(path) for path in where["inputs"].values()]
+        inputs = tuple(str(path) for path in where["inputs"].values())
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None, []
+        return None, ()
     return parent if isinstance(parent, str) else None, inputs
 
 

@@ -83,7 +83,7 @@ class LocalTransport:
                     if offset:
                         file.seek(offset)
                     found[name] = file.readall()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 with _told(f"{path} cannot be read"):
