@@ -19,6 +19,7 @@ from hpcml.connection import Connection, connect
 from hpcml.errors import (
     HpcmlError,
     QueueError,
+    RunNotFoundError,
     RunStateError,
     TransportError,
 )
@@ -174,6 +175,9 @@ class Poller:
         try:
             return self.view(batch)
         except HpcmlError as error:
+            there = self.connection.files.names("runs") or ()
+            if isinstance(error, RunNotFoundError) and batch not in there:
+                return None  # removed since somebody listed it
             warnings.warn(f"batch {batch} is passed over: {error}", stacklevel=3)
             return None
 

@@ -137,13 +137,15 @@ class _Count:
     def _count(self, path: str, status: os.stat_result, device: int) -> bool:
         """Count an entry. Returns whether it is a folder to go into."""
         self.entries += 1
-        elsewhere = status.st_dev != device or path in self._mounts
+        is_folder = stat.S_ISDIR(status.st_mode)
+        # Of files an overlay may show the device that they lie on.
+        elsewhere = path in self._mounts or (is_folder and status.st_dev != device)
         if elsewhere or status.st_uid != self._user:
             self.foreign = self.foreign or path
         if elsewhere:
             return False
         size = status.st_blocks * BLOCK
-        if stat.S_ISDIR(status.st_mode):
+        if is_folder:
             self.bytes += size
             return True
         if status.st_nlink > 1:

@@ -98,9 +98,7 @@ class Freeing:
 
     def _taken(self, path: str) -> str | None:
         """Where something is after it was taken away; ``None``: another prune was quicker."""
-        folder, _, name = path.partition("/")
-        if name.startswith(TRASH):
-            return path
+        folder = path.partition("/")[0]
         place = f"{folder}/{TRASH}{wire.unique()}"
         return place if self.files.move(path, place) else None
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hpcml.errors import ArgumentError, HpcmlError, RecordsError, RunNotFoundErr
 from hpcml.pruning import Pruning
 from hpcml.transports import local as local_transport
 from hpcml.transports.local import LocalTransport
-from tests.conftest import eventually
+from tests.conftest import end_everything_below, eventually
 from tests.embedded.scene import Scene
 
 DAY = 86400
@@ -383,11 +383,11 @@ def test_libraries_stay_while_the_queue_has_jobs(
 
 
 def test_what_is_no_submission_is_not_touched(scene: Scene, later: Callable[[float], None]) -> None:
-    run = finished(scene)
+    finished(scene)
     runs = scene.workspace / "runs"
     (runs / "notes.txt").write_text("mine")
     (runs / "\x1b[2J").mkdir()
-    (runs / "20260101-000000-aaaaaa").symlink_to(scene.batch(run))
+    (runs / "20260101-000000-aaaaaa").symlink_to(scene.folder)
     torn = runs / "20260101-000000-bbbbbb"
     torn.mkdir()
     (torn / "plan.json").write_text("{")
@@ -668,6 +668,40 @@ def test_on_a_full_disk_leftovers_go_before_anything_is_recorded(
     apply(found)
 
     assert seen == [False]
+
+
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Path]:
+    """A disk of 8 MiB that has the embedded site's workspace."""
+    settings, folder = home / "config" / "hpcml" / "settings.yaml", home / "disk"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f"sites: {{local: {{workspace: {folder}/workspace}}}}\n")
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "hpcml-test", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        yield folder
+    finally:
+        end_everything_below(folder)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_is_freed(small_disk: Path, scene: Scene) -> None:
+    scene.workspace = small_disk / "workspace"
+    finished(scene)
+    with pytest.raises(OSError, match="No space left"), open(small_disk / "filler", "wb") as file:
+        while True:
+            file.write(bytes(1 << 20))
+            file.flush()
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "folder").mkdir()
+        for number in range(9000):
+            (small_disk / "folder" / str(number)).write_bytes(b"x")
+
+    done = apply(everything())
+
+    assert done.bytes > 1_000_000 and os.listdir(scene.workspace / "runs") == []
 
 
 # --- leftovers ----------------------------------------------------------------------------
