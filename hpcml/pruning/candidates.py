@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -268,6 +269,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _old_file(path: Path, now: float, age: float, about: str) -> Iterator[Item]:
     used = trees.usage([str(path)])
-    if used is not None and not used.foreign and now - path.lstat().st_mtime >= age:
+    with suppress(FileNotFoundError):  # it served its purpose just now
         old = now - path.lstat().st_mtime
-        yield Item(CACHE, path.name, used.bytes, old, about, (str(path),))
+        if used is not None and not used.foreign and old >= age:
+            yield Item(CACHE, path.name, used.bytes, old, about, (str(path),))

@@ -20,6 +20,7 @@ from hpcml import batch as batches
 from hpcml import records, submission
 from hpcml.batch import Batch
 from hpcml.errors import ArgumentError, HpcmlError, RecordsError, RunNotFoundError, TransportError
+from hpcml.poller import poller
 from hpcml.pruning import Pruning
 from hpcml.transports import local as local_transport
 from hpcml.transports.local import LocalTransport
@@ -458,6 +459,42 @@ def test_a_snapshot_that_somebody_relies_on_since_the_look_stays(
     done = found.apply()
 
     assert "code" not in kinds(done) and (scene.workspace / code).is_dir()
+
+
+def test_what_a_submission_relies_on_is_young_again(
+    scene: Scene, script: Callable[..., str]
+) -> None:
+    """Another machine's outbox cannot be seen, and may need it for a while."""
+    run = hpcml.submit(script("print(1)")).wait(30)
+    relied_on = [
+        scene.workspace / "code" / run.plan.what["code"],
+        scene.workspace / "lib" / run.plan.where["library"],
+    ]
+    for path in relied_on:
+        os.utime(path, (1, 1))
+
+    hpcml.submit("train.py").wait(30)
+
+    assert all(path.stat().st_mtime > time.time() - DAY for path in relied_on)
+
+
+def test_what_was_freed_since_it_was_listed_is_no_trouble(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever lists runs just then sees the others."""
+    gone, there = finished(scene), finished(scene)
+    names = LocalTransport.names
+
+    def listed(files: LocalTransport, folder: str) -> set[str] | None:
+        found = names(files, folder)
+        if folder == "runs" and scene.batch(gone).exists():
+            scene.batch(gone).rename(scene.folder / "elsewhere")
+        return found
+
+    monkeypatch.setattr(LocalTransport, "names", listed)
+    poller("local").views.clear()
+
+    assert [run.id for run in hpcml.runs()] == [there.id]
 
 
 def test_nobody_prunes_while_somebody_submits(
