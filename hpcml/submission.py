@@ -455,7 +455,8 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
         raise UnresolvedError(
             f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
         )
-    if snapshot is not None and not _is_at(connection, snapshot.digest):
+    # Unpacked code is whole, an archive may not be. Its time says when somebody relied on it last.
+    if snapshot is not None and not connection.files.touch(f"code/{snapshot.digest}"):
         _keep(_archive_path(snapshot.digest), snapshot.archive())
     if resolved.pickled is not None:
         _keep(_pickle_path(resolved.entry["pickle"]), resolved.pickled)
@@ -481,12 +482,6 @@ def _kept_code(plan: Plan) -> list[Path]:
 def _code_at(connection: Connection) -> set[str]:
     """What the site has of code: ``<digest>.tar``, and ``<digest>`` once it is unpacked."""
     return {entry.name for entry in connection.files.list("code") or ()}
-
-
-def _is_at(connection: Connection, digest: str) -> bool:
-    """Whether the site has that code. Its time says when somebody relied on it last."""
-    touched = [connection.files.touch(f"code/{name}") for name in (f"{digest}.tar", digest)]
-    return any(touched)
 
 
 def _archive_path(digest: str) -> Path:
