@@ -29,6 +29,7 @@ _LAZY = {
     "records": "hpcml.records",
     "sync": "hpcml.records",
     "compare": "hpcml.comparison",
+    "prune": "hpcml.pruning",
     "HpcmlError": "hpcml.errors",
 }
 
@@ -53,6 +54,7 @@ __all__ = [
     "params",
     "phase",
     "plan",
+    "prune",
     "records",
     "resubmit",
     "runs",

@@ -64,6 +64,8 @@ class BatchView:
         When the queue was asked to take it, by the site's clock.
     stuck : bool
         Its submission was broken off: nothing goes on until somebody resumes it.
+    removed : bool
+        Its files were there, and are not any more.
     seen : dict
         Its runs, as they were when they were looked at, by index.
     ended : list of int
@@ -82,6 +84,7 @@ class BatchView:
     resubmits: tuple[str, ...] = ()
     asked: float | None = None
     stuck: bool = False
+    removed: bool = False
     seen: dict[int, Seen] = field(default_factory=dict, repr=False)
     ended: list[int] = field(default_factory=list, repr=False)
     looks: int = 0
@@ -178,6 +181,13 @@ class BatchView:
         """Whether every run has ended."""
         return len(self.ended) == self.chunk.count
 
+    def is_gone(self) -> bool:
+        """Whether its files were there, and are not any more."""
+        names, small = self.connection.files.names, f"{self.folder}/queue"
+        if names(small) is not None or load_outbox(self.id) is not None:
+            return False
+        return names(small) is None  # the outbox forgets it after it was published
+
     # --- what its runs are ----------------------------------------------------------------
 
     @cached_property
@@ -199,7 +209,9 @@ class BatchView:
 
     def read_files(self) -> None:
         """Learn which attempts have started and ended, and whether the queue has the batch."""
-        names = self.connection.files.names(f"{self.folder}/attempts") or set()
+        names = self.connection.files.names(f"{self.folder}/attempts")
+        if names is None:
+            self.removed, names = self.is_gone(), set()
         new = names - self._names
         if new:
             self._read_attempts(wire.attempts_of(new))
@@ -438,8 +450,10 @@ def look(views: Sequence[BatchView]) -> None:
     looks: dict[BatchView, int] = {}
     for view in views:
         with view.lock:
-            if not view.final:
-                view.read_files()
+            if view.final or view.removed:
+                continue
+            view.read_files()
+            if not view.removed:
                 view.looks += 1
                 looks[view] = view.looks
     if not looks:
@@ -459,6 +473,12 @@ def _judge(view: BatchView, status: JobStatus) -> None:
         if view.chunk.id != known or view.looks != view.judged:  # the answer is the older of both
             status = _poll([view]).get(view.chunk.name, JobStatus())
         view.judge(status)
+
+
+def files_gone(view: BatchView) -> RunNotFoundError:
+    """What to say of a batch whose files were removed, by hand or by ``hpcml prune``."""
+    problem = f"the files of {view.id} are not on {view.connection.site.name} any more"
+    return RunNotFoundError(problem, f'hpcml.records.find(batch="{view.id}") is what is on record.')
 
 
 def _poll(views: Sequence[BatchView]) -> dict[str, JobStatus]:

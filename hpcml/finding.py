@@ -137,10 +137,10 @@ def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
         names = sorted(batches_at(place, waiting))
         views = [view for view in map(poller(place).readable, names) if view is not None]
         look(views)
+        views = [view for view in views if not view.removed]  # since the listing
         for view in views:
-            batch = waiting.get(view.id)
-            if batch and view.chunk.id is not None and not outbox_owner_alive(batch):
-                batch.forget()  # its client was killed just after the queue had taken it
+            if view.id in waiting:
+                forget_if_queued(view)
         found += [(view, place) for view in views]
     return found
 
@@ -163,6 +163,13 @@ def batches_at(place: str, waiting: Mapping[str, Batch]) -> set[str]:
     """
     there = {name for name in connect(place).files.names("runs") or () if name[0] != "."}
     return there | {key for key, batch in waiting.items() if _lies_at(batch, place)}
+
+
+def forget_if_queued(view: BatchView) -> None:
+    """Clear the outbox of a batch whose client was killed just after the queue had taken it."""
+    batch = load_outbox(view.id) if view.chunk.id is not None else None
+    if batch and not outbox_owner_alive(batch):
+        batch.forget()
 
 
 def _lies_at(batch: Batch, place: str) -> bool:

@@ -14,11 +14,12 @@ from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
 
 from hpcml.agent import wire
-from hpcml.batch_view import BatchView, Seen, look
+from hpcml.batch_view import BatchView, Seen, files_gone, look
 from hpcml.connection import Connection, connect
 from hpcml.errors import (
     HpcmlError,
     QueueError,
+    RunNotFoundError,
     RunStateError,
     TransportError,
 )
@@ -98,6 +99,8 @@ class Watch(Generic[T]):
         ------
         RunStateError
             A submission was broken off, so that one would wait for ever.
+        RunNotFoundError
+            Its files were removed.
         """
         if self._error is not None:
             raise self._error
@@ -107,8 +110,10 @@ class Watch(Generic[T]):
                 raise error
 
 
-def _stuck(view: BatchView) -> RunStateError | None:
-    """What to say of a submission that was broken off."""
+def _stuck(view: BatchView) -> HpcmlError | None:
+    """What to say of a submission that was broken off, or was removed."""
+    if view.removed:
+        return files_gone(view)
     with view.lock:  # nobody is judging just now
         going = (index for index, seen in view.seen.items() if not seen.state.final)
         index = min(going, default=None) if view.stuck else None
@@ -177,6 +182,9 @@ class Poller:
         try:
             return self.view(batch)
         except HpcmlError as error:
+            there = self.connection.files.names("runs") or ()
+            if isinstance(error, RunNotFoundError) and batch not in there:
+                return None  # removed since somebody listed it
             warnings.warn(f"batch {batch} is passed over: {error}", stacklevel=3)
             return None
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from numbers import Real
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import Any, TextIO, overload
+from typing import Any, TextIO, TypeVar, overload
 
 from hpcml.agent import wire
 from hpcml.batch import (
@@ -21,7 +21,7 @@ from hpcml.batch import (
     load_outbox,
     refuse_if_submitting,
 )
-from hpcml.batch_view import Attempt, BatchView, Seen, look
+from hpcml.batch_view import Attempt, BatchView, Seen, files_gone, look
 from hpcml.connection import Connection, connect
 from hpcml.energy import Energy, Readings, measure
 from hpcml.errors import (
@@ -49,6 +49,8 @@ from hpcml.results import (
 from hpcml.states import State
 from hpcml.timeline import Point, Story, Timeline, tell
 from hpcml.transports import FileStatus
+
+T = TypeVar("T")
 
 _ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})(?:\.(\d{1,9}))?")
 STDERR_TAIL = 8192  # bytes of stderr that an error quotes lines of: it may have a gigabyte
@@ -249,7 +251,7 @@ class Run:
             return None
         check_python(entry)
         name, files = f"{self.id}_{RESULT}", self._connection().files
-        if name not in (files.names(self._path("")) or ()):
+        if name not in self._or_gone(files.names(self._path("")) or ()):
             raise ResultError(f"{self.id} has left no result", "Look at its logs.")
         same = "python" in entry or where["python"] == sys.executable
         with files.open_private(self._path(name)) as file:
@@ -272,7 +274,7 @@ class Run:
             return None
         failure = Failure(self.id, seen.state, seen.reason)
         files = self._connection().files
-        there = {entry.name: entry.size for entry in files.list(self._path("")) or ()}
+        there = {e.name: e.size for e in self._or_gone(files.list(self._path("")) or ())}
         if EXCEPTION in there and self.plan.what["entry"]["kind"] == "function":
             with files.open_private(self._path(EXCEPTION)) as file:
                 return load_exception(file.read(), failure)
@@ -336,14 +338,15 @@ class Run:
             raise ArgumentError(f"there is no stream {stream!r}", nearest(str(stream), choices))
         if follow:
             return self._follow(names)
-        found = self._connection().files.get({self._path(name): 0 for name in names})
+        paths = {self._path(name): 0 for name in names}
+        found = self._or_gone(self._connection().files.get(paths))
         return "".join(content.decode("utf-8", "replace") for content in found.values())
 
     def files(self) -> list[str]:
         """Files in its ``work/`` folder, those of the code left out."""
         found: list[str] = []
         self._list("", found)
-        return sorted(found)
+        return sorted(self._or_gone(found))
 
     def fetch(self, dest: str | Path | None = None) -> Path:
         """Copy what it left in ``work/``, and its output streams, to this machine.
@@ -453,9 +456,17 @@ class Run:
         view = self._view()
         if self.index not in view.seen or not view.seen[self.index].state.final:
             look([view])
+            if view.removed:
+                raise files_gone(view)
         if self.index not in view.seen:
             raise _no_run(self)
         return view.seen[self.index]
+
+    def _or_gone(self, found: T) -> T:
+        """What was found of its files. Nothing may be the truth, or they were removed."""
+        if not found and self._view().is_gone():
+            raise files_gone(self._view())
+        return found
 
     def _point(self) -> dict[str, Any]:
         """What the run has of its own."""
@@ -478,7 +489,7 @@ class Run:
         final = seen.state.final
         if final and self._told is not None:
             return self._told
-        found = self._connection().files.get({self._path("events.jsonl"): 0})
+        found = self._or_gone(self._connection().files.get({self._path("events.jsonl"): 0}))
         events = wire.parse_lines(next(iter(found.values()), b""))
         story = tell(events, view.asked)
         self._told = story if final else None
@@ -598,6 +609,8 @@ class Runs(Sequence[Run]):
         found = []
         for run in self._runs:
             seen = batches[run.site, run._batch][0].seen.get(run.index)
+            if batches[run.site, run._batch][0].removed:
+                raise files_gone(batches[run.site, run._batch][0])
             if seen is None:
                 raise _no_run(run)
             found.append((run, seen))

@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, batch_of, claim, new_batch
-from hpcml.batch_view import INTENT_PATIENCE, BatchView, note_queued
+from hpcml.batch_view import INTENT_PATIENCE, BatchView, files_gone, note_queued
 from hpcml.call import is_loading
 from hpcml.connection import Connection, bind, connect
 from hpcml.enclosing import enclosing_run
@@ -141,6 +142,18 @@ def submit(
     if several and all(isinstance(one, str) for one in jobs):
         problem = f"{jobs!r} may be a command, or several scripts"
         raise ArgumentError(problem, f"Write hpcml.Job({jobs!r}) for a command, or a list of Jobs.")
+    with connection.files.holding():  # what it finds there is still there when it is published
+        runs = _submit_all(jobs, fields, connection, after, max_running)
+    return Runs(runs) if several else runs[0]
+
+
+def _submit_all(
+    jobs: Sequence[Any],
+    fields: Mapping[str, Any],
+    connection: Connection,
+    after: Run | str | Iterable[Run | str],
+    max_running: int | None,
+) -> list[Run]:
     first = _runs_before(after, connection)
     batches: list[Batch] = []
     for ready in [_plan_online(_job(one, fields), connection) for one in jobs]:
@@ -161,7 +174,7 @@ def submit(
             if runs:
                 error.add_note(f"In the queue already: {runs[0].id} and {len(runs) - 1} more.")
             raise
-    return Runs(runs) if several else runs[0]
+    return runs
 
 
 def _refuse_recursion() -> None:
@@ -198,6 +211,8 @@ def resubmit(runs: Run | str | Iterable[Run | str]) -> Runs:
         There is none.
     RunStateError
         One of them has not ended.
+    RunNotFoundError
+        Its files were removed.
     CodeError
         Its code is not on the site any more.
     """
@@ -207,10 +222,22 @@ def resubmit(runs: Run | str | Iterable[Run | str]) -> Runs:
     for run, seen in Runs(again).seen():
         if not seen.state.final:
             raise RunStateError(f"{run.id} has not ended: it is {seen.state}", "Wait, or cancel.")
+    with ExitStack() as stack:
+        for site in {run.site for run in again}:
+            stack.enter_context(connect(site).files.holding())
+        made = _resubmit(dict.fromkeys(again))
+    return Runs([made[run] for run in again])
+
+
+def _resubmit(runs: Iterable[Run]) -> dict[Run, Run]:
+    """What repeats each run."""
     batches: dict[tuple[str, str], list[Run]] = {}
-    for run in dict.fromkeys(again):
+    for run in runs:
         batches.setdefault((run.site, batch_of(run.id)), []).append(run)
     views = {key: poller(key[0]).view(key[1]) for key in batches}
+    for view in views.values():
+        if view.connection.files.names(view.folder) is None:
+            raise files_gone(view)
     made: dict[Run, Run] = {}
     # In the order of their first submission: what feeds others comes before them.
     for key, view in sorted(views.items(), key=lambda item: item[1].created):
@@ -225,7 +252,7 @@ def resubmit(runs: Run | str | Iterable[Run | str]) -> Runs:
             resubmits=[run.id for run in members],
         )
         made.update(zip(members, _submit(batch, connect(site)), strict=True))
-    return Runs([made[run] for run in again])
+    return made
 
 
 def _following(plan: Plan, instead: Mapping[str, Run]) -> Plan:
@@ -278,7 +305,9 @@ def resume(identifier: str, site: str) -> None:
         # The queue may have lost it in a power loss; should it turn up, .start lets one run.
         connection.files.remove([f"{batch.folder}/queue/0.json"])
         return queue(batch, connection)
-    return carry_on(batch, connect(batch.site))
+    connection = connect(batch.site)
+    with connection.files.holding():
+        return carry_on(batch, connection)
 
 
 def carry_on(batch: Batch, connection: Connection) -> None:
@@ -426,7 +455,8 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
         raise UnresolvedError(
             f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
         )
-    if snapshot is not None and snapshot.digest not in _code_at(connection):
+    # Unpacked code is whole, an archive may not be. Its time says when somebody relied on it last.
+    if snapshot is not None and not connection.files.touch(f"code/{snapshot.digest}"):
         _keep(_archive_path(snapshot.digest), snapshot.archive())
     if resolved.pickled is not None:
         _keep(_pickle_path(resolved.entry["pickle"]), resolved.pickled)
@@ -436,7 +466,9 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
 
 def _keep(path: Path, content: bytes) -> None:
     """Keep code until the site has it: the files may change before that."""
-    if not path.exists() or path.stat().st_size != len(content):
+    if path.exists() and path.stat().st_size == len(content):
+        path.touch()  # it is not old
+    else:
         keep(path, content, "Nothing was submitted. Free some space and submit again.")
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hpcml.records.database import Database
     from hpcml.records.model import Link, Record
 
-__all__ = ["find", "history", "ingest", "lineage", "sync", "top"]
+__all__ = ["find", "history", "ingest", "lineage", "recorded", "sync", "top"]
 
 T = TypeVar("T")
 
@@ -67,6 +67,27 @@ def ingest(site: str, batches: Collection[str] | None = None) -> int:
     from hpcml.records import ingesting
 
     return _with(lambda database: ingesting.ingest(database, site, batches))
+
+
+def recorded(batches: Collection[str]) -> set[str]:
+    """Which batches, by their ids, are on record completely: every run with all that it told.
+
+    Nothing is recorded by asking. What is on record is on the disk, too, and stays there should
+    the power fail.
+
+    Raises
+    ------
+    RecordsError
+        The records cannot be read.
+    """
+    from hpcml.records import ingesting
+
+    def work(database: Database) -> set[str]:
+        found = ingesting.complete(database, batches)
+        database.make_durable()
+        return found
+
+    return _with(work, remade=False)
 
 
 def find(

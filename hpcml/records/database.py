@@ -101,6 +101,24 @@ class Database:
                     os.rename(f"{path}{end}", f"{aside}{end}")
         return aside
 
+    def make_durable(self) -> None:
+        """Have on the disk what is committed: so far a power loss may still take it.
+
+        A server sees to that by itself.
+        """
+        path = self.place.path
+        for end in ("", "-wal") if path is not None else ():
+            try:
+                with open(f"{path}{end}", "rb") as file:
+                    os.fsync(file.fileno())
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise RecordsError(
+                    f"the records {self.place} cannot be brought to the disk: {error.strerror}",
+                    "Mend that; the runs themselves are on their sites.",
+                ) from error
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Within the block one connection serves all uses, and keeps in memory what it has read."""

@@ -52,15 +52,16 @@ def ingest(database: Database, site: str, batches: Collection[str] | None = None
     if batches is not None:
         wanted &= set(batches)
     count = 0
-    for some in parts(sorted(wanted - _complete(database, wanted)), BATCHES):
+    for some in parts(sorted(wanted - complete(database, wanted)), BATCHES):
         views = [view for view in (_view(site, batch) for batch in some) if view is not None]
         look(views)
         with database.held():
-            count += sum(_ingest(database, view) for view in views)
+            count += sum(_ingest(database, view) for view in views if not view.removed)
     return count
 
 
-def _complete(database: Database, batches: Collection[str]) -> set[str]:
+def complete(database: Database, batches: Collection[str]) -> set[str]:
+    """Those of some batches whose runs are all recorded as final."""
     table = schema.batches
     with database.reading() as connection:
         return {

@@ -6,12 +6,14 @@ Paths are relative to the workspace. What is written appears whole or not at all
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from hpcml.settings import Binding
 from hpcml.sites import Site
+from hpcml.trees import Usage
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,12 @@ class FileStatus:
 def bring(files: Transport, path: str, source: Path) -> None:
     """Put a file that is named by its digest, unless the site has it in full.
 
-    After a power loss a name may be there without all of its content.
+    After a power loss a name may be there without all of its content. Its time says when somebody
+    relied on it last.
     """
     folder, _, name = path.rpartition("/")
     there = {entry.name: entry.size for entry in files.list(folder) or ()}
-    if there.get(name) != source.stat().st_size:
+    if there.get(name) != source.stat().st_size or not files.touch(path):
         files.put({path: source})
 
 
@@ -102,7 +105,33 @@ class Transport(Protocol):
         ...
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files and whole folders; those that are gone are no error."""
+        """Remove files and whole folders; those that are gone are no error.
+
+        A folder goes bit by bit, whatever is in it: links are not followed, mounts not entered.
+        """
+        ...
+
+    def move(self, source: str, target: str) -> bool:
+        """Rename a file or folder within the workspace, at once and on a full disk, too.
+
+        ``False``: it is not there.
+        """
+        ...
+
+    def touch(self, path: str) -> bool:
+        """Make the time of a file or folder now; ``False`` if it is not there."""
+        ...
+
+    def usage(self, paths: Iterable[str]) -> Usage | None:
+        """What files and whole folders take on the disk; ``None`` if none of them is there."""
+        ...
+
+    def holding(self, *, alone: bool = False) -> AbstractContextManager[None]:
+        """Keep the workspace from being pruned within the block; ``alone``: to prune it.
+
+        Any number of processes may hold it, or one alone. Who wants it alone does not wait long:
+        TransportError. Killed processes hold nothing.
+        """
         ...
 
     def now(self) -> float:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hpcml import trees
 from hpcml.agent import wire
 from hpcml.errors import TransportError
 from hpcml.settings import Binding, private_folder
 from hpcml.sites import Site
 from hpcml.transports import Completed, FileStatus
+
+PATIENCE, INTERVAL = 10.0, 0.05  # seconds to wait for the workspace alone, and between two tries
 
 
 class LocalTransport:
@@ -79,7 +83,7 @@ class LocalTransport:
                     if offset:
                         file.seek(offset)
                     found[name] = file.readall()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 with _told(f"{path} cannot be read"):
@@ -149,10 +153,53 @@ class LocalTransport:
         for name in paths:
             path = self.workspace / name
             with _told(f"{path} cannot be removed"):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
+                trees.remove(str(path))
+
+    def move(self, source: str, target: str) -> bool:
+        place = self.workspace / source
+        with _told(f"{place} cannot be moved"):
+            return trees.move(str(place), str(self.workspace / target))
+
+    def touch(self, path: str) -> bool:
+        place = self.workspace / path
+        with _told(f"{place} cannot be touched"):
+            try:
+                os.utime(place, follow_symlinks=False)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def usage(self, paths: Iterable[str]) -> trees.Usage | None:
+        root = str(self.workspace)
+        with _told(f"{root} cannot be looked through"):
+            return trees.usage(f"{root}/{path}".rstrip("/") for path in paths)
+
+    @contextmanager
+    def holding(self, *, alone: bool = False) -> Iterator[None]:
+        path = self.workspace / "lock"
+        with _told(f"{path} cannot be locked"):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with _told(f"{path} cannot be locked"):
+                if alone:
+                    self._wait_to_be_alone(descriptor)
                 else:
-                    path.unlink(missing_ok=True)
+                    fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+        finally:
+            # Closing would not do: a child forked meanwhile may hold a copy.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _wait_to_be_alone(self, descriptor: int) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not wire.take_lock(descriptor):
+            if time.monotonic() >= deadline:
+                raise TransportError(
+                    f"somebody is submitting to {self.workspace}, or pruning it",
+                    "Try again when that is over.",
+                )
+            time.sleep(INTERVAL)
 
     def now(self) -> float:
         return time.time()

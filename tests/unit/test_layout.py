@@ -23,6 +23,7 @@ PUBLIC_FUNCTIONS = [
     "params",
     "phase",
     "plan",
+    "prune",
     "resubmit",
     "runs",
     "submit",
