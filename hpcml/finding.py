@@ -32,11 +32,11 @@ def attach(id: str, site: str | None = None) -> Run:
     """
     batch, index = parts_of(id)
     view, place = _find(batch, site, id)
-    if index is None and view.chunk.count > 1:
-        problem = f"{id} has {view.chunk.count} runs, {id}.00000 and so on"
+    if index is None and view.count > 1:
+        problem = f"{id} has {view.count} runs, {id}.00000 and so on"
         raise RunNotFoundError(problem, f'hpcml.runs(batch="{id}") has all of them.')
     index = index or 0
-    if index not in view.chunk.indices:
+    if index not in view.indices:
         run = wire.run_id(view.id, index)
         raise RunNotFoundError(f"there is no run {run}", f"{view.id} has fewer runs.")
     return Run(wire.run_id(view.id, index), _site_of(view, place))
@@ -100,12 +100,17 @@ def runs(
     return Runs(
         [
             Run(wire.run_id(view.id, index), where)
-            for view, where in sorted(chosen, key=lambda row: (row[0].created, row[0].id))
+            for view, where in sorted(chosen, key=_age)
             if site in (None, where)
-            for index in view.chunk.indices
+            for index in view.indices
             if index in view.seen and wanted in (None, view.seen[index].state)
         ]
     )
+
+
+def _age(found: tuple[BatchView, str]) -> tuple[float, str]:
+    view, _ = found
+    return view.submission.created, view.id
 
 
 def _state(name: str) -> State:
@@ -137,7 +142,7 @@ def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
         look(views)
         for view in views:
             batch = waiting.get(view.id)
-            if batch and view.chunk.id is not None and not outbox_owner_alive(batch):
+            if batch and view.queued and not outbox_owner_alive(batch):
                 batch.forget()  # its client was killed just after the queue had taken it
         found += [(view, place) for view in views]
     return found
