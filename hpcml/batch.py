@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +19,80 @@ from typing import Any
 from hpcml.agent import wire
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import HpcmlError, RunStateError
+from hpcml.layout import Layout
 from hpcml.planning import Plan
 from hpcml.schedulers import Chunk
 from hpcml.settings import keep, state_folder
 
 FOREIGN_PATIENCE = 3600.0  # seconds for which a submission on a machine we cannot see is alive
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was said with a plan when it was submitted: the same on the site and in the outbox.
+
+    Attributes
+    ----------
+    created : float
+        When, by the client's clock.
+    layout : Layout
+        How its runs are shared out to allocations, and these to calls of the queue.
+    after, group, max_running, parent
+        As in :class:`hpcml.schedulers.Chunk`.
+    resubmits : tuple of str
+        The run that each of its runs repeats; empty where they repeat none.
+    depth : int
+        How many runs have submitted each other until this submission.
+    """
+
+    created: float
+    layout: Layout
+    group: str
+    after: tuple[str, ...] = ()
+    max_running: int | None = None
+    parent: str | None = None
+    resubmits: tuple[str, ...] = ()
+    depth: int = 0
+
+    def as_data(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**self.__dict__, "layout": dict(self.layout.__dict__)}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Submission:
+        """Read it back, from among whatever else is there.
+
+        Raises
+        ------
+        HpcmlError
+            Another version of hpcml wrote it.
+        """
+        missing = cls.__dataclass_fields__.keys() - data.keys()
+        if missing:
+            problem = f"a submission does not say {', '.join(sorted(missing))}"
+            raise HpcmlError(problem, "Use the version of hpcml that wrote it.")
+        known = {name: data[name] for name in cls.__dataclass_fields__}
+        known["layout"] = Layout(**known["layout"])
+        for name in ("after", "resubmits"):
+            known[name] = tuple(known[name])
+        return cls(**known)
+
+    def chunks(self, batch: str, count: int) -> tuple[Chunk, ...]:
+        """The calls of the queue, of a batch with so many runs."""
+        return tuple(
+            Chunk(
+                f"{batch}.{k}",
+                batch_folder(batch),
+                indices.start,
+                len(indices),
+                self.layout,
+                self.after,
+                self.group,
+                self.max_running,
+                parent=self.parent,
+            )
+            for k, indices in enumerate(self.layout.chunks(count))
+        )
 
 
 @dataclass(frozen=True)
@@ -36,32 +105,18 @@ class Batch:
         ``20261121-141502-k3f9a2``: UTC, random.
     points : tuple of dict
         One a run: what it has of its own.
-    after, group, max_running
-        As in :class:`hpcml.schedulers.Chunk`.
     owner : dict
         The process that submits it (see :func:`hpcml.agent.wire.identity`).
     steps : tuple of dict
         How far the submission came: ``step`` and ``time``.
-    parent : str or None
-        The run that submitted it.
-    depth : int
-        How many runs have submitted each other until this submission.
-    resubmits : tuple of str
-        The run that each of its runs repeats; empty where they repeat none.
     """
 
     id: str
     plan: Plan
     points: tuple[dict[str, Any], ...]
-    after: tuple[str, ...]
-    group: str
-    max_running: int | None
+    submission: Submission
     owner: dict[str, Any]
-    created: float
     steps: tuple[dict[str, Any], ...] = ()
-    parent: str | None = None
-    resubmits: tuple[str, ...] = ()
-    depth: int = 0
 
     @property
     def site(self) -> str:
@@ -74,18 +129,9 @@ class Batch:
         return batch_folder(self.id)
 
     @property
-    def chunk(self) -> Chunk:
-        """All its runs as one chunk for the queue."""
-        return Chunk(
-            f"{self.id}.0",
-            self.folder,
-            0,
-            len(self.points),
-            self.after,
-            self.group,
-            self.max_running,
-            parent=self.parent,
-        )
+    def chunks(self) -> tuple[Chunk, ...]:
+        """Its runs as the queue takes them."""
+        return self.submission.chunks(self.id, len(self.points))
 
     @property
     def cancelled(self) -> bool:
@@ -99,7 +145,7 @@ class Batch:
 
     def files(self) -> dict[str, bytes]:
         """What the batch's folder holds when it appears on the site."""
-        plan = {**self.plan.as_data(), "batch": self._submission()}
+        plan = {**self.plan.as_data(), "batch": self.submission.as_data()}
         return {
             "plan.json": wire.canonical(plan),
             "points.jsonl": b"".join(wire.canonical(point) + b"\n" for point in self.points),
@@ -114,22 +160,10 @@ class Batch:
             "plan": self.plan.as_data(),
             "points": list(self.points),
             "owner": self.owner,
-            **self._submission(),
+            **self.submission.as_data(),
         }
         advice = "Nothing was submitted. Free some space and submit again."
         keep(self.outbox, wire.canonical(record) + b"\n", advice, sync=True)
-
-    def _submission(self) -> dict[str, Any]:
-        """What a plan does not say: the same on the site and in the outbox."""
-        return {
-            "after": list(self.after),
-            "group": self.group,
-            "max_running": self.max_running,
-            "created": self.created,
-            "parent": self.parent,
-            "resubmits": list(self.resubmits),
-            "depth": self.depth,
-        }
 
     def note(self, step: str, **facts: Any) -> None:
         """Say in the outbox how far the submission came."""
@@ -170,14 +204,17 @@ def new_batch(
         identifier,
         plan,
         tuple(points),
-        tuple(after),
-        group or identifier,
-        max_running,
+        Submission(
+            time.time(),
+            Layout(size=len(points)),
+            group or identifier,
+            tuple(after),
+            max_running,
+            parent=run.id if run else None,
+            resubmits=tuple(resubmits),
+            depth=run.depth + 1 if run else 0,
+        ),
         wire.identity(),
-        time.time(),
-        parent=run.id if run else None,
-        resubmits=tuple(resubmits),
-        depth=run.depth + 1 if run else 0,
     )
 
 
@@ -219,15 +256,9 @@ def load_outbox(identifier: str) -> Batch | None:
         head["id"],
         Plan.from_json(json.dumps(head["plan"])),
         tuple(head["points"]),
-        tuple(head["after"]),
-        head["group"],
-        head["max_running"],
+        Submission.from_data(head),
         owners[-1] if owners else head["owner"],
-        head["created"],
         tuple(steps),
-        head["parent"],
-        tuple(head["resubmits"]),
-        head["depth"],
     )
 
 
@@ -286,5 +317,5 @@ def outbox_owner_alive(batch: Batch) -> bool:
     """Whether the process that submits it still runs (on another machine: for an hour)."""
     if wire.is_here(batch.owner):
         return wire.alive(batch.owner)
-    last: float = max([batch.created, *(step["time"] for step in batch.steps)])
+    last: float = max([batch.submission.created, *(step["time"] for step in batch.steps)])
     return time.time() - last < FOREIGN_PATIENCE

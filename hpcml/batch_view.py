@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, batch_folder, load_outbox, outbox_owner_alive
+from hpcml.batch import Batch, Submission, batch_folder, load_outbox, outbox_owner_alive
 from hpcml.connection import Connection
 from hpcml.errors import (
     HpcmlError,
@@ -51,17 +51,42 @@ class Seen:
 
 
 @dataclass(eq=False)
+class ChunkView:
+    """What is known of a chunk.
+
+    Attributes
+    ----------
+    asked : float or None
+        When the queue was asked to take it, by the site's clock.
+    status : JobStatus
+        What the queue said last.
+    waiting : set of int
+        Runs of which the queue says the same, in one word.
+    everyone : Seen or None
+        What was last seen of those.
+    """
+
+    chunk: Chunk
+    asked: float | None = None
+    status: JobStatus = field(default_factory=JobStatus)
+    waiting: set[int] = field(default_factory=set, repr=False)
+    everyone: Seen | None = None
+
+    @property
+    def file(self) -> str:
+        """Its files in the batch's ``queue/``, without the suffix."""
+        return f"{self.chunk.folder}/queue/{self.chunk.number}"
+
+
+@dataclass(eq=False)
 class BatchView:
     """What is known of a batch. Each file is read once, and a run is judged when there is news.
 
     Attributes
     ----------
-    created : float
-        When it was submitted, by the client's clock.
-    resubmits : tuple of str
-        Ids of the runs that its runs repeat; empty where they repeat none.
-    asked : float or None
-        When the queue was asked to take it, by the site's clock.
+    submission : Submission
+        What was said with the plan.
+    chunks : tuple of ChunkView
     stuck : bool
         Its submission was broken off: nothing goes on until somebody resumes it.
     removed : bool
@@ -78,11 +103,8 @@ class BatchView:
     id: str
     connection: Connection
     plan: Plan
-    chunk: Chunk
-    created: float
-    lines: bytes = field(default=b"", repr=False)
-    resubmits: tuple[str, ...] = ()
-    asked: float | None = None
+    submission: Submission
+    lines: bytes = field(repr=False)
     stuck: bool = False
     removed: bool = False
     seen: dict[int, Seen] = field(default_factory=dict, repr=False)
@@ -94,12 +116,12 @@ class BatchView:
     def __post_init__(self) -> None:
         self._names: set[str] = set()
         self._attempts: dict[int, dict[int, Attempt]] = {}
-        self._status = JobStatus()
+        self.count = self.lines.count(b"\n")
+        chunks = self.submission.chunks(self.id, self.count)
+        self.chunks = tuple(ChunkView(it, waiting=set(it.indices)) for it in chunks)
         self._news: set[int] = set()  # runs of which files have told something new
         self._open: set[int] = set()  # to be judged at each look: time alone may change them
         self._requeued: set[int] = set()
-        self._waiting = set(self.chunk.indices)  # of these the queue says the same, in one word
-        self._everyone: Seen | None = None  # what was last seen of those
         self._searched = False
 
     @classmethod
@@ -116,27 +138,9 @@ class BatchView:
         if len(found) == 2:
             text = found[f"{folder}/plan.json"].decode("utf-8", "replace")
             plan = Plan.from_json(text)  # says what is wrong with a torn one
-            submission = json.loads(text)["batch"]
+            submission = Submission.from_data(json.loads(text)["batch"])
             lines = found[f"{folder}/points.jsonl"]
-            chunk = Chunk(
-                f"{identifier}.0",
-                folder,
-                0,
-                lines.count(b"\n"),
-                tuple(submission["after"]),
-                submission["group"],
-                submission["max_running"],
-                parent=submission.get("parent"),
-            )
-            return cls(
-                identifier,
-                connection,
-                plan,
-                chunk,
-                submission["created"],
-                lines,
-                tuple(submission.get("resubmits", ())),
-            )
+            return cls(identifier, connection, plan, submission, lines)
         batch = load_outbox(identifier)
         if batch is None:
             raise RunNotFoundError(
@@ -144,32 +148,32 @@ class BatchView:
                 "`hpcml runs` lists those that are there.",
             )
         lines = batch.files()["points.jsonl"]
-        return cls(
-            identifier,
-            connection,
-            batch.plan,
-            batch.chunk,
-            batch.created,
-            lines,
-            batch.resubmits,
-        )
+        return cls(identifier, connection, batch.plan, batch.submission, lines)
 
     @property
     def batch(self) -> Batch:
         """The batch itself, as this process would submit it."""
-        chunk = self.chunk
-        return Batch(
-            self.id,
-            self.plan,
-            self.points,
-            chunk.after,
-            chunk.group,
-            chunk.max_running,
-            wire.identity(),
-            self.created,
-            parent=chunk.parent,
-            resubmits=self.resubmits,
-        )
+        return Batch(self.id, self.plan, self.points, self.submission, wire.identity())
+
+    @property
+    def indices(self) -> range:
+        """Its runs."""
+        return range(self.count)
+
+    @property
+    def queued(self) -> bool:
+        """Whether the queue has taken all of it."""
+        return all(part.chunk.id is not None for part in self.chunks)
+
+    @property
+    def asked(self) -> float | None:
+        """When the queue was asked first, by the site's clock."""
+        return min((part.asked for part in self.chunks if part.asked is not None), default=None)
+
+    def part_of(self, index: int) -> ChunkView:
+        """The chunk that a run is in."""
+        layout = self.submission.layout
+        return self.chunks[index // (layout.size * layout.call)]
 
     @property
     def folder(self) -> str:
@@ -179,7 +183,7 @@ class BatchView:
     @property
     def final(self) -> bool:
         """Whether every run has ended."""
-        return len(self.ended) == self.chunk.count
+        return len(self.ended) == self.count
 
     def is_gone(self) -> bool:
         """Whether its files were there, and are not any more."""
@@ -216,15 +220,14 @@ class BatchView:
         if new:
             self._read_attempts(wire.attempts_of(new))
             self._names = names
-        if self.chunk.id is None:
-            self._read_id()
+        self._read_ids(part for part in self.chunks if part.chunk.id is None)
 
     def _read_attempts(self, new: Mapping[int, Mapping[int, set[str]]]) -> None:
         """Read the ends, and the starts of attempts of which there is no end."""
         found = {
             (index, number): kinds
             for index, numbers in new.items()
-            if 0 <= index - self.chunk.first < self.chunk.count
+            if 0 <= index < self.count
             for number, kinds in numbers.items()
         }
         ends = [attempt for attempt, kinds in found.items() if "end" in kinds]
@@ -265,52 +268,68 @@ class BatchView:
     def _attempts_of(self, index: int) -> tuple[Attempt, ...]:
         return tuple(attempt for _, attempt in sorted(self._attempts.get(index, {}).items()))
 
-    def _read_id(self) -> None:
-        """Under which id the queue has the batch."""
-        found = self.connection.files.get({f"{self.folder}/queue/0.json": 0})
-        # Empty after a power loss: then the queue is asked by name, as before it was written.
-        for record in wire.parse_lines(next(iter(found.values()), b"")):
-            self.asked = record["time"]
-            self.chunk = replace(self.chunk, id=record["id"])
+    def _read_ids(self, parts: Iterable[ChunkView]) -> None:
+        """Under which ids the queue has chunks."""
+        paths = {f"{part.file}.json": part for part in parts}
+        found = self.connection.files.get(dict.fromkeys(paths, 0)) if paths else {}
+        for path, content in found.items():
+            part = paths[path]
+            # Empty after a power loss: then the queue is asked by name, as before it was written.
+            for record in wire.parse_lines(content):
+                part.asked = record["time"]
+                part.chunk = replace(part.chunk, id=record["id"])
 
     # --- what became of its runs ----------------------------------------------------------
 
-    def judge(self, status: JobStatus) -> bool:
+    def judge(self, statuses: Mapping[str, JobStatus]) -> bool:
         """Judge the runs with news, and those of which the queue says something else than before.
 
-        ``False``: some are silent, as if they had ended since the last look.
+        Parameters
+        ----------
+        statuses : dict
+            What the queue knows, by the names of chunks.
+
+        Returns
+        -------
+        bool
+            ``False``: some are silent, as if they had ended since the last look.
         """
-        before, self._status = self._status, status
-        self._news |= self._open | _changed(before, status)
-        if before.rest != status.rest:
-            self._news |= self._requeued
+        self._news |= self._open
+        for part in self.chunks:
+            before, part.status = part.status, statuses.get(part.chunk.name, JobStatus())
+            self._news |= _changed(before, part.status)
+            if before.rest != part.status.rest:
+                self._news |= self._requeued
         self._open = set()
         self.stuck = self._searched = False
         silent, ended = False, []
         try:
             for index in tuple(self._news):
-                state = self._judge_one(index, status)
+                state = self._judge_one(index)
                 silent |= state is State.UNKNOWN
                 if state is not None and state.final:
                     ended.append((self._ended_at(index), index))
                 self._news.discard(index)  # not before: the queue may fail to answer
         finally:
             self.ended += [index for _, index in sorted(ended)]
-        if self._waiting:
-            silent |= self._judge_waiting(status) is State.UNKNOWN
+        for part in self.chunks:
+            if part.waiting:
+                silent |= self._judge_waiting(part) is State.UNKNOWN
         return not silent
 
-    def _judge_one(self, index: int, status: JobStatus) -> State | None:
+    def _judge_one(self, index: int) -> State | None:
         """Judge a run with news; ``None``: it has ended already, or waits like all others."""
         if index in self.seen and self.seen[index].state.final:
             return None
+        part = self.part_of(index)
+        status = part.status
         if not (index in self._attempts or index in status.live or (index, 1) in status.final):
-            self._waiting.add(index)
-            self._everyone = None
+            part.waiting.add(index)
+            part.everyone = None
             return None
-        self._waiting.discard(index)
+        part.waiting.discard(index)
         attempts = self._attempts_of(index)
-        state, reason = self._judge(index, attempts, status)
+        state, reason = self._judge(index, attempts, part)
         self.seen[index] = Seen(state, reason, attempts)
         return state
 
@@ -320,24 +339,24 @@ class BatchView:
         end = attempts[-1].end if attempts else None
         return float(end["time"]) if end else self.connection.files.now()
 
-    def _judge_waiting(self, status: JobStatus) -> State:
+    def _judge_waiting(self, part: ChunkView) -> State:
         """Judge all of which nothing is known but what the queue says of everyone."""
-        if status.rest is not None:
-            state, reason = status.rest.state, status.rest.reason
+        rest = part.status.rest
+        if rest is not None:
+            state, reason = rest.state, rest.reason
         else:
-            state, reason = self._before_the_queue()
+            state, reason = self._before_the_queue(part)
         everyone = Seen(state, reason)
-        if everyone != self._everyone:
-            self._everyone = everyone
-            self.seen.update(dict.fromkeys(self._waiting, everyone))
+        if everyone != part.everyone:
+            part.everyone = everyone
+            self.seen.update(dict.fromkeys(part.waiting, everyone))
         if state.final:
-            self.ended += sorted(self._waiting)
-            self._waiting = set()
+            self.ended += sorted(part.waiting)
+            part.waiting = set()
         return state
 
-    def _judge(
-        self, index: int, attempts: Sequence[Attempt], status: JobStatus
-    ) -> tuple[State, str]:
+    def _judge(self, index: int, attempts: Sequence[Attempt], part: ChunkView) -> tuple[State, str]:
+        status = part.status
         last = attempts[-1] if attempts else Attempt(1)
         self._requeued.discard(index)
         if last.end is not None and last.end.get("requeue"):
@@ -354,7 +373,7 @@ class BatchView:
             if said is None and wire.how_it_ended(last.end, None, 0.0) is None:
                 # A word that comes after patience ran out must not change what was said.
                 word = Word(State(judged[0]), judged[1])
-                word = self.connection.queue.record(self.chunk, index, last.number, word)
+                word = self.connection.queue.record(part.chunk, index, last.number, word)
                 return word.state, word.reason
             return State(judged[0]), judged[1]
         if last.start is not None and "refused" in last.start:
@@ -367,10 +386,10 @@ class BatchView:
         if said is not None and judged is not None:
             return State(judged[0]), judged[1]
         if last.start is None:
-            return self._before_the_queue()
-        if self.chunk.id is None:  # killed before its id was written down; look() asks again
+            return self._before_the_queue(part)
+        if part.chunk.id is None:  # killed before its id was written down; look() asks again
             self._open.add(index)
-            self._searched = self._searched or not self._find_in_queue()
+            self._searched = self._searched or not self._find_in_queue(part)
         return State.UNKNOWN, "it started, and neither its agent nor the queue knows it any more"
 
     def _judge_requeued(self, index: int, number: int, status: JobStatus) -> tuple[State, str]:
@@ -384,26 +403,27 @@ class BatchView:
             return State.PENDING, "it left a checkpoint, and starts again"
         return State.UNKNOWN, "it left a checkpoint, and the queue does not know it any more"
 
-    def _before_the_queue(self) -> tuple[State, str]:
-        """How far the submission came."""
+    def _before_the_queue(self, part: ChunkView) -> tuple[State, str]:
+        """How far the submission of a chunk came."""
         batch = load_outbox(self.id)
         if batch is not None and batch.cancelled:
             return State.CANCELLED, "cancelled before it reached the queue"
-        if self.chunk.id is not None and self._queued_again():
+        if part.chunk.id is not None and self._queued_again(part):
             return State.PENDING, "it has just been queued again"
-        if self.chunk.id is not None:
+        if part.chunk.id is not None:
             advice = f"`hpcml resume {self.id}` queues it again"
             return State.UNKNOWN, f"the queue took it, and does not know it any more; {advice}"
         alive = batch is not None and outbox_owner_alive(batch)
         resume = f"its submission was broken off: `hpcml resume {self.id}` or `hpcml cancel`"
         queue = self.connection.files.list(f"{self.folder}/queue")
-        if any(entry.name == "0.json" for entry in queue or ()):
+        known = {entry.name: entry for entry in queue or ()}
+        if f"{part.chunk.number}.json" in known:
             return State.PENDING, "the queue has just taken it"  # since read_files()
         self.stuck = not alive
-        intents = [entry for entry in queue or () if entry.name == "0.intent"]
-        if intents:
-            age = self.connection.files.now() - intents[0].mtime
-            if self._find_in_queue():
+        intent = known.get(f"{part.chunk.number}.intent")
+        if intent is not None:
+            age = self.connection.files.now() - intent.mtime
+            if self._find_in_queue(part):
                 self.stuck = False
                 return State.PENDING, "waits for CPUs, memory, or its turn"
             if age < INTENT_PATIENCE:
@@ -413,36 +433,36 @@ class BatchView:
             return State.CREATED, _submitting(batch) if alive else resume
         return State.PREPARING, _submitting(batch) if batch and alive else resume
 
-    def _queued_again(self) -> bool:
+    def _queued_again(self, part: ChunkView) -> bool:
         """Whether somebody has queued it under another id since we read the one we know."""
-        known, self.chunk = self.chunk.id, replace(self.chunk, id=None)
-        self._read_id()
-        return self.chunk.id not in (None, known)
+        known, part.chunk = part.chunk.id, replace(part.chunk, id=None)
+        self._read_ids([part])
+        return part.chunk.id not in (None, known)
 
-    def _find_in_queue(self) -> bool:
+    def _find_in_queue(self, part: ChunkView) -> bool:
         """Whether the queue knows it by name; then its id is written down at last."""
-        queue = self.connection.files.list(f"{self.folder}/queue")
-        intents = [entry for entry in queue or () if entry.name == "0.intent"]
-        found = self.connection.queue.find([self.chunk.name]) if intents else {}
+        queue, name = self.connection.files.list(f"{self.folder}/queue"), part.chunk.name
+        intents = [it for it in queue or () if it.name == f"{part.chunk.number}.intent"]
+        found = self.connection.queue.find([name]) if intents else {}
         if not found:
             return False
-        self.asked = intents[0].mtime
-        self.chunk = replace(self.chunk, id=found[self.chunk.name])
+        part.asked = intents[0].mtime
+        part.chunk = replace(part.chunk, id=found[name])
         try:
-            note_queued(self.folder, found[self.chunk.name], self.connection, self.asked)
+            note_queued(part.chunk, found[name], self.connection, part.asked)
         except TransportError:
             return True  # looking works on a full disk, too; another look writes it down
-        batch = load_outbox(self.id)
+        batch = load_outbox(self.id) if self.queued else None
         if batch is not None and not outbox_owner_alive(batch):
             batch.forget()
         return True
 
 
-def note_queued(folder: str, identifier: str, connection: Connection, asked: float) -> None:
-    """Write down under which id the queue has a batch; the intent is fulfilled."""
-    record = {"id": identifier, "time": asked}
-    connection.files.put({f"{folder}/queue/0.json": wire.canonical(record)})
-    connection.files.remove([f"{folder}/queue/0.intent"])
+def note_queued(chunk: Chunk, identifier: str, connection: Connection, asked: float) -> None:
+    """Write down under which id the queue has a chunk; the intent is fulfilled."""
+    record, file = {"id": identifier, "time": asked}, f"{chunk.folder}/queue/{chunk.number}"
+    connection.files.put({f"{file}.json": wire.canonical(record)})
+    connection.files.remove([f"{file}.intent"])
 
 
 def look(views: Sequence[BatchView]) -> None:
@@ -463,16 +483,20 @@ def look(views: Sequence[BatchView]) -> None:
         with view.lock:
             if view.judged < number:  # else another thread has judged by a later answer
                 view.judged = number
-                _judge(view, statuses.get(view.chunk.name, JobStatus()))
+                _judge(view, statuses)
 
 
-def _judge(view: BatchView, status: JobStatus) -> None:
-    known = view.chunk.id
-    if not view.judge(status):
+def _judge(view: BatchView, statuses: Mapping[str, JobStatus]) -> None:
+    known = _ids(view)
+    if not view.judge(statuses):
         view.read_files()  # it may have ended between the two looks
-        if view.chunk.id != known or view.looks != view.judged:  # the answer is the older of both
-            status = _poll([view]).get(view.chunk.name, JobStatus())
-        view.judge(status)
+        if _ids(view) != known or view.looks != view.judged:  # the answer is the older of both
+            statuses = _poll([view])
+        view.judge(statuses)
+
+
+def _ids(view: BatchView) -> list[str | None]:
+    return [part.chunk.id for part in view.chunks]
 
 
 def files_gone(view: BatchView) -> RunNotFoundError:
@@ -482,7 +506,8 @@ def files_gone(view: BatchView) -> RunNotFoundError:
 
 
 def _poll(views: Sequence[BatchView]) -> dict[str, JobStatus]:
-    return views[0].connection.queue.poll([view.chunk for view in views])
+    chunks = [part.chunk for view in views for part in view.chunks]
+    return views[0].connection.queue.poll(chunks)
 
 
 def _brief(value: object) -> str:

@@ -68,12 +68,12 @@ def run_card(run: Run) -> Html:
     title = joined(
         " ", [element("b", _name(run) or run.id), state(seen.state if seen else State.UNKNOWN)]
     )
-    submitted = known(lambda: moment(poller(run.site).view(_batch_of(run)[1]).created))
+    view = known(lambda: poller(run.site).view(_batch_of(run)[1]))
     rows = [
         ("reason", seen.reason if seen else ""),
         ("run", run.id),
         ("site", run.site),
-        ("submitted", submitted or ""),
+        ("submitted", moment(view.submission.created) if view else ""),
         *(known(lambda: [*_told(run)]) or ()),
     ]
     over = seen is not None and seen.state.final

@@ -34,11 +34,11 @@ def attach(id: str, site: str | None = None) -> Run:
     """
     batch, index = parts_of(id)
     view, place = _find(batch, site, id)
-    if index is None and view.chunk.count > 1:
-        problem = f"{id} has {view.chunk.count} runs, {id}.00000 and so on"
+    if index is None and view.count > 1:
+        problem = f"{id} has {view.count} runs, {id}.00000 and so on"
         raise RunNotFoundError(problem, f'hpcml.runs(batch="{id}") has all of them.')
     index = index or 0
-    if index not in view.chunk.indices:
+    if index not in view.indices:
         run = wire.run_id(view.id, index)
         raise RunNotFoundError(f"there is no run {run}", f"{view.id} has fewer runs.")
     return Run(wire.run_id(view.id, index), site_of(view, place))
@@ -102,12 +102,17 @@ def runs(
     return Runs(
         [
             Run(wire.run_id(view.id, index), where)
-            for view, where in sorted(chosen, key=lambda row: (row[0].created, row[0].id))
+            for view, where in sorted(chosen, key=_age)
             if site in (None, where)
-            for index in view.chunk.indices
+            for index in view.indices
             if index in view.seen and wanted in (None, view.seen[index].state)
         ]
     )
+
+
+def _age(found: tuple[BatchView, str]) -> tuple[float, str]:
+    view, _ = found
+    return view.submission.created, view.id
 
 
 def state_named(name: str) -> State:
@@ -167,7 +172,7 @@ def batches_at(place: str, waiting: Mapping[str, Batch]) -> set[str]:
 
 def forget_if_queued(view: BatchView) -> None:
     """Clear the outbox of a batch whose client was killed just after the queue had taken it."""
-    batch = load_outbox(view.id) if view.chunk.id is not None else None
+    batch = load_outbox(view.id) if view.queued else None
     if batch and not outbox_owner_alive(batch):
         batch.forget()
 

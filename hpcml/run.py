@@ -129,12 +129,12 @@ class Run:
     @property
     def parent(self) -> str | None:
         """Id of the run whose job submitted it, if one did."""
-        return self._view().chunk.parent
+        return self._view().submission.parent
 
     @property
     def resubmits(self) -> str | None:
         """Id of the run that it repeats, if it was made by :func:`hpcml.resubmit`."""
-        repeated = self._view().resubmits
+        repeated = self._view().submission.resubmits
         return repeated[self.index] if repeated else None
 
     @property
@@ -491,7 +491,7 @@ class Run:
             return self._told
         found = self._or_gone(self._connection().files.get({self._path("events.jsonl"): 0}))
         events = wire.parse_lines(next(iter(found.values()), b""))
-        story = tell(events, view.asked)
+        story = tell(events, view.part_of(self.index).asked)
         self._told = story if final else None
         return story
 
@@ -735,7 +735,7 @@ def _cancel(view: BatchView, indices: Sequence[int]) -> None:
     batch, connection = load_outbox(view.id), view.connection
     if batch is not None:
         refuse_if_submitting(batch)
-    if batch is not None and view.chunk.id is None and len(indices) < view.chunk.count:
+    if batch is not None and not view.queued and len(indices) < view.count:
         raise RunStateError(
             f"the submission of {view.id} was broken off: its runs can only be cancelled together",
             f"Cancel all of them, or `hpcml resume {view.id}` first.",
@@ -743,7 +743,10 @@ def _cancel(view: BatchView, indices: Sequence[int]) -> None:
     if connection.files.names(view.folder) is None:
         claim(view.id, "cancelled")
         return
-    connection.queue.cancel(view.chunk, indices)
+    for part in reversed(view.chunks):
+        ours = [index for index in indices if index in part.chunk.indices]
+        if ours:
+            connection.queue.cancel(part.chunk, ours)
     if batch is not None:
         batch.forget()
 

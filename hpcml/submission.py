@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, batch_folder, batch_of, claim, new_batch
+from hpcml.batch import Batch, batch_of, claim, new_batch
 from hpcml.batch_view import INTENT_PATIENCE, BatchView, files_gone, note_queued
 from hpcml.call import is_loading
 from hpcml.connection import Connection, bind, connect
@@ -38,6 +38,7 @@ from hpcml.planning import Plan, make_plan
 from hpcml.poller import poller
 from hpcml.resolving import resolve, resolve_with_code
 from hpcml.run import Run, Runs
+from hpcml.schedulers import Chunk
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
 from hpcml.states import State
@@ -240,7 +241,7 @@ def _resubmit(runs: Iterable[Run]) -> dict[Run, Run]:
             raise files_gone(view)
     made: dict[Run, Run] = {}
     # In the order of their first submission: what feeds others comes before them.
-    for key, view in sorted(views.items(), key=lambda item: item[1].created):
+    for key, view in sorted(views.items(), key=lambda item: item[1].submission.created):
         site, members = key[0], batches[key]
         instead = {old.id: new for old, new in made.items()}
         plan = _following(view.plan, instead)
@@ -248,7 +249,7 @@ def _resubmit(runs: Iterable[Run]) -> dict[Run, Run]:
             plan,
             [view.points[run.index] for run in members],
             after=_before(view, plan, instead),
-            max_running=view.chunk.max_running,
+            max_running=view.submission.max_running,
             resubmits=[run.id for run in members],
         )
         made.update(zip(members, _submit(batch, connect(site)), strict=True))
@@ -268,7 +269,7 @@ def _following(plan: Plan, instead: Mapping[str, Run]) -> Plan:
 
 def _before(view: BatchView, plan: Plan, instead: Mapping[str, Run]) -> list[str]:
     """What a batch that is run again waits for: for what is run again, too, and for its inputs."""
-    before = [instead[run].id for run in view.chunk.after if run in instead]
+    before = [instead[run].id for run in view.submission.after if run in instead]
     for name, origin in plan.where["origins"].items():
         run = attach(origin["run"], str(plan.where["site"]))
         state = run.state
@@ -283,9 +284,8 @@ def _before(view: BatchView, plan: Plan, instead: Mapping[str, Run]) -> list[str
 def _submit(batch: Batch, connection: Connection) -> list[Run]:
     batch.save()
     carry_on(batch, connection)
-    return [
-        Run(wire.run_id(batch.id, index), connection.site.name) for index in batch.chunk.indices
-    ]
+    ids = (wire.run_id(batch.id, index) for index in range(len(batch.points)))
+    return [Run(identifier, connection.site.name) for identifier in ids]
 
 
 def resume(identifier: str, site: str) -> None:
@@ -300,10 +300,11 @@ def resume(identifier: str, site: str) -> None:
     if batch is None:
         connection = connect(site)
         batch = BatchView.load(identifier, connection).batch
-        if begun(batch.folder, connection) or connection.queue.find([batch.chunk.name]):
+        lost = _lost(batch, connection)
+        if not lost:
             raise RunStateError(f"{identifier} waits for nothing", f"{site} has it, or had it.")
         # The queue may have lost it in a power loss; should it turn up, .start lets one run.
-        connection.files.remove([f"{batch.folder}/queue/0.json"])
+        connection.files.remove([f"{batch.folder}/queue/{it.number}.json" for it in lost])
         return queue(batch, connection)
     connection = connect(batch.site)
     with connection.files.holding():
@@ -364,7 +365,7 @@ def publish(batch: Batch, connection: Connection) -> None:
 
 
 def queue(batch: Batch, connection: Connection) -> None:
-    """Have the queue take the batch, once: the intent first, then the call, then its id.
+    """Have the queue take each chunk, once: the intent first, then the call, then its id.
 
     Raises
     ------
@@ -372,37 +373,53 @@ def queue(batch: Batch, connection: Connection) -> None:
         An earlier call may still reach the queue; asking again later is safe.
     """
     entries = {e.name: e for e in connection.files.list(f"{batch.folder}/queue") or ()}
-    if "0.json" in entries:
-        return None
-    if "0.intent" in entries:
-        found = connection.queue.find([batch.chunk.name])
-        asked = entries["0.intent"].mtime
-        age = connection.files.now() - asked
-        if found:
-            return note_queued(batch.folder, found[batch.chunk.name], connection, asked)
-        if begun(batch.folder, connection):
-            return None  # the queue has had it, and it has begun or was cancelled
-        if age < INTENT_PATIENCE:
-            raise RunStateError(
-                f"{batch.site} was asked to queue {batch.id} {age:.0f} s ago, and its queue does "
-                "not know it yet",
-                f"Resume again in {INTENT_PATIENCE - age:.0f} s.",
-            )
+    for chunk in batch.chunks:
+        if f"{chunk.number}.json" not in entries:
+            intent = entries.get(f"{chunk.number}.intent")
+            if intent is None or _was_not_heard(chunk, intent.mtime, connection):
+                _queue(chunk, batch, connection)
+
+
+def _was_not_heard(chunk: Chunk, asked: float, connection: Connection) -> bool:
+    """Whether the queue was asked to take a chunk, and certainly has not."""
+    found = connection.queue.find([chunk.name])
+    if found:
+        note_queued(chunk, found[chunk.name], connection, asked)
+        return False
+    if begun(chunk, connection):
+        return False  # the queue has had it, and it has begun or was cancelled
+    age = connection.files.now() - asked
+    if age < INTENT_PATIENCE:
+        raise RunStateError(
+            f"{connection.site.name} was asked to queue {chunk.name} {age:.0f} s ago, and its "
+            "queue does not know it yet",
+            f"Resume again in {INTENT_PATIENCE - age:.0f} s.",
+        )
+    return True
+
+
+def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
     asked = connection.files.now()
-    intent = wire.canonical({"owner": batch.owner, "time": asked})
-    connection.files.put({f"{batch.folder}/queue/0.intent": intent})
+    path = f"{batch.folder}/queue/{chunk.number}.intent"
+    connection.files.put({path: wire.canonical({"owner": batch.owner, "time": asked})})
     try:
-        (identifier,) = connection.queue.submit([batch.chunk])
+        (identifier,) = connection.queue.submit([chunk])
     except QueueError:  # refused: there is nothing to wait for
-        connection.files.remove([f"{batch.folder}/queue/0.intent"])
+        connection.files.remove([path])
         raise
-    return note_queued(batch.folder, identifier, connection, asked)
+    note_queued(chunk, identifier, connection, asked)
 
 
-def begun(folder: str, connection: Connection) -> bool:
-    """Whether an attempt of the batch was taken: by an agent, or to cancel it."""
-    names = [entry.name for entry in connection.files.list(f"{folder}/attempts") or ()]
-    return bool(wire.attempts_of(names))
+def _lost(batch: Batch, connection: Connection) -> list[Chunk]:
+    """Chunks that the queue does not have, and of which nothing has begun."""
+    found = connection.queue.find([chunk.name for chunk in batch.chunks])
+    return [it for it in batch.chunks if it.name not in found and not begun(it, connection)]
+
+
+def begun(chunk: Chunk, connection: Connection) -> bool:
+    """Whether an attempt of a chunk was taken: by an agent, or to cancel it."""
+    names = connection.files.names(f"{chunk.folder}/attempts") or ()
+    return any(index in chunk.indices for index in wire.attempts_of(names))
 
 
 def _job(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
@@ -508,12 +525,12 @@ def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection)
                 f"{run.id} is on {run.site}, not on {connection.site.name}",
                 "Wait for it, then submit.",
             )
-        folder = batch_folder(batch_of(run.id))
-        if folder not in queued:
-            queue = {entry.name for entry in connection.files.list(f"{folder}/queue") or ()}
-            if "0.json" not in queue and not begun(folder, connection):
+        chunk = poller(run.site).view(batch_of(run.id)).part_of(run.index).chunk
+        if chunk.name not in queued:
+            names = connection.files.names(f"{chunk.folder}/queue") or ()
+            if f"{chunk.number}.json" not in names and not begun(chunk, connection):
                 raise JobError("after", f"{run.id} is not in the queue", f"hpcml resume {run.id}")
-            queued.add(folder)
+            queued.add(chunk.name)
     return [run.id for run in runs]
 
 

@@ -39,7 +39,7 @@ class ByHand:
 
     def queue(self) -> None:
         """Put it into the queue, which nobody serves."""
-        (identifier,) = self.connection.queue.submit([self.batch.chunk])
+        (identifier,) = self.connection.queue.submit(self.batch.chunks)
         path = self.folder / "queue" / "0.json"
         path.write_bytes(wire.canonical({"id": identifier, "time": 0.0}))
 

@@ -118,7 +118,7 @@ class Candidates:
         for view in views:
             if view.removed:
                 continue
-            age = self.now - (self._ended(view) if view.final else view.created)
+            age = self.now - (self._ended(view) if view.final else view.submission.created)
             if age < self.wish.older_than:
                 continue
             why = self.use.of_batch(view.id)
@@ -137,15 +137,15 @@ class Candidates:
             end = seen.attempts[-1].end if seen.attempts else None
             if end is not None:
                 times.append(float(end["time"]))
-        return max([view.created, *times])
+        return max([view.submission.created, *times])
 
     def _batch(self, view: BatchView, age: float) -> Item:
-        count = view.chunk.count
+        count = view.count
         about = f"{view.plan.name}, {count} run" + "s" * (count > 1)
         folder = batch_folder(view.id)
         if not self.wish.work_only:
             return Item(RUNS, view.id, 0, age, about, (folder,))
-        paths = tuple(f"{folder}/{index}/work" for index in view.chunk.indices)
+        paths = tuple(f"{folder}/{index}/work" for index in view.indices)
         return Item(WORK, view.id, 0, age, about, paths)
 
     # --- code, libraries, leftovers -------------------------------------------------------

@@ -95,11 +95,11 @@ def gather(view: BatchView, index: int, events: bytes, readings: Callable[[], Re
 
     Energy is asked for, and so are the readings, once the run has ended.
     """
-    seen = view.seen[index]
+    seen, repeats = view.seen[index], view.submission.resubmits
     attempts = view.attempts(index)
     last = attempts[-1].end if attempts else None
     lines = list(wire.parse_lines(events))
-    story, unread = _story(lines, view.asked)
+    story, unread = _story(lines, view.part_of(index).asked)
     energy, awaited = None, False
     if seen.state.final and story is not None and _has_begun(attempts):
         energy = measure(lines, story.timeline, readings(), final=True)
@@ -115,7 +115,7 @@ def gather(view: BatchView, index: int, events: bytes, readings: Callable[[], Re
         seen.reason,
         seen.state.final and not awaited,
         params,
-        view.resubmits[index] if view.resubmits else None,
+        repeats[index] if repeats else None,
         attempts,
         _hosts(attempts, lines),
         _used(view, last, _has_begun(attempts)),

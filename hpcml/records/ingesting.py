@@ -85,7 +85,7 @@ def _view(site: str, batch: str) -> BatchView | None:
 
 def _ingest(database: Database, view: BatchView) -> int:
     known = _known(database, view.id)
-    left = [index for index in view.chunk.indices if known.get(index) != FINAL]
+    left = [index for index in view.indices if known.get(index) != FINAL]
     readings = cache(lambda: _readings(view))
     count = 0
     for some in parts(left, RUNS):
@@ -149,5 +149,5 @@ def _note_complete(database: Database, view: BatchView) -> None:
     with database.writing() as connection:
         ours = select(table.c.id).where(table.c.batch == view.id).scalar_subquery()
         final = select(runs.c.id).where(runs.c.batch_id == ours, runs.c.final)
-        if len(connection.scalars(final).all()) == view.chunk.count:
+        if len(connection.scalars(final).all()) == view.count:
             connection.execute(update(table).where(table.c.id == ours).values(complete=True))

@@ -52,9 +52,9 @@ def write_batch(connection: Connection, view: BatchView) -> int:
             {"job_digest": str(plan.job_digest), "what": dict(plan.what)},
         ),
         "name": plan.name,
-        "created": view.created,
+        "created": view.submission.created,
         "asked": view.asked,
-        "parent": view.chunk.parent,
+        "parent": view.submission.parent,
         "place": {key: value for key, value in where.items() if key != "environment"},
         "complete": False,
     }

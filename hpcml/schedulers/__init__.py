@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from hpcml.layout import Layout
 from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.states import State
@@ -22,6 +23,8 @@ class Chunk:
         By which the queue can find it again: ``<batch>.<k>``.
     folder : str
         The batch's, relative to the workspace.
+    layout : Layout
+        How its runs are shared out to allocations.
     after : tuple of str
         Runs that must be COMPLETED first.
     group : str
@@ -36,11 +39,17 @@ class Chunk:
     folder: str
     first: int
     count: int
+    layout: Layout
     after: tuple[str, ...] = ()
     group: str = ""
     max_running: int | None = None
     id: str | None = None
     parent: str | None = None
+
+    @property
+    def number(self) -> str:
+        """Which chunk of its batch it is."""
+        return self.name.rpartition(".")[2]
 
     @property
     def indices(self) -> range:

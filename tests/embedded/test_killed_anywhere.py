@@ -366,7 +366,7 @@ def test_an_intent_the_queue_does_not_know_can_be_cancelled(
     run = the_run()
 
     assert run.cancel().wait(30).state == "CANCELLED"
-    late = submission.connect("local").queue.submit([run._view().chunk])  # type: ignore[list-item]
+    late = submission.connect("local").queue.submit([run._view().part_of(0).chunk])
 
     eventually(lambda: not scene.queue() and not scene.dispatchers())
     assert late and scene.lines() == []
@@ -548,7 +548,7 @@ def test_a_second_call_of_the_queue_after_the_end_executes_nothing(
     scene: Scene,
 ) -> None:
     run = hpcml.submit(scene.job()).wait(30)
-    chunk = run._view().chunk
+    chunk = run._view().part_of(0).chunk
     assert chunk is not None
 
     ProcessScheduler.submit(submission.connect("local").queue, [chunk])  # type: ignore[arg-type]

@@ -183,7 +183,7 @@ def test_an_inner_submission_that_is_broken_off_keeps_its_parent(
     outer = hpcml.submit(entry, site=small).wait(60)
     (left,) = outbox_ids()
     batch = load_outbox(left)
-    assert batch is not None and batch.parent == outer.id
+    assert batch is not None and batch.submission.parent == outer.id
 
     inner = hpcml.attach(left).resume().wait(30)
 

@@ -61,8 +61,8 @@ class Entry:
 
     def __init__(self, view: BatchView, site: str) -> None:
         self.view, self.site = view, site
-        self.id, self.count = view.id, view.chunk.count
-        self.newness = (_moment(view.created) or 0.0, view.id)
+        self.id, self.count = view.id, view.count
+        self.newness = (_moment(view.submission.created) or 0.0, view.id)
         self.name = cache(self._name)
         self.title = brief(view.plan.name)
         self.starts: dict[int, float | None] = {}
@@ -80,7 +80,7 @@ class Entry:
         """Its runs that have not been seen to end."""
         if self.view.final:
             return []
-        return [index for index in self.view.chunk.indices if not self.seen(index).state.final]
+        return [index for index in self.view.indices if not self.seen(index).state.final]
 
     def _name(self, index: int) -> str:
         try:
@@ -96,7 +96,7 @@ class Entry:
         return self._chosen[1]
 
     def _choose(self, choice: Choice) -> list[int]:
-        indices = self.view.chunk.indices
+        indices = self.view.indices
         if choice == Choice():
             return list(indices)
         seen = self.view.seen.copy()  # the poller's thread adds to it
