@@ -294,7 +294,9 @@ def test_neither_parents_nor_children_of_what_goes_on_are_freed(
     def with_parent(*args: Any, **keywords: Any) -> Batch:
         import dataclasses
 
-        return dataclasses.replace(new(*args, **keywords), parent=parents["child"])
+        made = new(*args, **keywords)
+        submission = dataclasses.replace(made.submission, parent=parents["child"])
+        return dataclasses.replace(made, submission=submission)
 
     monkeypatch.setattr(submission, "new_batch", with_parent)
     child = hpcml.submit(scene.job())
