@@ -24,6 +24,7 @@ COMMANDS = {
     "fetch": ("hpcml.cli.looking", "Copy what runs have left to this machine."),
     "compare": ("hpcml.cli.remembering", "Show runs side by side: time, energy, metrics."),
     "sync": ("hpcml.cli.remembering", "Record what is new on the sites."),
+    "import": ("hpcml.cli.importing", "Take runs of other tools into the records."),
 }
 
 
