@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from hpcml import records
 from hpcml.agent import wire
 from hpcml.errors import ArgumentError, HpcmlError, RunNotFoundError
@@ -158,7 +160,7 @@ class _Store:
 
         try:
             yield
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:  # as the store is one of
             password = urlsplit(self.uri).password
             problem = str(error).replace(password, "***") if password else str(error)
             raise HpcmlError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from hpcml.agent import wire
 
-LONGEST_NAME = 250  # in bytes: MLflow's file store makes files of these names
+LONGEST_NAME = 230  # bytes: file systems take 255, and a tag is called hpcml.name.<name>
 LONGEST_PARAM = 6000
 LONGEST_TAG = 5000
 _REFUSED = re.compile(r"[^/\w.\- :]")

@@ -74,15 +74,16 @@ def copy_of(record: Record, histories: Mapping[str, Sequence[Point]]) -> Copy:
         values += own
         if note:
             tags[f"{OURS}metric.{name}"] = note
-    tags.update((f"{OURS}name.{other}", name) for name, other in spelt.items() if name != other)
     spelt_tags = spell_names(tags)
+    named = {spelt_tags[name]: text for name, text in tags.items()}
+    named.update((f"{OURS}name.{other}", name) for name, other in spelt.items() if name != other)
     return Copy(
         fit(record.name, LONGEST_NAME) or record.id,
         STATUS.get(record.state, "FAILED"),
         _ms(record.started or record.created),
         end,
         {spelt[name]: fit(text_of(it), LONGEST_PARAM) for name, it in record.params.items()},
-        {spelt_tags[name]: fit(text, LONGEST_TAG) for name, text in tags.items()},
+        {name: fit(text, LONGEST_TAG) for name, text in named.items()},
         values,
     )
 
