@@ -12,7 +12,8 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,26 +99,53 @@ def _import(database: Database, folder: Path, site: str) -> Imported:
         except RefusedError as error:
             refused.append(str(error))
     known = final_runs(database, jobs)
-    alive = _alive()
-    unfinished = 0
+    new = {run: placed for run, placed in jobs.items() if run not in known}
+    reader = _Reader(site, refused)
+    count = take_in(database, reader.read(new))
+    return Imported(count, len(known), reader.unfinished, tuple(refused))
 
-    def read() -> Iterator[tuple[Head, list[Told]]]:
-        nonlocal unfinished
+
+class _Reader:
+    """Reads jobs; those that have not left a good result each are judged after the others.
+
+    Then it is looked which ones have processes on this machine. One that has none has written all
+    that it ever will, so that it is read once more.
+    """
+
+    def __init__(self, site: str, refused: list[str]) -> None:
+        self.site, self.refused, self.unfinished = site, refused, 0
+
+    def read(self, jobs: Mapping[str, tuple[str, Job]]) -> Iterator[tuple[Head, list[Told]]]:
+        """What is known of those that have ended."""
+        partial = {}
         for run, (batch, job) in jobs.items():
-            if run in known:
-                continue
-            try:
-                told = _told(job, run, batch, site, alive)
-            except RefusedError as error:
-                refused.append(str(error))
-                continue
-            if told is None:
-                unfinished += 1
-            else:
-                yield told[0], [told[1]]
+            with self._passing_over():
+                if job.good:
+                    yield from self._judged(run, batch, job)
+                else:
+                    partial[run] = batch, job
+        alive = _alive() if partial else frozenset()
+        for run, (batch, job) in partial.items():
+            with self._passing_over():
+                if job.id in alive:
+                    self.unfinished += 1
+                else:
+                    yield from self._judged(run, batch, job.anew())
 
-    new = take_in(database, read())
-    return Imported(new, len(known), unfinished, tuple(refused))
+    def _judged(self, run: str, batch: str, job: Job) -> Iterator[tuple[Head, list[Told]]]:
+        verdict = _verdict(job)
+        if verdict is None:
+            self.unfinished += 1
+        else:
+            yield _told(job, run, batch, self.site, verdict)
+
+    @contextmanager
+    def _passing_over(self) -> Iterator[None]:
+        """A job with files that are not to be believed is passed over."""
+        try:
+            yield
+        except RefusedError as error:
+            self.refused.append(str(error))
 
 
 def _place(job: Job) -> tuple[str, int]:
@@ -132,13 +160,8 @@ def _place(job: Job) -> tuple[str, int]:
     return f"submitit-{digest[:12]}-{array}", int(index or 0)
 
 
-def _told(
-    job: Job, run: str, batch: str, site: str, alive: frozenset[str]
-) -> tuple[Head, Told] | None:
-    """All that is known of a job; ``None`` if it is not known to have ended."""
-    verdict = _verdict(job, alive)
-    if verdict is None:
-        return None
+def _told(job: Job, run: str, batch: str, site: str, verdict: Verdict) -> tuple[Head, list[Told]]:
+    """All that is known of a job that has ended."""
     state, reason = verdict
     head = Head(batch, _plan(job, site), _created(job))
     point = json.dumps([head.plan.digest, job.id, job.submission.params], sort_keys=True)
@@ -163,21 +186,22 @@ def _told(
         story=_story(job, ended.get("time") or max(ends, default=head.created)),
         ended=ended.get("time") or max(ends, default=None),
     )
-    return head, told
+    return head, [told]
 
 
 # --- how it ended -----------------------------------------------------------------------------
 
 
-def _verdict(job: Job, alive: frozenset[str]) -> Verdict | None:
-    """How a job ended, and why, as far as its files tell; ``None``: it may not have ended."""
-    if job.id in alive:
-        return None
+def _verdict(job: Job) -> Verdict | None:
+    """How a job ended, and why, as far as its files tell; ``None``: it may not have ended.
+
+    It has no processes on this machine, or has left all its results.
+    """
     results, log = job.results, job.log
     for result in results.values():
         if result.success is False:
             return _failure(result.value, log.asked_to_end)
-    if len(results) == job.count and all(result.success for result in results.values()):
+    if job.good:
         return State.COMPLETED, ""
     if log.word is not None and not (log.attempts and log.attempts[-1].start > log.word[0] + 1):
         if log.word[1]:

@@ -155,6 +155,21 @@ class Job:
         told = [attempt.tasks for attempt in self.log.attempts]
         return max([1, *told, *(rank + 1 for rank in self.tasks)])
 
+    @property
+    def good(self) -> bool:
+        """Whether all its tasks have succeeded; then it has written all that matters."""
+        results = self.results.values()
+        return len(results) == self.count and all(result.success for result in results)
+
+    def anew(self) -> Job:
+        """The same job, of which nothing has been read, with results that it has left since."""
+        tasks = {rank: dict(files) for rank, files in self.tasks.items()}
+        for rank in range(self.count):
+            path = self.folder / f"{self.id}_{rank}_result.pkl"
+            if path.exists():
+                tasks.setdefault(rank, {})["result.pkl"] = path
+        return Job(self.id, self.folder, self.script, tasks)
+
     @cached_property
     def directives(self) -> list[str]:
         """What the batch system was asked for."""

@@ -143,6 +143,7 @@ def test_jobs_that_ended_well_or_badly_are_on_record_with_result_log_and_times(
     bad = executor().submit(tasks.fail, "no such data")
     assert good.result()["loss"] == 0.125
     assert bad.exception() is not None
+    bad._process.wait()
 
     assert import_folder(logs) == Imported(2, 0, 0, ())
     record = on_record("train")
@@ -257,6 +258,7 @@ def test_a_job_that_submitit_ended_for_its_time_is_a_timeout(
     eventually((tmp_path / "gate.waits").exists)
     interrupt(job)
     assert job.exception() is not None
+    job._process.wait()
     import_folder(logs)
     record = on_record("wait")
     assert record.state == "TIMEOUT"
@@ -267,9 +269,10 @@ def test_a_folder_that_grows_gives_the_new_jobs_alone(
     executor: Callable[..., Any], tasks: Any, logs: Path
 ) -> None:
     for count in (1, 2):
-        executor("%j").submit(tasks.train, count).result()
+        job = executor("%j").submit(tasks.train, count)
+        job.result()
         assert import_folder(logs) == Imported(1, count - 1, 0, ())
-    assert import_folder(next(logs.iterdir())) == Imported(0, 1, 0, ())  # however it is named
+    assert import_folder(logs / job.job_id) == Imported(0, 1, 0, ())  # however it is named
 
 
 # --- by hand ----------------------------------------------------------------------------------
