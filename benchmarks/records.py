@@ -21,7 +21,7 @@ from hpcml.batch import new_batch
 from hpcml.connection import connect
 from hpcml.batch_view import Attempt, BatchView
 from hpcml.records.database import Database
-from hpcml.records.gathering import Told, Use
+from hpcml.records.gathering import Head, Told, Use
 from hpcml.records.place import find_place
 from hpcml.records.writing import parts, write_batch, write_runs
 from hpcml.timeline import Point, Story, Timeline
@@ -46,7 +46,7 @@ def fill(number):
     for some in parts(range(SIZE), 200):
         with database.writing() as connection:
             found = [told(view, index, number * SIZE + index) for index in some]
-            write_runs(connection, write_batch(connection, view), found)
+            write_runs(connection, write_batch(connection, Head.of(view)), found)
     return made.id
 
 

@@ -27,7 +27,7 @@ _LAZY = {
     "attach": "hpcml.finding",
     "runs": "hpcml.finding",
     "records": "hpcml.records",
-    "sync": "hpcml.records",
+    "sync": "hpcml.integrations.syncing",
     "compare": "hpcml.comparison",
     "prune": "hpcml.pruning",
     "HpcmlError": "hpcml.errors",

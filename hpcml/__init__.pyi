@@ -10,6 +10,7 @@ from hpcml.injob import log as log
 from hpcml.injob import output_path as output_path
 from hpcml.injob import params as params
 from hpcml.injob import phase as phase
+from hpcml.integrations.syncing import sync as sync
 from hpcml.job import Checkpoint as Checkpoint
 from hpcml.job import Dataset as Dataset
 from hpcml.job import Job as Job
@@ -18,7 +19,6 @@ from hpcml.job import Resources as Resources
 from hpcml.job import Sweep as Sweep
 from hpcml.planning import Plan as Plan
 from hpcml.pruning import prune as prune
-from hpcml.records import sync as sync
 from hpcml.run import Run as Run
 from hpcml.run import Runs as Runs
 from hpcml.submission import plan as plan

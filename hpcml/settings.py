@@ -7,6 +7,8 @@
         workspace: /scratch/me/hpcml
         python: /opt/venv/bin/python
     records: postgresql://me@host/hpcml     # default: a file beside you
+    mlflow:
+      uri: https://mlflow.example.org       # default: no mirror
 
 Site profiles of your own lie beside it in ``sites/<name>.yaml``.
 """
@@ -17,6 +19,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -43,6 +46,29 @@ class SiteSettings(BaseModel):
         return value
 
 
+class MlflowSettings(BaseModel):
+    """A mirror of the records in an MLflow store."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: str = Field(description="MLflow's tracking URI, without a password.")
+    experiment: str | None = Field(
+        None, description="Experiment of all runs; default: one for each job's name."
+    )
+
+    @field_validator("uri")
+    @classmethod
+    def _uri_is_whole(cls, value: str) -> str:
+        scheme, _, rest = value.rpartition("://")
+        if not (scheme or rest.startswith("/")) or (
+            scheme.startswith("sqlite") and not rest.startswith("//")
+        ):
+            raise ValueError('a path from the root is expected, like "sqlite:////home/me/ml.db"')
+        if urlsplit(value).password is not None:
+            raise ValueError("there is a password in it: MLFLOW_TRACKING_PASSWORD is for that")
+        return value
+
+
 class Settings(BaseModel):
     """The settings file."""
 
@@ -52,6 +78,7 @@ class Settings(BaseModel):
     records: str | None = Field(
         None, description="URL of a PostgreSQL database that keeps the records, without a password."
     )
+    mlflow: MlflowSettings | None = Field(None, description="Where `hpcml sync` mirrors runs to.")
 
 
 @dataclass(frozen=True)

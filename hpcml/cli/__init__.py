@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": ("hpcml.cli.remembering", "Show runs side by side: time, energy, metrics."),
     "prune": ("hpcml.cli.pruning", "Free space on a site: what has ended, and is not in use."),
     "sync": ("hpcml.cli.remembering", "Record what is new on the sites."),
+    "import": ("hpcml.cli.importing", "Take runs of other tools into the records."),
 }
 
 

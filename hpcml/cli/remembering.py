@@ -7,18 +7,29 @@ import click
 from hpcml import comparison, records
 from hpcml.cli.showing import print_json
 from hpcml.comparison.table import PLOTS
+from hpcml.integrations import syncing
 
 
 @click.command("sync")
 @click.argument("site", required=False)
+@click.option("--mlflow", "uri", metavar="URI", help="Mirror finished runs to an MLflow store.")
+@click.option("--experiment", metavar="NAME", help="Its experiment; default: the jobs' names.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def sync_command(site: str | None, as_json: bool) -> None:
+def sync_command(site: str | None, uri: str | None, experiment: str | None, as_json: bool) -> None:
     """Record what is new on SITE; default: on all sites."""
-    count = records.sync(site)
-    if as_json:
-        print_json({"runs": count})
+    if uri is None and experiment is not None:
+        raise click.UsageError("--experiment goes with --mlflow")
+    if uri is None:
+        done = {"runs": syncing.sync(site)}
     else:
-        click.echo(f"{count} runs with news")
+        from hpcml.integrations.mlflow import mirror
+
+        done = {"runs": records.sync(site), "mirrored": mirror(uri, experiment=experiment)}
+    if as_json:
+        print_json(done)
+    else:
+        mirrored = f", {done['mirrored']} mirrored" if uri else ""
+        click.echo(f"{done['runs']} runs with news{mirrored}")
 
 
 @click.command("compare")

@@ -67,7 +67,9 @@ def compare(
 
 def _on_record(given: Sequence[Run | Record | str]) -> list[Record]:
     """Records of all that was given, each once, in that order."""
-    known = {one.id: one for one in given if isinstance(one, Record) and one.final}
+    known = {
+        one.id: one for one in given if isinstance(one, Record) and (one.final or one.imported)
+    }
     asked = [_address(one) for one in given]
     open_ = {address: site for address, site in asked if address not in known}
     _ingest(open_)
@@ -104,7 +106,8 @@ def _ingest(addresses: dict[str, str | None]) -> None:
         else:
             sites.setdefault(site, set()).add(batch)
     for record in _first_of(unknown):
-        sites.setdefault(record.site, set()).add(record.batch)
+        if not record.imported:
+            sites.setdefault(record.site, set()).add(record.batch)
         unknown.discard(record.batch)
     if unknown:
         for site in dict.fromkeys(["local", *load_settings().sites]):

@@ -53,7 +53,7 @@ def sync(site: str | None = None) -> int:
     HpcmlError
         The one site cannot be read.
     """
-    return _with(lambda database: _sync(database, site), remade=site is not None)
+    return with_database(lambda database: _sync(database, site), remade=site is not None)
 
 
 def ingest(site: str, batches: Collection[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def ingest(site: str, batches: Collection[str] | None = None) -> int:
     """
     from hpcml.records import ingesting
 
-    return _with(lambda database: ingesting.ingest(database, site, batches))
+    return with_database(lambda database: ingesting.ingest(database, site, batches))
 
 
 def recorded(batches: Collection[str]) -> set[str]:
@@ -87,7 +87,7 @@ def recorded(batches: Collection[str]) -> set[str]:
         database.make_durable()
         return found
 
-    return _with(work, remade=False)
+    return with_database(work, remade=False)
 
 
 def find(
@@ -228,13 +228,14 @@ def _ask(question: Callable[[Connection], T]) -> T:
         with database.reading() as connection:
             return question(connection)
 
-    return _with(work)
+    return with_database(work)
 
 
-def _with(work: Callable[[Database], T], *, remade: bool = True) -> T:
-    """Do something with the records; ones that are not there are made from the sites first.
+def with_database(work: Callable[[Database], T], *, remade: bool = True) -> T:
+    """Do something with the records, for other parts of hpcml.
 
-    Corrupt ones are moved aside, and then there are none.
+    Ones that are not there are made from the sites first. Corrupt ones are moved aside, and then
+    there are none.
     """
     from hpcml.records.database import CorruptError, Database
 

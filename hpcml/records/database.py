@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from sqlalchemy.pool import NullPool
 from hpcml.errors import RecordsError
 from hpcml.records.place import Place
 from hpcml.records.schema import REVISIONS
-from hpcml.settings import private_folder
+from hpcml.settings import private_folder, state_folder
 
 PATIENCE = 60.0  # seconds for which a process waits while another one writes
 WRITERS = 0x6870636D6C  # PostgreSQL's advisory lock of who writes
+MIRRORS = WRITERS + 1  # ... of who copies runs to another store
 PRAGMAS = (
     "journal_mode=WAL",
     f"busy_timeout={PATIENCE * 1000:.0f}",
@@ -83,6 +84,37 @@ class Database:
             self._bring_up(connection)
             with _alone(connection):
                 yield connection
+
+    @contextmanager
+    def mirroring(self) -> Iterator[None]:
+        """Nobody who shares these records, or this home, copies them elsewhere meanwhile.
+
+        Raises
+        ------
+        RecordsError
+            The home's file system knows no locks.
+        """
+        with ExitStack() as held:
+            self._keep_mirrors_out(held)
+            yield
+
+    def _keep_mirrors_out(self, held: ExitStack) -> None:
+        place = state_folder() / "mirror"
+        try:
+            private_folder(place.parent)
+            held.enter_context(_lock(place))
+        except OSError as error:
+            raise RecordsError(
+                f"{place}.lock cannot be locked: {error.strerror}",
+                "Let XDG_STATE_HOME name a folder on a file system with locks.",
+            ) from error
+        if self.place.path is None:  # the lock is the connection's, and ends with it
+            try:
+                connection = held.enter_context(_engine(os.getpid(), self.place.url).connect())
+                with connection.begin():
+                    connection.execute(text(f"SELECT pg_advisory_lock({MIRRORS})"))
+            except exc.DBAPIError as error:
+                raise self._told(error) from error
 
     def move_aside(self) -> Path | None:
         """Put the file that was used last, with its log, where it harms nobody.

@@ -9,7 +9,7 @@ from typing import Any
 from hpcml.agent import wire
 from hpcml.batch_view import Attempt, BatchView
 from hpcml.energy import Energy, Readings, is_awaited, measure
-from hpcml.planning import run_digest
+from hpcml.planning import Plan, run_digest
 from hpcml.timeline import Story, tell
 
 # What an agent counts of an attempt, and in which unit. Sums over the run's processes.
@@ -58,6 +58,23 @@ class Use:
     checked: bool
     origin: str | None = None
     output: str | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the runs of a batch have in common."""
+
+    id: str
+    plan: Plan
+    created: float
+    asked: float | None = None
+    parent: str | None = None
+
+    @classmethod
+    def of(cls, view: BatchView) -> Head:
+        """That of a batch on a site."""
+        said = view.submission
+        return cls(view.id, view.plan, said.created, view.asked, said.parent)
 
 
 @dataclass(frozen=True)

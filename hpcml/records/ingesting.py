@@ -14,7 +14,7 @@ from hpcml.errors import HpcmlError
 from hpcml.poller import poller
 from hpcml.records import schema
 from hpcml.records.database import Database
-from hpcml.records.gathering import Told, gather
+from hpcml.records.gathering import Head, Told, gather
 from hpcml.records.writing import parts, write_batch, write_runs
 
 BATCHES = 64  # that are looked at together
@@ -92,7 +92,7 @@ def _ingest(database: Database, view: BatchView) -> int:
         found = list(_gather(view, some, known, readings))
         if found:
             with database.writing() as connection:
-                count += write_runs(connection, write_batch(connection, view), found)
+                count += write_runs(connection, write_batch(connection, Head.of(view)), found)
     _note_complete(database, view)
     return count
 

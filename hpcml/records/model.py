@@ -216,6 +216,11 @@ class Record:
     used: Mapping[str, Use]
     generated: Mapping[str, Artifact]
 
+    @property
+    def imported(self) -> bool:
+        """Whether another tool ran it: no site of hpcml's knows it."""
+        return "imported" in self.place
+
 
 @dataclass(frozen=True)
 class Link:

@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 
 from hpcml.agent import wire
 
-REVISIONS = ("r0001", "r0002")  # oldest first; the last one is the schema below
+REVISIONS = ("r0001", "r0002", "r0003")  # oldest first; the last one is the schema below
 LONGEST_KEY = 64
 _ODD = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9a-f]{4})")
@@ -342,6 +342,16 @@ energies = Table(
     Column("exclusive", Boolean),  # whether nobody else used the machine
     Column("why", Exact, nullable=False),  # there are no joules
     Column("root", Exact, nullable=False),  # the folder below which the counters were
+)
+
+# Runs that have a copy in another store, by the store's key, and what they are called there.
+mirrored = Table(
+    "mirrored",
+    metadata,
+    Column("store", String(LONGEST_KEY), primary_key=True),
+    _of("run", key=True),
+    Column("mirror", String(256), nullable=False),
+    sqlite_with_rowid=False,
 )
 
 # What is written anew when there is news of a run; its parameters never change.

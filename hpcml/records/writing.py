@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
 
 from hpcml.agent import wire
-from hpcml.batch_view import BatchView
 from hpcml.records import schema
-from hpcml.records.gathering import Told
+from hpcml.records.gathering import Head, Told
 from hpcml.records.model import EnergyRecord
 from hpcml.records.schema import key_of, key_of_value, split_value
 from hpcml.timeline import Point, Span
@@ -30,19 +29,19 @@ def parts(items: Iterable[T], size: int = AT_ONCE) -> Iterator[list[T]]:
         yield part
 
 
-def write_batch(connection: Connection, view: BatchView) -> int:
+def write_batch(connection: Connection, head: Head) -> int:
     """A batch, its plan, who submitted it and where, unless they are there. Returns its id."""
     table = schema.batches
-    known = connection.scalar(select(table.c.id).where(table.c.batch == view.id))
+    known = connection.scalar(select(table.c.id).where(table.c.batch == head.id))
     if known is not None:
-        connection.execute(update(table).where(table.c.id == known).values(asked=view.asked))
+        connection.execute(update(table).where(table.c.id == known).values(asked=head.asked))
         return int(known)
-    plan, where = view.plan, view.plan.where
+    plan, where = head.plan, head.plan.where
     site = {"name": str(where["site"]), "workspace": str(where["workspace"])}
     identifier = _free(connection, table)
     row: Row = {
         "id": identifier,
-        "batch": view.id,
+        "batch": head.id,
         "site_id": _one(connection, schema.sites, _digest(site), site),
         "person_id": _person(connection, where),
         "plan_id": _one(
@@ -52,9 +51,9 @@ def write_batch(connection: Connection, view: BatchView) -> int:
             {"job_digest": str(plan.job_digest), "what": dict(plan.what)},
         ),
         "name": plan.name,
-        "created": view.submission.created,
-        "asked": view.asked,
-        "parent": view.submission.parent,
+        "created": head.created,
+        "asked": head.asked,
+        "parent": head.parent,
         "place": {key: value for key, value in where.items() if key != "environment"},
         "complete": False,
     }

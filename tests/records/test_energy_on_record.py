@@ -99,6 +99,7 @@ def test_records_of_the_first_schema_are_kept_and_know_no_energy(home: Path) -> 
     hpcml.sync()
     before = records.find()
     with sqlite3.connect(home / "state" / "hpcml" / "index.db") as connection:
+        connection.execute("DROP TABLE mirrored")
         connection.execute("DROP TABLE energies")
         for column in ("own", "began", "joules", "uncertainty", "covered"):
             connection.execute(f"ALTER TABLE phases DROP COLUMN {column}")

@@ -1,0 +1,31 @@
+"""Commands that take in what other tools have left."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from hpcml.cli.showing import print_json
+from hpcml.integrations.submitit import SITE, import_folder
+from hpcml.texts import plain
+
+
+@click.group("import")
+def import_command() -> None:
+    """Take runs of other tools into the records."""
+
+
+@import_command.command("submitit")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False))
+@click.option("--site", default=SITE, show_default=True, help="Site that the records name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def submitit_command(folder: str, site: str, as_json: bool) -> None:
+    """Take finished submitit jobs in FOLDER into the records."""
+    imported = import_folder(folder, site)
+    if as_json:
+        print_json(asdict(imported))
+        return
+    click.echo(f"{imported.new} recorded, {imported.known} known, {imported.unfinished} unfinished")
+    for why in imported.refused:
+        click.echo(f"passed over: {plain(why)}", err=True)
