@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeGuard
+
+LATEST = 2**63  # ns of a monotonic clock: 292 years
+MOST = 2**31  # attempts
 
 
 @dataclass(frozen=True)
@@ -166,12 +169,16 @@ def _seconds(seconds: float | None) -> str:
 
 @dataclass(frozen=True)
 class Story:
-    """All that the events of a run tell. Its host is the last attempt's."""
+    """All that the events of a run tell. Its host is the last attempt's.
+
+    ``passed_over`` counts the lines that are no events: a job can write there, too.
+    """
 
     timeline: Timeline
     history: Mapping[str, tuple[Point, ...]]
     described: Mapping[str, Any]
     host: Mapping[str, Any]
+    passed_over: int = 0
 
 
 def tell(events: Iterable[Mapping[str, Any]], asked: float | None) -> Story:
@@ -186,9 +193,39 @@ def tell(events: Iterable[Mapping[str, Any]], asked: float | None) -> Story:
         When the queue was asked, in s since the epoch.
     """
     reader = _Reader()
-    for attempt in _attempts(events):
+    for attempt in _attempts(reader.sound(events)):
         reader.read(attempt)
     return reader.story(asked)
+
+
+def starts(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What began each attempt: one event for each of the timeline's attempts."""
+    return [event for event in events if event.get("e") == "start" and _is_event(event)]
+
+
+def _is_event(event: Mapping[str, Any]) -> bool:
+    """Whether it has what events of its kind need."""
+    kind, moment = event.get("e"), event.get("m")
+    if not (isinstance(kind, str) and isinstance(moment, int) and abs(moment) < LATEST):
+        return False
+    if kind in ("begin", "finish"):
+        return isinstance(event.get("phase"), str)
+    if kind in ("log", "describe"):
+        return isinstance(event.get("v"), dict)
+    return kind != "start" or _is_start(event)
+
+
+def _is_start(event: Mapping[str, Any]) -> bool:
+    number = event.get("attempt", 1)
+    named = all(isinstance(event.get(name, ""), str) for name in ("host", "boot"))
+    return named and _is_finite(event.get("t")) and isinstance(number, int) and 0 < number < MOST
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _attempts(events: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
@@ -198,9 +235,7 @@ def _attempts(events: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str,
     """
     attempt: list[Mapping[str, Any]] = []
     for event in events:
-        kind = event.get("e")
-        if kind is None or "m" not in event:
-            continue
+        kind = event["e"]
         if kind == "start":
             if attempt:
                 yield attempt
@@ -225,6 +260,15 @@ class _Reader:
         self.samples: dict[str, float] = {}
         self.history: dict[str, list[Point]] = {}
         self.described: dict[str, Any] = {}
+        self.passed_over = 0
+
+    def sound(self, events: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Only what is an event."""
+        for event in events:
+            if _is_event(event):
+                yield event
+            else:
+                self.passed_over += 1
 
     def read(self, events: list[Mapping[str, Any]]) -> None:
         """Add one attempt."""
@@ -268,7 +312,7 @@ class _Reader:
         history = {name: tuple(points) for name, points in self.history.items()}
         left_out = ("e", "t", "m", "run", "agent", "attempt")
         host = {key: value for key, value in self.start.items() if key not in left_out}
-        return Story(timeline, history, self.described, host)
+        return Story(timeline, history, self.described, host, self.passed_over)
 
     def _note(self, command: Mapping[str, Any] | None, end: Mapping[str, Any] | None) -> None:
         self.attempts.append(
@@ -297,7 +341,7 @@ class _Reader:
 
     def _log(self, event: Mapping[str, Any], now: float) -> None:
         samples = event.get("samples")
-        if isinstance(samples, int | float) and math.isfinite(samples):
+        if _is_finite(samples):
             for name in {name for name, _, _ in self.open}:
                 self.samples[name] = self.samples.get(name, 0) + samples
         for name, value in event["v"].items():

@@ -37,7 +37,7 @@ def _left_out(points: Sequence[Point], counted: Sequence[Point]) -> Iterator[str
         yield f"{_of(len(points) - len(counted), len(points))} left out of all figures: {states}"
     unread = sum(point.record.unread is not None for point in counted)
     if unread:
-        yield f"{_of(unread, len(counted))} told what cannot be read: it is missing"
+        yield f"{_of(unread, len(counted))} told something that cannot be read, and is passed over"
     young = sum(not point.record.final for point in counted)
     if young:
         yield f"{_of(young, len(counted))} ended just now: readings of energy may still come"

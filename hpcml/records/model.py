@@ -173,7 +173,7 @@ class Record:
     metrics, phases, described : dict
         What its job told, by name.
     unread : str or None
-        Why what its job told cannot be read, if so.
+        How much of what is in its events cannot be read, if anything.
     figures : tuple of Figure
         What was counted or timed, with unit and source. What was not has no entry.
     energy : EnergyRecord or None

@@ -235,13 +235,24 @@ def test_a_clock_that_jumps_changes_no_duration() -> None:
 
 def test_events_that_are_no_events_leave_the_rest_of_the_run_on_record() -> None:
     batch = ByHand([{"n": 0}, {"n": 1}])
-    nonsense = {"e": "log", "v": 3}
-    ended(batch, 0, nonsense)
+    nonsense = [{"e": "log", "v": 3}, {"e": "begin", "phase": 3}, {"e": {}}, {"e": "log", "m": 0.5}]
+    ended(batch, 0, *nonsense, log(0, loss=2.0))
     ended(batch, 1, log(0, loss=1.0))
     assert hpcml.sync() == 2
-    broken, whole = records.find()
-    assert broken.state == "COMPLETED" and "AttributeError" in broken.unread
-    assert not broken.metrics and whole.metrics["loss"].last == 1.0
+    odd, whole = records.find()
+    assert (odd.state, odd.unread) == ("COMPLETED", "4 of its lines are no events")
+    assert (odd.metrics["loss"].last, whole.metrics["loss"].last) == (2.0, 1.0)
+    assert batch.runs[0].metrics == {"loss": 2.0}
+    told = "1 of 2 runs told something that cannot be read, and is passed over"
+    assert told in hpcml.compare(batch.runs).marks
+
+
+def test_an_attempt_that_says_twice_that_it_began_is_recorded_once(database: str) -> None:
+    batch = ByHand()
+    batch.file("events.jsonl").write_bytes(events(log(0, loss=2.0)) + events(log(1, loss=1.0)))
+    batch.end()
+    assert hpcml.sync() == 1
+    assert [figure.name for figure in the_one().figures].count("queue") <= 1
 
 
 def test_a_batch_that_cannot_be_read_is_passed_over_with_a_warning() -> None:
