@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Select, Table, and_, or_, select
@@ -13,7 +13,7 @@ from hpcml.records import schema
 from hpcml.records.gathering import Figure, Use
 from hpcml.records.model import Artifact, AttemptRecord, EnergyRecord, Link, Metric, Phase, Record
 from hpcml.records.schema import join_value, key_of, key_of_value
-from hpcml.records.writing import parts
+from hpcml.records.writing import AT_ONCE, parts
 from hpcml.timeline import Point
 
 Found = Row[*tuple[Any, ...]]
@@ -23,12 +23,25 @@ Filters = Mapping[str, Any]
 
 def find(connection: Connection, filters: Filters) -> list[Record]:
     """Records of the runs that fit, oldest first."""
-    ids = connection.scalars(
-        _filtered(select(schema.runs.c.id), filters).order_by(
-            schema.batches.c.created, schema.batches.c.batch, schema.runs.c.number
-        )
-    ).all()
+    filters = {key: _several(one) if key in SEVERAL else one for key, one in filters.items()}
+    order = schema.batches.c.created, schema.batches.c.batch, schema.runs.c.number
+    rows = {
+        tuple(row)
+        for some in _apart(filters)
+        for row in connection.execute(_filtered(select(*order, schema.runs.c.id), some))
+    }
+    ids = [identifier for *_, identifier in sorted(rows)]
     return [record for some in parts(ids) for record in _records(connection, some)]
+
+
+def _apart(filters: Filters) -> Iterator[Filters]:
+    """The same with collections in parts: no database takes any number of values at once."""
+    name = next((key for key in SEVERAL if len(filters.get(key, ())) > AT_ONCE), None)
+    if name is None:
+        yield filters
+        return
+    for some in parts(filters[name]):
+        yield from _apart({**filters, name: some})
 
 
 def top(
@@ -37,6 +50,8 @@ def top(
     """Ids and values of the runs that are best in a metric."""
     if by not in BY:
         raise ArgumentError(f"runs cannot be ranked by {by!r}", nearest(by, BY))
+    if count < 0:
+        raise ArgumentError(f"there are no {count} runs", "The count is 0 or more.")
     name = _name_id(connection, metric)
     value = schema.metrics.c[by]
     asked: Select[Any] = select(schema.runs.c.run, value).join_from(schema.metrics, schema.runs)
@@ -52,7 +67,7 @@ def history(connection: Connection, run: str, metric: str) -> tuple[Point, ...]:
     row = connection.execute(
         select(metrics)
         .join(schema.runs)
-        .where(schema.runs.c.run == run, metrics.c.name_id == _name_id(connection, metric))
+        .where(schema.runs.c.run == _plain(run), metrics.c.name_id == _name_id(connection, metric))
     ).one_or_none()
     if row is None:
         raise RecordsError(
@@ -70,7 +85,7 @@ def history(connection: Connection, run: str, metric: str) -> tuple[Point, ...]:
 def lineage(connection: Connection, run: str, hops: int, down: bool) -> list[Link]:
     """What a run came from, or what came from it, nearest first."""
     links: list[Link] = []
-    seen, frontier = {run}, [run]
+    seen, frontier = {run}, [_plain(run)]
     for hop in range(1, hops + 1):
         found = [
             link
@@ -86,6 +101,7 @@ def lineage(connection: Connection, run: str, hops: int, down: bool) -> list[Lin
 
 # --- which runs -------------------------------------------------------------------------------
 
+SEVERAL = ("id", "batch")  # filters that may be collections
 FILTERS = ("batch", "digest", "id", "job_digest", "name", "params", "site", "state", "tags")
 
 
@@ -105,26 +121,52 @@ def _filtered(asked: Select[Any], filters: Filters) -> Select[Any]:
         "site": sites.c.name,
     }
     for key, value in filters.items():
-        if key in columns:
-            several = not isinstance(value, str)
-            asked = asked.where(columns[key].in_(value) if several else columns[key] == value)
+        if key in SEVERAL:
+            asked = asked.where(columns[key].in_([_plain(one) for one in _several(value)]))
+        elif key in ("name", "site"):
+            asked = asked.where(columns[key] == _text(value))
+        elif key in columns:
+            asked = asked.where(columns[key] == _plain(value))
         elif key == "params":
             for name, wanted in value.items():
-                asked = asked.where(runs.c.id.in_(_with_param(name, wanted)))
+                asked = asked.where(runs.c.id.in_(_with_param(_text(name), wanted)))
         elif key == "tags":
             for name, wanted in value.items():
-                asked = asked.where(batches.c.id.in_(_with_tag(name, wanted)))
+                asked = asked.where(batches.c.id.in_(_with_tag(_text(name), _text(wanted))))
         else:
             raise ArgumentError(f"runs cannot be found by {key!r}", nearest(key, FILTERS))
     return asked
 
 
+def _several(value: Any) -> list[Any]:
+    """The values of a filter that may be a collection."""
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    return list(value) if several else [_text(value)]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ArgumentError(f"{value!r} is no text", "Ids, names, sites, states and tags are.")
+    return str(value)
+
+
+def _plain(value: Any) -> str:
+    """An id, a digest or a state; what can be none of them is no row's, and no database's."""
+    text = _text(value)
+    return text if text.isascii() and text.isprintable() else ""
+
+
 def _with_param(name: str, value: Any) -> Select[Any]:
     table = schema.params
+    try:
+        key = key_of_value(value)
+    except TypeError:
+        problem = f"no parameter has a value like {value!r}"
+        raise ArgumentError(problem, "They are what JSON can say.") from None
     return (
         select(table.c.run_id)
         .join(schema.names)
-        .where(schema.names.c.key == key_of(name), table.c.key == key_of_value(value))
+        .where(schema.names.c.key == key_of(name), table.c.key == key)
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import random
 import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +85,46 @@ def test_a_database_with_torn_pages_is_moved_aside_and_made_anew(index: Path) ->
     with pytest.warns(UserWarning, match="made anew"):
         assert hpcml.sync() == 10
     assert records.find() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE runs SET name = CAST(x'ff' AS TEXT)",
+        "UPDATE hosts SET facts = '{'",
+        "PRAGMA writable_schema=ON; UPDATE sqlite_master SET sql = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_a_database_with_garbled_cells_is_moved_aside_and_made_anew(
+    index: Path, change: str
+) -> None:
+    """Pages are whole, and hold what nobody has written."""
+    ten_runs()
+    hpcml.sync()
+    before = records.find()
+    with sqlite3.connect(index) as connection:
+        connection.executescript(change)
+    with pytest.warns(UserWarning, match="was moved to .*corrupt.* made anew"):
+        assert records.find() == before
+
+
+def test_a_database_with_bytes_changed_anywhere_never_stops_with_a_strange_error(
+    index: Path,
+) -> None:
+    ten_runs()
+    hpcml.sync()
+    whole, chance = index.read_bytes(), random.Random(7)
+    for _ in range(40):
+        broken = bytearray(whole)
+        for _ in range(chance.choice([1, 20, 1000])):
+            broken[chance.randrange(len(broken))] = chance.randrange(256)
+        for left in index.parent.glob("index.db*"):
+            left.unlink()
+        index.write_bytes(broken)
+        with warnings.catch_warnings(), contextlib.suppress(RecordsError):
+            warnings.simplefilter("ignore", UserWarning)
+            records.find()
+            hpcml.sync()
 
 
 def test_a_newer_schema_is_refused_with_what_to_do(index: Path) -> None:
@@ -178,6 +221,31 @@ def test_on_a_full_disk_nothing_half_written_is_believed(
         assert record.metrics["loss"].points == 100
     assert hpcml.sync() == 100
     assert len(records.find(batch=late.batch.id)) == 100
+
+
+def test_a_small_disk_that_fills_up_keeps_whole_runs_and_goes_on_with_more_space(
+    index: Path, another_python: Another
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    index.parent.mkdir(parents=True, mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=500k,mode=0700", "none", str(index.parent)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        batch = ByHand([{"n": n} for n in range(600)])
+        for n in range(600):
+            ended(batch, n, *(log(step, loss=1.0) for step in range(20)))
+        done = another_python("import hpcml; hpcml.sync()")
+        assert "RecordsError" in done.stderr and "Free some space" in done.stderr, done.stderr
+        found = records.find()
+        assert 0 < len(found) < 600
+        assert {record.metrics["loss"].points for record in found} == {20}
+        subprocess.run(["mount", "-o", "remount,size=50m", index.parent], check=True)
+        assert hpcml.sync() == 600 - len(found)
+        assert len(records.find()) == 600
+    finally:
+        subprocess.run(["umount", "--lazy", index.parent], check=True)
 
 
 # --- several at once, killed -------------------------------------------------------------------

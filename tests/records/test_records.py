@@ -384,7 +384,25 @@ def test_questions_that_make_no_sense_are_refused_with_what_would_do() -> None:
         records.top("loss", jobdigest="x")
     with pytest.raises(RecordsError, match="no metric 'loss'"):
         records.history("20200101-000000-nobody.00000", "loss")
-    assert records.top("loss") == records.lineage("nobody") == []
+    assert records.top("loss") == records.lineage("nobody") == records.lineage("\ud800") == []
+    with pytest.raises(ArgumentError, match="there are no -1 runs"):
+        records.top("loss", -1)
+    for wrong in ({"id": 3}, {"tags": {"a": 3}}, {"params": {3: 4}}, {"params": {"a": {1}}}):
+        with pytest.raises(ArgumentError):
+            records.find(**wrong)
+
+
+def test_a_question_may_name_any_number_of_runs_and_anything(database: str) -> None:
+    batch = ByHand([{"n": n} for n in range(3)])
+    for n in range(3):
+        batch.end(n)
+    hpcml.sync()
+    ids = [run.id for run in batch.runs]
+    others = [f"20260101-000000-abcdef.{n:05d}" for n in range(70_000)]
+
+    assert [one.id for one in records.find(id=[*ids[::-1], *others, ids[0]])] == ids
+    assert records.find(id=(id for id in ("\x00", "\ud800", "é", ids[1])))[0].id == ids[1]
+    assert records.find(id=[]) == records.find(state="\x00") == records.find(site="\ud800") == []
 
 
 def test_waiting_does_not_load_what_records_need(another_python: Callable[..., Any]) -> None:
