@@ -166,6 +166,13 @@ def test_values_that_are_no_numbers_are_kept_and_never_rank(database: str) -> No
     assert ranked == [0.1, 1.0, 3.0, 2.0**70]
     assert [value for _, value in records.top("loss", 2, highest=True)] == [2.0**70, 3.0]
     assert records.find()[0].metrics["good"].lowest == 1.0
+    ids = [record.id for record in records.find()]
+    for name, count in (("loss", 1), ("good", 2)):
+        several = records.histories([*ids, "nobody"], name)
+        assert {id: len(points) for id, points in several.items()} == dict.fromkeys(ids, count)
+        alone = {id: records.history(id, name) for id in ids}
+        assert str(several) == str(alone)
+    assert records.histories(ids, "nothing") == {}
 
 
 def test_steps_that_are_no_numbers_count_as_not_told() -> None:
