@@ -14,8 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from hpcml import records
-from hpcml.comparison.figures import Column
-from hpcml.comparison.marks import COVERED
+from hpcml.comparison.figures import COVERED, Column
 from hpcml.comparison.median import Summary, number_of, ranks, summarise
 from hpcml.comparison.showing import number, plain
 from hpcml.errors import ArgumentError, HpcmlError, nearest

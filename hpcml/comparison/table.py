@@ -123,7 +123,9 @@ class Table:
     def differing(self) -> tuple[str, ...]:
         """The aspects that are not known to be equal everywhere, and are shown."""
         names = dict.fromkeys(name for row in self.rows for name in row.aspects)
-        values = {name: {one for row in self.rows for one in row.aspects[name]} for name in names}
+        values = {
+            name: {one for row in self.rows for one in row.aspects.get(name, ())} for name in names
+        }
         return tuple(name for name in names if len(values[name]) > 1)
 
     # --- for people -----------------------------------------------------------------------

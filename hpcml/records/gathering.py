@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,10 +178,29 @@ def _timed(story: Story | None) -> Iterator[Figure]:
     timeline = story.timeline
     if timeline.queue is not None:
         yield Figure("queue", 1, timeline.queue, "s", QUEUE)
+    first = _first_step(story)
+    if first is not None:
+        yield Figure("first_step", 1, first, "s", EVENTS)
     for one in {one.number: one for one in timeline.attempts}.values():
         for name, seconds in (("setup", one.setup), ("command", one.command)):
             if seconds is not None:
                 yield Figure(name, one.number, seconds, "s", EVENTS)
+
+
+def _first_step(story: Story) -> float | None:
+    """s from the begin of the first attempt's command to the first step that it logged."""
+    attempt = next(iter(story.timeline.attempts), None)
+    if attempt is None or attempt.setup is None or attempt.number != 1:
+        return None
+    begin = attempt.start + attempt.setup
+    if attempt.command is not None:
+        end = begin + attempt.command
+    else:
+        end = math.inf if len(story.timeline.attempts) == 1 else begin  # no clock goes on from it
+    series = story.history.values()
+    firsts = (next((one.time for one in each if one.step is not None), math.inf) for each in series)
+    first = min(firsts, default=math.inf)
+    return first - begin if begin <= first <= end and first < math.inf else None
 
 
 def _time(record: Mapping[str, Any] | None) -> float | None:

@@ -130,6 +130,17 @@ def test_a_package_that_is_shown_by_mmio_alone_is_no_mirror(tmp_path: Path) -> N
     assert [domain.mirrors for domain in found_in(tree).values()] == [None]
 
 
+def test_a_counter_that_gives_an_input_output_error_is_told_to_be_one(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    counter = tree.add("intel-rapl:0", "package-0")
+    counter.unlink()
+    counter.symlink_to("/proc/self/mem")
+
+    assert domains.find(str(tmp_path)).tried == {
+        "powercap": {"status": "error", "reason": "input/output error"}
+    }
+
+
 @pytest.mark.parametrize("content", ["", "none\n"])
 def test_a_counter_that_is_no_number_is_an_error_and_no_0(tmp_path: Path, content: str) -> None:
     tree = Tree(tmp_path)
@@ -270,6 +281,12 @@ def test_a_failed_reading_is_null_and_the_counter_is_tried_again(tree: Tree, fil
         eventually(lambda: count(file))
         os.truncate(counter, 0)
         eventually(lambda: series(file)[0].readings[-1][1][0] is None)
+        before = count(file)
+        counter.unlink()
+        counter.symlink_to("/proc/self/mem")  # whose first byte is an input/output error
+        eventually(lambda: count(file) >= before + 3)
+        assert series(file)[0].readings[-1][1][0] is None
+        counter.unlink()
         tree.set("intel-rapl:0", 4321)
         eventually(lambda: series(file)[0].readings[-1][1][0] == 4321)
         one.kill()
