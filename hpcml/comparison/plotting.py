@@ -242,7 +242,7 @@ def _phases(table: Table, figure: Figure) -> None:
         )
     runs = _runs(table, rows, {COMMAND})
     shown = [_middle(runs[place]) for place in rows]
-    parts = [_parts(point) for point in shown]
+    parts = _nameable([_parts(point) for point in shown])
     figure.set_size_inches(WIDTH, max(HEIGHT, 1 + BAR * len(rows)))
     axes = figure.add_subplot()
     left = [0.0] * len(rows)
@@ -271,6 +271,22 @@ def _phases(table: Table, figure: Figure) -> None:
     axes.set_xlabel("time (s)")
     levels = [row.figures[COMMAND].level for row in rows.values()]
     _finish(figure, axes, ["of the run whose command took the median time", *_whisker_note(levels)])
+
+
+def _nameable(parts: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """Parts with no more names than a legend has room for: the shortest phases as one."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    if len(total) <= NAMED:
+        return [*parts]
+    kept = {name for name, _ in total.most_common(NAMED - 1)}
+    others = f"({len(total) - len(kept)} others)"
+    return [
+        {name: seconds for name, seconds in part.items() if name in kept}
+        | {others: sum(seconds for name, seconds in part.items() if name not in kept)}
+        for part in parts
+    ]
 
 
 def _middle(points: Sequence[Point]) -> Point:
@@ -469,7 +485,9 @@ def _whisker_note(levels: Iterable[float | None]) -> Iterator[str]:
 def _name(text: str) -> str:
     """A name as plots show it."""
     text = re.sub(r"^_", "\u200a_", plain(text))  # matplotlib keeps names with _ to itself
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST // 2]}…{text[1 - LONGEST // 2 :]}"  # names often differ at their end
 
 
 def _finish(figure: Figure, axes: Axes, notes: Sequence[str]) -> None:

@@ -98,6 +98,21 @@ def test_phases_are_stacked_without_counting_any_time_twice(tmp_path: Path) -> N
     assert len(looks) == len({hatch for _, hatch in looks}) == 4, "told apart without colours, too"
 
 
+def test_many_phases_have_a_legend_and_all_of_their_time() -> None:
+    phases = {f"phase {n}": phase(n + 1.0, n + 1.0, float(n)) for n in range(30)}
+    figure = table(record(phases=phases, command=500.0)).plot("phases")
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[-1] == "(17 others)" and "phase 29" in names and len(names) == 16
+    assert sum(sum(bars) for bars in _widths(figure)) == pytest.approx(501.0)
+
+
+def test_long_names_that_differ_at_their_end_are_told_apart() -> None:
+    values = [f"a very long name of a data set, in version {n}" for n in range(3)]
+    (legend,) = table(*widths(*values, name="data")).plot("energy").figure.legends
+    assert len({text.get_text() for text in legend.get_texts()}) == 4
+
+
 def test_a_bar_is_the_run_of_the_median_time() -> None:
     figure = table(*repeated(5), by=["width"]).plot("phases")
     widths = [sum(pair) for pair in zip(*_widths(figure), strict=True)]
