@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 LATEST = 2**63  # ns of a monotonic clock: 292 years
 MOST = 2**31  # attempts
+SKEW = 1.0  # s by which two clocks may differ; if one was set back further nothing is known
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Timeline:
     Attributes
     ----------
     queue : float or None
-        Seconds from asking the queue to the start of the first attempt's agent.
+        Seconds from asking the queue to the start of the first attempt's agent; by the clocks of
+        two machines, maybe, so not known if it seems to have started before.
     setup : float or None
         Seconds from the agent's start to the command's: the sum over the attempts of which it is
         known.
@@ -300,7 +302,8 @@ class _Reader:
         attempts = tuple(self.attempts)
         queue = None
         if asked is not None and attempts and attempts[0].number == 1:
-            queue = max(0.0, attempts[0].start - asked)
+            waited = attempts[0].start - asked
+            queue = max(0.0, waited) if waited > -SKEW else None
         timeline = Timeline(
             queue=queue,
             setup=_sum(attempt.setup for attempt in attempts),

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 import hpcml
 from hpcml import records
@@ -168,6 +169,63 @@ def test_the_migrations_make_the_schema_that_the_code_has(
     folder = Path(schema.__file__).with_name("migrations")
     revisions = [one.revision for one in ScriptDirectory(str(folder)).walk_revisions()]
     assert tuple(reversed(revisions)) == schema.REVISIONS
+
+
+def migrated(to: str, database: Database) -> None:
+    """Make the tables of an earlier schema, with a row."""
+    from alembic import command
+    from alembic.config import Config
+
+    database._make_file()
+    with create_engine(database.place.url, poolclass=NullPool).begin() as connection:
+        config = Config()
+        config.set_main_option(
+            "script_location", str(Path(schema.__file__).with_name("migrations"))
+        )
+        config.attributes["connection"] = connection
+        command.upgrade(config, to)
+        connection.execute(text("INSERT INTO people (id, key, name) VALUES (1, 'ada', 'ada')"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("revision", schema.REVISIONS)
+def test_every_earlier_schema_is_brought_up_to_date_and_used(
+    revision: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    if kind == "postgresql":
+        request.getfixturevalue("team")
+    database = Database(place.find_place())
+    migrated(revision, database)
+    ten_runs()
+    assert hpcml.sync() == 10
+    assert len(records.find()) == 10
+    with database.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        kept = connection.scalars(text("SELECT name FROM people ORDER BY id")).first()
+    assert kept == "ada"
+
+
+def test_a_process_that_is_killed_while_it_migrates_leaves_the_earlier_schema(
+    another_python: Another,
+) -> None:
+    database = Database(place.find_place())
+    migrated("r0001", database)
+    done = another_python(
+        """
+        import os, hpcml
+        from alembic import op
+        op.add_column = lambda *_: os.kill(os.getpid(), 9)
+        hpcml.sync()
+        """
+    )
+    assert done.returncode == -9, done.stderr
+    with create_engine(database.place.url).connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "r0001"
+    ten_runs()
+    assert hpcml.sync() == 10
 
 
 # --- read-only, full ---------------------------------------------------------------------------

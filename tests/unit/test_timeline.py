@@ -282,6 +282,12 @@ def test_what_is_no_event_is_passed_over_and_counted(event: dict[str, Any]) -> N
     assert len(story.timeline.attempts) == 1
 
 
+def test_a_clock_that_was_set_back_leaves_no_time_in_the_queue() -> None:
+    """It is not 0 s: nobody knows. Two clocks may differ a little."""
+    assert story_of(START, asked=1000.5).timeline.queue == 0.0
+    assert story_of(START, asked=4600.0).timeline.queue is None
+
+
 def test_without_a_beginning_there_is_no_story() -> None:
     assert tell([], None) == Story(tell([], None).timeline, {}, {}, {})
     assert story_of(begin(11, "a")).timeline.spans == ()
