@@ -58,8 +58,9 @@ def told(view, index, n):
     outputs = {"model": {"sha256": f"{n + 1:064x}", "bytes": 1}}
     story = Story(Timeline(), history, {}, {})
     attempt = Attempt(1, {"time": 1e9}, {"time": 1e9, "exit_code": 0})
-    return Told(index, wire.run_id(view.id, index), run_digest(view.plan, view.points[index]), "b", "COMPLETED", "",
-                True, what, None, (attempt,), {}, used, outputs, (), 1, story, None, 1e9)
+    digest = run_digest(view.plan, view.points[index])
+    return Told(index, wire.run_id(view.id, index), digest, "b", "COMPLETED", "", True,
+                what, None, (attempt,), {}, used, outputs, (), 1, story, None, 1e9)
 
 
 def cost(work):

@@ -49,6 +49,19 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Event:
+    """Something that happened to an attempt: it was started, signalled, ended, and the like.
+
+    ``time`` in s since the epoch; ``facts``: what else its agent wrote of it, by name.
+    """
+
+    attempt: int
+    time: float
+    kind: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class AttemptTimeline:
     """When one attempt of a run did what. What is not known is ``None``.
 
@@ -173,13 +186,15 @@ def _seconds(seconds: float | None) -> str:
 class Story:
     """All that the events of a run tell. Its host is the last attempt's.
 
-    ``passed_over`` counts the lines that are no events: a job can write there, too.
+    ``events`` are those that are neither metrics, phases nor descriptions. ``passed_over`` counts
+    the lines that are no events: a job can write there, too.
     """
 
     timeline: Timeline
     history: Mapping[str, tuple[Point, ...]]
     described: Mapping[str, Any]
     host: Mapping[str, Any]
+    events: tuple[Event, ...] = ()
     passed_over: int = 0
 
 
@@ -262,6 +277,7 @@ class _Reader:
         self.samples: dict[str, float] = {}
         self.history: dict[str, list[Point]] = {}
         self.described: dict[str, Any] = {}
+        self.events: list[Event] = []
         self.passed_over = 0
 
     def sound(self, events: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -293,6 +309,7 @@ class _Reader:
                 self.described.update(event["v"])
             else:
                 marks.setdefault(kind, event)
+                self.events.append(Event(self.number, now, kind, _facts(event)))
         while self.open:
             self._close(len(self.open) - 1, now, complete=False)
         self._note(marks.get("command"), marks.get("end"))
@@ -315,7 +332,7 @@ class _Reader:
         history = {name: tuple(points) for name, points in self.history.items()}
         left_out = ("e", "t", "m", "run", "agent", "attempt")
         host = {key: value for key, value in self.start.items() if key not in left_out}
-        return Story(timeline, history, self.described, host, self.passed_over)
+        return Story(timeline, history, self.described, host, tuple(self.events), self.passed_over)
 
     def _note(self, command: Mapping[str, Any] | None, end: Mapping[str, Any] | None) -> None:
         self.attempts.append(
@@ -349,6 +366,16 @@ class _Reader:
                 self.samples[name] = self.samples.get(name, 0) + samples
         for name, value in event["v"].items():
             self.history.setdefault(name, []).append(Point(event.get("step"), now, value))
+
+
+def _facts(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What an event tells; that of the start is what its machine is, which the host tells."""
+    left_out = ("e", "t", "m", "attempt")
+    return {
+        key: value
+        for key, value in event.items()
+        if key not in left_out and (event["e"] != "start" or key in ("run", "agent"))
+    }
 
 
 def _between(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> float | None:

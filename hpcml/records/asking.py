@@ -14,7 +14,7 @@ from hpcml.records.gathering import Figure, Use
 from hpcml.records.model import Artifact, AttemptRecord, EnergyRecord, Link, Metric, Phase, Record
 from hpcml.records.schema import join_value, key_of, key_of_value
 from hpcml.records.writing import AT_ONCE, parts
-from hpcml.timeline import Point
+from hpcml.timeline import Event, Point
 
 Found = Row[*tuple[Any, ...]]
 BY = ("last", "lowest", "highest")
@@ -216,6 +216,7 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
     figures = _figures(connection, ids)
     energies = _energies(connection, ids)
     attempts = _attempts(connection, ids)
+    events = _events(connection, ids)
     for identifier in ids:
         row = heads[identifier]
         fields: dict[str, Any] = {key: row._mapping[key] for key in HEAD}
@@ -226,6 +227,7 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
             figures=tuple(figures.get(identifier, ())),
             energy=energies.get(identifier),
             attempts=tuple(attempts.get(identifier, ())),
+            events=tuple(events.get(identifier, ())),
             **fields,
         )
 
@@ -349,6 +351,15 @@ def _attempts(connection: Connection, ids: Sequence[int]) -> dict[int, list[Atte
                 row.facts or {},
             )
         )
+    return found
+
+
+def _events(connection: Connection, ids: Sequence[int]) -> dict[int, list[Event]]:
+    table = schema.events
+    asked = select(table).where(table.c.run_id.in_(ids)).order_by(table.c.run_id, table.c.number)
+    found: dict[int, list[Event]] = {}
+    for row in connection.execute(asked):
+        found.setdefault(row.run_id, []).append(Event(row.attempt, row.time, row.kind, row.facts))
     return found
 
 

@@ -229,6 +229,31 @@ def test_attempts_of_a_requeued_run_are_told_apart() -> None:
     assert record.metrics["loss"].points == 2
 
 
+def test_what_happened_to_attempts_is_on_record_with_time_and_facts(database: str) -> None:
+    batch = ByHand()
+    odd = {"e": "\x00odd", "why": [1, {"a": None}]}
+    told = events(
+        {"e": "command", "argv": ["true"]}, log(0, loss=1.0), {"e": "signal", "signal": 15}
+    )
+    again = events(odd, attempt=2)
+    batch.end(0, 144, requeue=True)
+    batch.end(0, 0, attempt=2)
+    batch.file("events.jsonl").write_bytes(told + again)
+    hpcml.sync()
+
+    found = [(one.attempt, one.kind, one.time - NOW, one.facts) for one in the_one().events]
+    end = {"exit_code": 0, "signal": None}
+    assert found == [
+        (1, "start", 0.0, {}),
+        (1, "command", 1.0, {"argv": ["true"]}),
+        (1, "signal", 3.0, {"signal": 15}),
+        (1, "end", 4.0, end),
+        (2, "start", 0.0, {}),
+        (2, "\x00odd", 1.0, {"why": odd["why"]}),
+        (2, "end", 2.0, end),
+    ]
+
+
 def test_a_clock_that_jumps_changes_no_duration() -> None:
     batch = ByHand()
     start, end = ({"e": kind, "t": t, "m": m} for kind, t, m in (("start", NOW, 5), ("end", 0, 7)))
