@@ -62,6 +62,12 @@ def test_where_nothing_is_readable_there_is_no_figure(
     assert (energy.joules, energy.uncertainty, energy.scope, energy.exclusive) == (None,) * 4
     assert str(energy) == "no energy: powercap: there is no /sys/class/powercap"
     assert energy.seconds is not None and energy.covered == 0
+    found = hpcml.compare([run])
+    assert not [column for column in found.columns if "energy" in column.kind]
+    told = "energy is not known of 1 of 1 run: powercap: there is no /sys/class/powercap"
+    for form in (str(found), found.to_csv(), found.to_json(), found.to_markdown()):
+        assert told.split(": ")[2] in " ".join(form.split()) and "energy:" not in form
+    assert told in found.marks
 
 
 def test_one_sampler_serves_all_slots_of_a_batch(home: Path, tmp_path: Path, scene: Scene) -> None:
