@@ -20,6 +20,7 @@ from hpcml.agent import wire
 from hpcml.batch import new_batch
 from hpcml.connection import connect
 from hpcml.batch_view import Attempt, BatchView
+from hpcml.planning import run_digest
 from hpcml.records.database import Database
 from hpcml.records.gathering import Head, Told, Use
 from hpcml.records.place import find_place
@@ -57,8 +58,9 @@ def told(view, index, n):
     outputs = {"model": {"sha256": f"{n + 1:064x}", "bytes": 1}}
     story = Story(Timeline(), history, {}, {})
     attempt = Attempt(1, {"time": 1e9}, {"time": 1e9, "exit_code": 0})
-    return Told(index, wire.run_id(view.id, index), view.run_digest(index), "b", "COMPLETED", "",
-                True, what, None, (attempt,), {}, used, outputs, (), 1, story, None, 1e9)
+    digest = run_digest(view.plan, view.points[index])
+    return Told(index, wire.run_id(view.id, index), digest, "b", "COMPLETED", "", True,
+                what, None, (attempt,), {}, used, outputs, (), 1, story, None, 1e9)
 
 
 def cost(work):

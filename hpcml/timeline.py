@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeGuard
+
+LATEST = 2**63  # ns of a monotonic clock: 292 years
+MOST = 2**31  # attempts
+SKEW = 1.0  # s by which two clocks may differ; if one was set back further nothing is known
 
 from hpcml import html
 
@@ -47,6 +51,19 @@ class Point:
     step: float | None
     time: float
     value: Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to an attempt: it was started, signalled, ended, and the like.
+
+    ``time`` in s since the epoch; ``facts``: what else its agent wrote of it, by name.
+    """
+
+    attempt: int
+    time: float
+    kind: str
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,8 @@ class Timeline:
     Attributes
     ----------
     queue : float or None
-        Seconds from asking the queue to the start of the first attempt's agent.
+        Seconds from asking the queue to the start of the first attempt's agent; by the clocks of
+        two machines, maybe, so not known if it seems to have started before.
     setup : float or None
         Seconds from the agent's start to the command's: the sum over the attempts of which it is
         known.
@@ -185,12 +203,18 @@ def in_seconds(seconds: float | None) -> str:
 
 @dataclass(frozen=True)
 class Story:
-    """All that the events of a run tell. Its host is the last attempt's."""
+    """All that the events of a run tell. Its host is the last attempt's.
+
+    ``events`` are those that are neither metrics, phases nor descriptions. ``passed_over`` counts
+    the lines that are no events: a job can write there, too.
+    """
 
     timeline: Timeline
     history: Mapping[str, tuple[Point, ...]]
     described: Mapping[str, Any]
     host: Mapping[str, Any]
+    events: tuple[Event, ...] = ()
+    passed_over: int = 0
 
 
 def tell(events: Iterable[Mapping[str, Any]], asked: float | None) -> Story:
@@ -205,9 +229,39 @@ def tell(events: Iterable[Mapping[str, Any]], asked: float | None) -> Story:
         When the queue was asked, in s since the epoch.
     """
     reader = _Reader()
-    for attempt in _attempts(events):
+    for attempt in _attempts(reader.sound(events)):
         reader.read(attempt)
     return reader.story(asked)
+
+
+def starts(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What began each attempt: one event for each of the timeline's attempts."""
+    return [event for event in events if event.get("e") == "start" and _is_event(event)]
+
+
+def _is_event(event: Mapping[str, Any]) -> bool:
+    """Whether it has what events of its kind need."""
+    kind, moment = event.get("e"), event.get("m")
+    if not (isinstance(kind, str) and isinstance(moment, int) and abs(moment) < LATEST):
+        return False
+    if kind in ("begin", "finish"):
+        return isinstance(event.get("phase"), str)
+    if kind in ("log", "describe"):
+        return isinstance(event.get("v"), dict)
+    return kind != "start" or _is_start(event)
+
+
+def _is_start(event: Mapping[str, Any]) -> bool:
+    number = event.get("attempt", 1)
+    named = all(isinstance(event.get(name, ""), str) for name in ("host", "boot"))
+    return named and _is_finite(event.get("t")) and isinstance(number, int) and 0 < number < MOST
+
+
+def _is_finite(value: Any) -> TypeGuard[float]:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _attempts(events: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
@@ -217,9 +271,7 @@ def _attempts(events: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str,
     """
     attempt: list[Mapping[str, Any]] = []
     for event in events:
-        kind = event.get("e")
-        if kind is None or "m" not in event:
-            continue
+        kind = event["e"]
         if kind == "start":
             if attempt:
                 yield attempt
@@ -244,6 +296,16 @@ class _Reader:
         self.samples: dict[str, float] = {}
         self.history: dict[str, list[Point]] = {}
         self.described: dict[str, Any] = {}
+        self.events: list[Event] = []
+        self.passed_over = 0
+
+    def sound(self, events: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """Only what is an event."""
+        for event in events:
+            if _is_event(event):
+                yield event
+            else:
+                self.passed_over += 1
 
     def read(self, events: list[Mapping[str, Any]]) -> None:
         """Add one attempt."""
@@ -266,6 +328,7 @@ class _Reader:
                 self.described.update(event["v"])
             else:
                 marks.setdefault(kind, event)
+                self.events.append(Event(self.number, now, kind, _facts(event)))
         while self.open:
             self._close(len(self.open) - 1, now, complete=False)
         self._note(marks.get("command"), marks.get("end"))
@@ -275,7 +338,8 @@ class _Reader:
         attempts = tuple(self.attempts)
         queue = None
         if asked is not None and attempts and attempts[0].number == 1:
-            queue = max(0.0, attempts[0].start - asked)
+            waited = attempts[0].start - asked
+            queue = max(0.0, waited) if waited > -SKEW else None
         timeline = Timeline(
             queue=queue,
             setup=_sum(attempt.setup for attempt in attempts),
@@ -287,7 +351,7 @@ class _Reader:
         history = {name: tuple(points) for name, points in self.history.items()}
         left_out = ("e", "t", "m", "run", "agent", "attempt")
         host = {key: value for key, value in self.start.items() if key not in left_out}
-        return Story(timeline, history, self.described, host)
+        return Story(timeline, history, self.described, host, tuple(self.events), self.passed_over)
 
     def _note(self, command: Mapping[str, Any] | None, end: Mapping[str, Any] | None) -> None:
         self.attempts.append(
@@ -316,11 +380,21 @@ class _Reader:
 
     def _log(self, event: Mapping[str, Any], now: float) -> None:
         samples = event.get("samples")
-        if isinstance(samples, int | float) and math.isfinite(samples):
+        if _is_finite(samples):
             for name in {name for name, _, _ in self.open}:
                 self.samples[name] = self.samples.get(name, 0) + samples
         for name, value in event["v"].items():
             self.history.setdefault(name, []).append(Point(event.get("step"), now, value))
+
+
+def _facts(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What an event tells; that of the start is what its machine is, which the host tells."""
+    left_out = ("e", "t", "m", "attempt")
+    return {
+        key: value
+        for key, value in event.items()
+        if key not in left_out and (event["e"] != "start" or key in ("run", "agent"))
+    }
 
 
 def _between(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> float | None:

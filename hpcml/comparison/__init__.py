@@ -42,7 +42,7 @@ def compare(
         Handles, ids of runs or of whole submissions, records.
     by : str or sequence of str, optional
         Parameters: runs that are equal in them share a row. Default: runs of the same job with the
-        same parameters do.
+        same parameters on the same site do.
 
     Returns
     -------

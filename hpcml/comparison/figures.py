@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hpcml.records.model import EnergyRecord, Record
+from hpcml.records.model import EnergyRecord, Phase, Record
 
 UNITS = {
     "queue": "s",
     "setup": "s",
+    "first_step": "s",
     "command": "s",
     "phase": "s",
     "rate": "1/s",
@@ -20,17 +21,28 @@ UNITS = {
     "energy": "J",
     "uncertainty": "J",
     "coverage": "",
+    "phase_energy": "J",
+    "per_joule": "1/J",
 }
 LABELS = {
+    "first_step": "first step",
     "cpu": "CPU time",
     "memory": "peak memory",
     "rate": "samples/s",
     "energy": "energy",
     "uncertainty": "energy ±",
     "coverage": "energy coverage",
+    "phase_energy": "energy",
+    "per_joule": "samples/J",
 }
-SHOWN = {"memory": (1 << 20, "MiB"), "coverage": (0.01, "%"), "rate": (1.0, "")}
+SHOWN = {
+    "memory": (1 << 20, "MiB"),
+    "coverage": (0.01, "%"),
+    "rate": (1.0, ""),
+    "per_joule": (1.0, ""),
+}
 KINDS = list(UNITS)
+COVERED = 0.99  # an energy that covers less of the time is marked
 
 
 @dataclass(frozen=True)
@@ -40,23 +52,28 @@ class Column:
     Attributes
     ----------
     kind : str
-        ``"queue"``, ``"setup"``, ``"command"``, ``"phase"``, ``"rate"`` (samples/s), ``"metric"``
-        (its last value), ``"cpu"``, ``"memory"``, ``"energy"``, ``"uncertainty"``, ``"coverage"``.
+        ``"queue"``, ``"setup"``, ``"first_step"``, ``"command"``, ``"phase"``, ``"rate"``
+        (samples/s), ``"metric"`` (its last value), ``"cpu"``, ``"memory"``, ``"energy"``,
+        ``"uncertainty"``, ``"coverage"``, ``"phase_energy"``, ``"per_joule"`` (samples/J).
     name : str
         Of the phase or the metric, or the scope of the energy; else empty.
+    scope : str
+        Of the energy of a phase; else empty.
     """
 
     kind: str
     name: str = ""
+    scope: str = ""
 
     @property
     def key(self) -> str:
-        """Its name in JSON, CSV and data frames: ``command``, ``phase:train``."""
-        return f"{self.kind}:{self.name}" if self.kind not in ALONE else self.kind
+        """Its name in JSON, CSV and data frames: ``command``, ``phase_energy:cpu:train``."""
+        scope = [self.scope] if self.scope else []
+        return ":".join([self.kind, *scope, *([] if self.kind in ALONE else [self.name])])
 
     @property
     def unit(self) -> str:
-        """``"s"``, ``"1/s"``, ``"B"``, ``"J"``; empty: none, or not known."""
+        """``"s"``, ``"1/s"``, ``"B"``, ``"J"``, ``"1/J"``; empty: none, or not known."""
         return UNITS[self.kind]
 
     @property
@@ -66,7 +83,7 @@ class Column:
         if self.kind == "metric":
             label = self.name
         elif self.kind not in ALONE:
-            label = f"{label} {self.name}"
+            label = " ".join(filter(None, [label, self.scope, self.name]))
         _, unit = self.shown
         return f"{label} ({unit})" if unit else label
 
@@ -76,7 +93,7 @@ class Column:
         return SHOWN.get(self.kind, (1.0, self.unit))
 
 
-ALONE = ("queue", "setup", "command", "cpu", "memory")
+ALONE = ("queue", "setup", "first_step", "command", "cpu", "memory")
 
 
 def figures_of(record: Record) -> dict[Column, Any]:
@@ -85,8 +102,9 @@ def figures_of(record: Record) -> dict[Column, Any]:
 
 
 def _figures(record: Record) -> Iterator[tuple[Column, Any]]:
-    for kind in ("queue", "setup", "command"):
-        yield from _known(Column(kind), _sum(record, kind, once=kind == "queue"))
+    for kind in ("queue", "setup", "first_step", "command"):
+        once = kind in ("queue", "first_step")
+        yield from _known(Column(kind), _sum(record, kind, once=once))
     phases = sorted(record.phases.items(), key=lambda item: (item[1].began or 0.0, item[0]))
     for name, phase in phases:
         yield Column("phase", name), phase.seconds
@@ -106,6 +124,16 @@ def _figures(record: Record) -> Iterator[tuple[Column, Any]]:
         yield Column("energy", scope), record.energy.joules
         yield from _known(Column("uncertainty", scope), record.energy.uncertainty)
         yield from _known(Column("coverage", scope), record.energy.coverage)
+        for name, phase in phases:
+            yield from _phase_energy(name, phase, scope)
+
+
+def _phase_energy(name: str, phase: Phase, scope: str) -> Iterator[tuple[Column, float]]:
+    """Samples/J only where the energy is that of all of the time in which they were counted."""
+    yield from _known(Column("phase_energy", name, scope), phase.joules)
+    whole = (phase.covered or 0.0) >= COVERED * phase.seconds
+    if phase.joules and phase.samples is not None and whole:
+        yield Column("per_joule", name, scope), phase.samples / phase.joules
 
 
 def scope_of(energy: EnergyRecord) -> str:

@@ -20,7 +20,7 @@ DIGITS = 8  # of a digest, where rows have nothing else to be told apart by
 
 
 def tabulate(records: Sequence[Record], by: Sequence[str] | None) -> Table:
-    """Compare records; ``by``: parameters, default: job and all parameters."""
+    """Compare records; ``by``: parameters, default: job, site and all parameters."""
     if by is not None:
         _check(records, by)
     groups: dict[tuple[str, ...], int] = {}
@@ -52,13 +52,16 @@ def _key(record: Record, by: Sequence[str] | None) -> tuple[str, ...]:
     if by is not None:
         return tuple(key_of_value(params[name]) if name in params else "" for name in by)
     told = (text for name in sorted(params) for text in (name, key_of_value(params[name])))
-    return (record.job_digest, *told)
+    return (record.job_digest, record.site, *told)
 
 
 def _rows(members: Sequence[Sequence[Point]], by: Sequence[str] | None) -> Iterable[Row]:
     groups = [_group(points[0].record, by) for points in members]
     names = [_job(points[0].record) if by is None else "" for points in members]
-    labels = _labels(groups, names, [points[0].record.job_digest for points in members])
+    labels = _labels(groups, names, by)
+    if by is None:
+        labels = _apart(labels, [points[0].record.site for points in members])
+        labels = _apart(labels, [points[0].record.job_digest[:DIGITS] for points in members])
     for points, group, label in zip(members, groups, labels, strict=True):
         counted = [point for point in points if point.counted]
         columns = dict.fromkeys(column for point in counted for column in point.figures)
@@ -83,9 +86,9 @@ def _group(record: Record, by: Sequence[str] | None) -> Mapping[str, Any]:
 
 
 def _labels(
-    groups: Sequence[Mapping[str, Any]], names: Sequence[str], digests: Sequence[str]
+    groups: Sequence[Mapping[str, Any]], names: Sequence[str], by: Sequence[str] | None
 ) -> list[str]:
-    """The job's name if several are compared, the parameters that differ, else a digest."""
+    """The job's name if several are compared, and the parameters that differ."""
     seen: dict[str, set[str]] = {}
     for group in groups:
         for name, value in group.items():
@@ -95,13 +98,24 @@ def _labels(
     several = len(set(names)) > 1
     labels = []
     for group, job in zip(groups, names, strict=True):
-        told = [f"{name}={_brief(group[name])}" if name in group else "" for name in varying]
-        labels.append(" ".join(filter(None, [job if several else "", *told])))
-    plain = [label or job or "all" for label, job in zip(labels, names, strict=True)]
-    often = Counter(plain)
+        lacking = "" if by is None else "no {}"
+        told = [
+            f"{name}={_brief(group[name])}" if name in group else lacking.format(name)
+            for name in varying
+        ]
+        label = " ".join(filter(None, [job if several else "", *told]))
+        labels.append(label or job or "all")
+    return labels
+
+
+def _apart(labels: Sequence[str], marks: Sequence[str]) -> list[str]:
+    """Labels that are the same, with marks that may tell them apart."""
+    told: dict[str, set[str]] = {}
+    for label, mark in zip(labels, marks, strict=True):
+        told.setdefault(label, set()).add(mark)
     return [
-        f"{label} {digest[:DIGITS]}" if often[label] > 1 else label
-        for label, digest in zip(plain, digests, strict=True)
+        f"{label} {mark}" if len(told[label]) > 1 else label
+        for label, mark in zip(labels, marks, strict=True)
     ]
 
 

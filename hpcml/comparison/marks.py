@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hpcml.comparison.figures import scope_of
+from hpcml.comparison.figures import COVERED, scope_of
 from hpcml.records.schema import key_of_value
 
 if TYPE_CHECKING:
     from hpcml.comparison.table import Point, Row
 
 FEW = 4  # of many that are named
-COVERED = 0.99  # an energy that covers less of the time is marked
 
 
 def marks_of(
@@ -37,7 +36,7 @@ def _left_out(points: Sequence[Point], counted: Sequence[Point]) -> Iterator[str
         yield f"{_of(len(points) - len(counted), len(points))} left out of all figures: {states}"
     unread = sum(point.record.unread is not None for point in counted)
     if unread:
-        yield f"{_of(unread, len(counted))} told what cannot be read: it is missing"
+        yield f"{_of(unread, len(counted))} told something that cannot be read, and is passed over"
     young = sum(not point.record.final for point in counted)
     if young:
         yield f"{_of(young, len(counted))} ended just now: readings of energy may still come"
@@ -145,9 +144,23 @@ def _energy(counted: Sequence[Point]) -> Iterator[str]:
     if below:
         some = _of(len(below), len(counted))
         yield f"energy of {some} is of part of the time: {min(below):.0%} at worst"
+    yield from _phases(counted)
     if None in covered:
         some = _of(covered.count(None), len(counted))
         yield f"of which part of its time the energy is, is not known of {some}"
+
+
+def _phases(counted: Sequence[Point]) -> Iterator[str]:
+    """Energies of phases that are of part of their time."""
+    worst: dict[str, float] = {}
+    for point in counted:
+        for name, phase in point.record.phases.items():
+            if phase.joules is not None and phase.seconds > 0:
+                coverage = (phase.covered or 0.0) / phase.seconds
+                worst[name] = min(coverage, worst.get(name, 1.0))
+    below = [f"{name} ({least:.0%})" for name, least in worst.items() if least < COVERED]
+    if below:
+        yield f"energy of phases is of part of their time, at worst: {_few(below)}"
 
 
 def _of(some: int, all_: int) -> str:

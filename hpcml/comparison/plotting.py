@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from hpcml import records
-from hpcml.comparison.figures import Column
-from hpcml.comparison.marks import COVERED
+from hpcml.comparison.figures import COVERED, Column
 from hpcml.comparison.median import Summary, number_of, ranks, summarise
 from hpcml.comparison.showing import number
 from hpcml.errors import ArgumentError, HpcmlError, nearest
@@ -22,32 +22,50 @@ from hpcml.records.schema import key_of_value
 from hpcml.texts import plain
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from hpcml.comparison.table import Point, Row, Table
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000"),
 )
+# What tells colours apart where there are none.
 MARKERS = "osD^vPX*"
+DASHES = ("-", "--", ":", "-.")
+HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo")
+GREY, TEXT = "#777777", "#555555"
 STYLE = {
     "svg.fonttype": "none",  # text stays text
     "pdf.fonttype": 42,
     "text.parse_math": False,  # a name with a $ is no formula
-    "font.size": 9,
+    "font.size": 8,
+    "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "hatch.linewidth": 0.5,
     "legend.frameon": False,
+    "legend.fontsize": 7,
     "figure.constrained_layout.use": True,
 }
-SIZE = (6.0, 3.8)  # inches
+WIDTH = 8.5 / 2.54  # inches: a column of a paper, so that text is as large there as it is here
+HEIGHT = 2.2  # of the axes, about
+LINE = 0.16  # of a line of a legend, or of notes
+BAR = 0.22  # of a bar
+PANEL = 1.5  # of one metric's histories
 ENDINGS = (".pdf", ".png", ".svg")
 RESOURCES = ("cpus", "devices", "nodes")
 COMMAND = Column("command")
 PANELS = 4  # metrics in one plot of histories
 LONGEST = 40  # characters of a name in a plot
-NAMED = 16  # rows in a legend, or below bars
+SHORT = 18  # of names that fit beside each other
+NOTE = 72  # characters of a line of notes
+NAMED = 16  # rows in a legend; more are drawn alike
+TICKS = 10  # counts that have room on an axis
+DOUBLINGS = 8  # from so many times as much on, scaling is drawn by doublings
 NOT_WRITTEN = "The agents did not write of the end of the commands."
 SCALES = ((1e6, "MJ"), (1e3, "kJ"), (0.0, "J"))
+NAN = float("nan")
 BARS = 60  # rows that can be told apart as bars
 
 
@@ -77,7 +95,7 @@ def draw(
         "scaling": lambda figure: _scaling(table, figure, over),
     }
     with matplotlib.rc_context(STYLE):
-        figure = Plot(figsize=SIZE)
+        figure = Plot(figsize=(WIDTH, HEIGHT))
         kinds[kind](figure)
         if path is not None:
             _save(figure, Path(path))
@@ -99,48 +117,36 @@ def _save(figure: Figure, path: Path) -> None:
 def _energy(table: Table, figure: Figure) -> None:
     scope = _scope(table)
     column = Column("energy", scope)
-    rows = [row for row in table.rows if {column, COMMAND} <= row.figures.keys()]
-    rows = [row for row in rows if None not in (row.figures[column].median, _time(row))]
+    rows = {
+        place: row
+        for place, row in enumerate(table.rows)
+        if column in row.figures and None not in (row.figures[column].median, _time(row))
+    }
     if not rows:
         raise ArgumentError("no run has both an energy and a time", NOT_WRITTEN)
-    highest = max(one.high or one.median or 0.0 for one in (row.figures[column] for row in rows))
+    energies = [row.figures[column] for row in rows.values()]
+    highest = max(one.high or one.median or 0.0 for one in energies)
     factor, unit = next((f or 1.0, u) for f, u in SCALES if highest >= f)
     axes = figure.add_subplot()
-    for row in rows:
-        place = table.rows.index(row)
-        look: dict[str, Any] = {"color": _colour(place), "marker": MARKERS[place // 8 % 8]}
-        for point in table.points:
-            if point.row == place and point.counted and {column, COMMAND} <= point.figures.keys():
-                axes.errorbar(
-                    point.figures[COMMAND],
-                    point.figures[column] / factor,
-                    yerr=point.figures.get(Column("uncertainty", scope), 0.0) / factor,
-                    alpha=0.35,
-                    markersize=3,
-                    linestyle="none",
-                    **look,
-                )
-        time, energy = row.figures[COMMAND], row.figures[column]
-        axes.errorbar(
-            time.median,
-            (energy.median or 0.0) / factor,
-            xerr=_whiskers(time),
-            yerr=_whiskers(energy, factor),
-            markersize=7,
-            linestyle="none",
-            capsize=3,
-            label=f"{_name(row.label)} (n={energy.n})",
-            **look,
-        )
-    front = _front([(_time(row) or 0.0, row.figures[column].median or 0.0) for row in rows])
-    xs, ys = [x for x, _ in front], [y / factor for _, y in front]
-    axes.step(xs, ys, where="post", color="#777777", linestyle="--", zorder=0, label="Pareto front")
+    runs = _runs(table, rows, {column, COMMAND})
+    if len(rows) <= NAMED:
+        for place, row in rows.items():
+            _cloud(axes, runs[place], scope, factor, **_look(place))
+            _medians(axes, [row], column, factor, _counted_label(row), **_look(place))
+    else:
+        _cloud(axes, [one for those in runs.values() for one in those], scope, factor, **_look(0))
+        _medians(axes, [*rows.values()], column, factor, "rows", **_look(0))
+    places = [(_time(row) or 0.0, row.figures[column].median or 0.0) for row in rows.values()]
+    xs, ys = zip(*_front(places), strict=True)
+    ys = tuple(y / factor for y in ys)
+    look: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1, "zorder": 0}
+    axes.step(xs, ys, where="post", label="Pareto front", **look)
     axes.set_xlabel("time of the command (s)")
     axes.set_ylabel(f"energy, {plain(scope)} ({unit})")
-    out = sum(row.n for row in table.rows) - sum(row.figures[column].n for row in rows)
+    out = sum(row.n for row in table.rows) - sum(one.n for one in energies)
     notes = [
         "medians; small: each run, with its uncertainty",
-        *_whisker_note(_levels(rows, column)),
+        *_whisker_note([one.level for one in energies]),
     ]
     coverage = Column("coverage", scope)
     least = min((p.figures[coverage] for p in table.points if coverage in p.figures), default=1.0)
@@ -148,7 +154,59 @@ def _energy(table: Table, figure: Figure) -> None:
         notes.append(f"measured for {least:.0%} of the time at worst")
     if out:
         notes.append(f"{out} runs without energy of this scope are left out")
-    _finish(axes, notes, len(rows))
+    _finish(figure, axes, notes)
+
+
+def _cloud(
+    axes: Axes, points: Sequence[Point], scope: str, factor: float, *, color: str, marker: str
+) -> None:
+    """Each run, with its uncertainty."""
+    column, uncertainty = Column("energy", scope), Column("uncertainty", scope)
+    axes.errorbar(
+        [point.figures[COMMAND] for point in points],
+        [point.figures[column] / factor for point in points],
+        yerr=[point.figures.get(uncertainty, 0.0) / factor for point in points],
+        color=color,
+        marker=marker,
+        markersize=2.5,
+        linestyle="none",
+        linewidth=0.6,
+        alpha=0.4,
+        zorder=1,
+    )
+
+
+def _medians(
+    axes: Axes,
+    rows: Sequence[Row],
+    column: Column,
+    factor: float,
+    label: str,
+    *,
+    color: str,
+    marker: str,
+) -> None:
+    """The medians of rows, with the intervals of those that have one."""
+    for row in rows:
+        time, energy = row.figures[COMMAND], row.figures[column]
+        across, up = _whiskers(time), _whiskers(energy, factor)
+        if across or up:
+            middle = time.median, (energy.median or 0.0) / factor
+            axes.errorbar(
+                *middle, xerr=across, yerr=up, ecolor=color, fmt="none", capsize=2, linewidth=0.8
+            )
+    axes.plot(
+        [_time(row) for row in rows],
+        [(row.figures[column].median or 0.0) / factor for row in rows],
+        color=color,
+        marker=marker,
+        markersize=5,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        linestyle="none",
+        label=label,
+        zorder=3,
+    )
 
 
 def _scope(table: Table) -> str:
@@ -176,56 +234,65 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _phases(table: Table, figure: Figure) -> None:
-    rows = [row for row in table.rows if _time(row) is not None]
+    rows = {place: row for place, row in enumerate(table.rows) if _time(row) is not None}
     if not rows:
         raise ArgumentError("no run's time is known", NOT_WRITTEN)
     if len(rows) > BARS:
         raise ArgumentError(
             f"{len(rows)} bars cannot be told apart", "Group the runs by parameters: by=..."
         )
-    shown = [_middle(table, row) for row in rows]
-    parts = [_parts(point) for point in shown]
-    names = list(dict.fromkeys(name for part in parts for name in part))
+    runs = _runs(table, rows, {COMMAND})
+    shown = [_middle(runs[place]) for place in rows]
+    parts = _nameable([_parts(point) for point in shown])
+    figure.set_size_inches(WIDTH, max(HEIGHT, 1 + BAR * len(rows)))
     axes = figure.add_subplot()
-    below = [0.0] * len(rows)
-    for place, name in enumerate(names):
+    left = [0.0] * len(rows)
+    for place, name in enumerate(dict.fromkeys(name for part in parts for name in part)):
         seconds = [part.get(name, 0.0) for part in parts]
-        hatch = ("", "///", "...")[place // 8 % 3]
-        axes.bar(
+        axes.barh(
             range(len(rows)),
             seconds,
-            bottom=below,
-            width=0.7,
+            left=left,
+            height=0.7,
             color=_colour(place),
             edgecolor="white",
-            hatch=hatch,
+            linewidth=0.5,
+            hatch=HATCHES[(place + place // 8) % 8],
             label=_name(name),
         )
-        below = [sum(pair) for pair in zip(below, seconds, strict=True)]
-    for place, (row, point) in enumerate(zip(rows, shown, strict=True)):
-        setup = point.figures.get(Column("setup"), 0.0)
-        time = row.figures[COMMAND]
-        whisker = _whiskers(time)
-        if whisker is not None:
-            top = (time.median or 0.0) + setup
-            axes.errorbar(place, top, yerr=whisker, color="black", capsize=3, linestyle="none")
-    axes.set_xticks(range(len(rows)), [f"{_name(row.label)}\nn={row.n}" for row in rows])
-    if len(rows) > 4:
-        axes.tick_params(axis="x", rotation=60)
-    axes.set_ylabel("time (s)")
-    notes = [
-        "of the run whose command took the median time",
-        *_whisker_note(_levels(rows, COMMAND)),
+        left = [sum(pair) for pair in zip(left, seconds, strict=True)]
+    for place, (row, point) in enumerate(zip(rows.values(), shown, strict=True)):
+        across = _whiskers(row.figures[COMMAND])
+        if across is not None:
+            end = (_time(row) or 0.0) + point.figures.get(Column("setup"), 0.0)
+            look: dict[str, Any] = {"ecolor": "black", "capsize": 2, "linewidth": 0.8}
+            axes.errorbar(end, place, xerr=across, fmt="none", **look)
+    axes.set_yticks(range(len(rows)), [_counted_label(row) for row in rows.values()])
+    axes.invert_yaxis()
+    axes.set_xlabel("time (s)")
+    levels = [row.figures[COMMAND].level for row in rows.values()]
+    _finish(figure, axes, ["of the run whose command took the median time", *_whisker_note(levels)])
+
+
+def _nameable(parts: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """Parts with no more names than a legend has room for: the shortest phases as one."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    if len(total) <= NAMED:
+        return [*parts]
+    kept = {name for name, _ in total.most_common(NAMED - 1)}
+    others = f"({len(total) - len(kept)} others)"
+    return [
+        {name: seconds for name, seconds in part.items() if name in kept}
+        | {others: sum(seconds for name, seconds in part.items() if name not in kept)}
+        for part in parts
     ]
-    _finish(axes, notes, len(names))
 
 
-def _middle(table: Table, row: Row) -> Point:
-    """The run of a row that took the median time; of two in the middle the faster one."""
-    place = table.rows.index(row)
-    timed = [one for one in table.points if one.row == place and one.counted]
-    timed = sorted((one for one in timed if COMMAND in one.figures), key=_seconds)
-    return timed[(len(timed) - 1) // 2]
+def _middle(points: Sequence[Point]) -> Point:
+    """The run that took the median time; of two in the middle the faster one."""
+    return sorted(points, key=_seconds)[(len(points) - 1) // 2]
 
 
 def _seconds(point: Point) -> float:
@@ -257,7 +324,7 @@ def _scaling(table: Table, figure: Figure, over: str | None) -> None:
     counts = sorted({count for series in lines.values() for count in series})
     axes = figure.add_subplot()
     ideal = [(count, count / counts[0]) for count in counts]
-    axes.plot(*zip(*ideal, strict=True), color="#777777", linestyle="--", label="ideal")
+    axes.plot(*zip(*ideal, strict=True), color=GREY, linestyle="--", linewidth=1, label="ideal")
     notes = []
     for place, (params, series) in enumerate(lines.items()):
         found = {count: summarise(series[count]) for count in sorted(series)}
@@ -266,18 +333,39 @@ def _scaling(table: Table, figure: Figure, over: str | None) -> None:
         shape = first / counts[0]  # a line that begins later begins on the ideal one
         ups = [shape * base_time / (one.median or 1.0) for one in found.values()]
         whiskers = [_speed_whiskers(shape * base_time, one) for one in found.values()]
-        runs = ", ".join(str(one.n) for one in found.values())
-        name = f"{_name(labels[params])} (n={runs})" if len(lines) > 1 else f"runs (n={runs})"
-        look: dict[str, Any] = {"color": _colour(place), "marker": MARKERS[place % 8], "capsize": 3}
-        axes.errorbar(list(found), ups, yerr=list(zip(*whiskers, strict=True)), label=name, **look)
+        name = _name(labels[params]) if len(lines) > 1 else "runs"
+        look: dict[str, Any] = {**_look(place), "markersize": 4, "markeredgecolor": "white"}
+        axes.errorbar(
+            list(found),
+            ups,
+            yerr=list(zip(*whiskers, strict=True)),
+            label=f"{name} ({_repeats([one.n for one in found.values()])})",
+            markeredgewidth=0.5,
+            linewidth=1,
+            capsize=2,
+            **look,
+        )
         if place < PANELS:
             which = f"{_name(labels[params])}: " if len(lines) > 1 else ""
             notes.append(f"{which}base {first} {over}, {number(base_time)} s (n={base.n})")
     axes.set_xlabel(over)
-    axes.set_ylabel("speed-up of the command (base time / time)")
-    axes.set_xticks(counts)
+    axes.set_ylabel("speed-up (base time / time)")
+    if counts[-1] >= DOUBLINGS * counts[0]:
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:g}")
+    if len(counts) <= TICKS:
+        axes.set_xticks(counts, labels=[str(count) for count in counts])
     levels = [ranks(len(times))[1] for one in lines.values() for times in one.values()]
-    _finish(axes, [*notes, *_whisker_note(levels)], len(lines))
+    _finish(figure, axes, ["of the command", *notes, *_whisker_note(levels)])
+
+
+def _repeats(counts: Sequence[int]) -> str:
+    """How many runs each point of a line stands for."""
+    if len(set(counts)) == 1:
+        return f"n={counts[0]}"
+    return f"n={min(counts)} to {max(counts)}"
 
 
 def _series(table: Table, point: Point) -> str:
@@ -323,34 +411,50 @@ def _history(table: Table, figure: Figure, metric: str | None) -> None:
     if not names:
         raise ArgumentError("no run has logged a metric more than once", "hpcml.log() does.")
     chosen = [metric] if metric is not None else [name for name, _ in names.most_common(PANELS)]
-    all_axes = figure.subplots(len(chosen), 1, squeeze=False)[:, 0]
-    figure.set_size_inches(SIZE[0], max(SIZE[1], 2.4 * len(chosen)))
+    figure.set_size_inches(WIDTH, max(HEIGHT, PANEL * len(chosen)))
+    all_axes: Any = figure.subplots(len(chosen), 1, squeeze=False)[:, 0]
     for axes, name in zip(all_axes, chosen, strict=True):
         _curves(table, axes, name, [one for one in counted if name in one.record.metrics])
         axes.set_ylabel(_name(name))
     left = [f"{len(names) - len(chosen)} more metrics"] if len(names) > len(chosen) else []
-    _finish(all_axes[-1], ["a line a run", *(left if metric is None else [])], len(table.rows))
+    _finish(figure, all_axes[-1], ["a line a run", *(left if metric is None else [])])
 
 
-def _curves(table: Table, axes: Any, metric: str, points: Sequence[Point]) -> None:
-    histories = [(point, records.history(point.id, metric)) for point in points]
-    by_step = all(one.step is not None for _, history in histories for one in history)
-    named: set[int] = set()
-    for point, history in histories:
+def _curves(table: Table, axes: Axes, metric: str, points: Sequence[Point]) -> None:
+    """A line a run, those of a row alike: all values, and gaps where they are no numbers."""
+    histories = records.histories([point.id for point in points], metric)
+    by_step = all(one.step is not None for history in histories.values() for one in history)
+    lines: dict[int, tuple[list[float], list[float]]] = {}
+    alike = len(table.rows) > NAMED
+    for point in points:
+        xs, ys = lines.setdefault(0 if alike else point.row, ([], []))
+        if xs:  # the pen is lifted between two runs
+            xs.append(NAN)
+            ys.append(NAN)
+        history = histories.get(point.id, ())
+        xs += [(one.step or 0.0) if by_step else one.time - history[0].time for one in history]
         numbers = [number_of(one.value) for one in history]
-        ys = [float("nan") if y is None else y for y in numbers]  # a gap in the line
-        xs = [one.step if by_step else one.time - history[0].time for one in history]
-        label = None if point.row in named else _row_label(table.rows[point.row])
-        named.add(point.row)
-        style = ("-", "--", ":", "-.")[point.row // 8 % 4]
-        axes.plot(xs, ys, style, color=_colour(point.row), linewidth=1, alpha=0.8, label=label)
+        ys += [NAN if number is None else number for number in numbers]
+    for place, (xs, ys) in lines.items():
+        label = None if alike else _counted_label(table.rows[place])
+        style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.8}
+        axes.plot(xs, ys, DASHES[place % 4], color=_colour(place), label=label, **style)
     axes.set_xlabel("step" if by_step else "time since its first value (s)")
 
 
 # --- all of them ------------------------------------------------------------------------------
 
 
-def _row_label(row: Row) -> str:
+def _runs(table: Table, rows: Mapping[int, Row], columns: set[Column]) -> dict[int, list[Point]]:
+    """The runs of each row that have all of some figures."""
+    found: dict[int, list[Point]] = {place: [] for place in rows}
+    for point in table.points:
+        if point.counted and point.row in found and columns <= point.figures.keys():
+            found[point.row].append(point)
+    return found
+
+
+def _counted_label(row: Row) -> str:
     return f"{_name(row.label)} (n={row.n})"
 
 
@@ -362,14 +466,15 @@ def _colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
+def _look(place: int) -> dict[str, str]:
+    """Colour and marker of a row: no two of the first 64 have both in common."""
+    return {"color": _colour(place), "marker": MARKERS[(place + place // 8) % 8]}
+
+
 def _whiskers(one: Summary, factor: float = 1.0) -> list[list[float]] | None:
     if one.low is None or one.high is None or one.median is None:
         return None
     return [[(one.median - one.low) / factor], [(one.high - one.median) / factor]]
-
-
-def _levels(rows: Sequence[Row], column: Column) -> list[float | None]:
-    return [row.figures[column].level for row in rows if column in row.figures]
 
 
 def _whisker_note(levels: Iterable[float | None]) -> Iterator[str]:
@@ -381,11 +486,20 @@ def _whisker_note(levels: Iterable[float | None]) -> Iterator[str]:
 def _name(text: str) -> str:
     """A name as plots show it."""
     text = re.sub(r"^_", "\u200a_", plain(text))  # matplotlib keeps names with _ to itself
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST // 2]}…{text[1 - LONGEST // 2 :]}"  # names often differ at their end
 
 
-def _finish(axes: Any, notes: Sequence[str], rows: int) -> None:
-    """Say what is what."""
-    if rows <= NAMED:
-        axes.figure.legend(loc="outside right upper", fontsize="small")
-    axes.figure.supxlabel("; ".join(notes), fontsize="x-small", color="#555555", wrap=True)
+def _finish(figure: Figure, axes: Axes, notes: Sequence[str]) -> None:
+    """Say what is what, above and below; the figure grows by the lines that takes."""
+    handles, labels = axes.get_legend_handles_labels()
+    lines = 0
+    if 0 < len(labels) <= NAMED + 1:
+        columns = 2 if max(map(len, labels)) <= SHORT else 1
+        lines += -(-len(labels) // columns)
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+    told = textwrap.wrap("; ".join(notes), NOTE)
+    figure.supxlabel("\n".join(told), fontsize=6, color=TEXT)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + LINE * lines + 0.7 * LINE * len(told))

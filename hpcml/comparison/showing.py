@@ -32,6 +32,8 @@ UPRIGHT = 6  # more rows than that are shown as lines, fewer as columns
 LINES = 60  # rows that are shown on a terminal
 HTML_LINES, HTML_COLUMNS, HTML_MARKS = 200, 60, 100
 LONGEST_MARK = 2000  # characters of it in HTML
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # and what is as wide as a Chinese character
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
 
 
@@ -230,8 +232,14 @@ def csv_text(table: Table) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     for line in [header, *lines]:
-        writer.writerow([plain(cell) if isinstance(cell, str) else cell for cell in line])
+        writer.writerow([_inert(cell) if isinstance(cell, str) else cell for cell in line])
     return file.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Text that no spreadsheet runs as a formula; what is a number stays one."""
+    text = plain(text)
+    return f"'{text}" if text.startswith(FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
 def json_text(table: Table) -> str:
@@ -251,7 +259,7 @@ def json_text(table: Table) -> str:
 
 
 def _column(column: Column) -> dict[str, str]:
-    names = ("key", "kind", "name", "unit")
+    names = ("key", "kind", "name", "scope", "unit")
     return {name: getattr(column, name) for name in names}
 
 

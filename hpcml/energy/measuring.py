@@ -9,7 +9,7 @@ from typing import Any
 
 from hpcml.energy.model import MEASURED, Energy, Gap, PhaseEnergy
 from hpcml.energy.readings import Machine, Piece, Readings, Series
-from hpcml.timeline import AttemptTimeline, Timeline
+from hpcml.timeline import AttemptTimeline, Timeline, starts
 
 UPDATES = 10  # a phase that is shorter than so many readings gets no energy
 SILENCE = "there are no readings"
@@ -26,7 +26,7 @@ def measure(
 
     Between two readings the power is taken to be constant. At the begin and the end of an attempt
     the true energy lies between none and all of what was used between the two readings around it:
-    that is the uncertainty.
+    that is the uncertainty. Where readings begin and end, a counter's lag comes on top.
 
     Parameters
     ----------
@@ -56,11 +56,10 @@ def is_awaited(events: Iterable[Mapping[str, Any]], timeline: Timeline, readings
 def _meters(
     events: Iterable[Mapping[str, Any]], timeline: Timeline, readings: Readings, *, final: bool
 ) -> list[_Meter]:
-    starts = [event for event in events if event.get("e") == "start"]
     meters = []
-    for start, attempt in zip(starts, timeline.attempts, strict=False):  # one may just have begun
+    for start, attempt in zip(starts(events), timeline.attempts, strict=False):  # one just begun
         open_end = not final and attempt is timeline.attempts[-1]
-        machine = readings.of(start.get("host"), start.get("boot"))
+        machine = readings.of(start.get("host"), start.get("boot") or None)
         meters.append(_Meter(start, attempt, machine, open_end=open_end))
     return meters
 
@@ -132,6 +131,8 @@ def _between(
     """Sum up what lies between two times, in s of the monotonic clock."""
     total = _Sum(seconds=end - begin)
     at = begin
+    edges: list[Piece] = []  # first and last of each stretch without gaps
+    last: Piece | None = None
     for place in range(max(0, bisect_right(begins, begin) - 1), len(pieces)):
         piece = pieces[place]
         if piece.begin >= end:
@@ -144,6 +145,9 @@ def _between(
         if piece.joules is None:
             _skip(total, low, high, piece.reason, clock)
             continue
+        if last is None or piece.begin > last.end:
+            edges += [piece] if last is None else [last, piece]
+        last = piece
         share = (high - low) / (piece.end - piece.begin)
         total.joules += share * piece.joules
         total.covered += high - low
@@ -152,6 +156,8 @@ def _between(
         else:
             total.uncertainty += max(share, 1 - share) * piece.joules
     _skip(total, at, end, SILENCE, clock)
+    for piece in edges if last is None else [*edges, last]:
+        total.uncertainty += piece.lag * (piece.joules or 0.0) / (piece.end - piece.begin)
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,7 +14,7 @@ from hpcml.agent import wire
 from hpcml.energy.model import MEASURED
 
 SCHEMA = 1
-SLACK = 0.01  # s by which a reading may lag behind its time
+SLACK = 0.01  # s by which a reading may lag behind its time: the sampler's LAG
 # How the kinds of domains are called in a scope, in this order.
 SCOPES = {
     "node": "node",
@@ -27,6 +28,7 @@ SCOPES = {
 FAILED = "a reading failed"
 RESET = "a counter was reset"
 SLOW = "the next reading came so late that a counter may have wrapped more than once"
+ASLEEP = "the machine was suspended"
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,15 @@ class Domain:
     unit: float
     period: float
     range: int | None
-    most: float
+    most: float | None
     contains: tuple[str, ...]
     mirrors: str | None
     status: str
 
     def joules(self, before: int, after: int, seconds: float) -> float | str:
         """What was used between two counts, or why that is not known."""
-        if self.range is not None and self.most * (seconds + SLACK) >= self.range * self.unit:
+        most = math.inf if self.most is None else self.most * (seconds + SLACK)
+        if self.range is not None and most >= self.range * self.unit:
             return SLOW
         used = after - before
         if used < 0:
@@ -53,20 +56,22 @@ class Domain:
                 return RESET
             used += self.range
         joules = used * self.unit
-        return joules if 0 <= joules <= self.most * (seconds + SLACK) else RESET
+        return joules if 0 <= joules <= most else RESET
 
 
 @dataclass(frozen=True)
 class Piece:
     """The time between two readings, in s of the machine's monotonic clock.
 
-    ``joules`` is ``None`` where ``reason`` says why.
+    ``joules`` is ``None`` where ``reason`` says why. They may have been used up to ``lag`` s before
+    or after.
     """
 
     begin: float
     end: float
     joules: float | None
     reason: str = ""
+    lag: float = 0.0
 
 
 @dataclass
@@ -81,6 +86,7 @@ class Series:
     domains: tuple[Domain, ...]
     tried: Mapping[str, Mapping[str, str]]
     readings: list[tuple[int, Sequence[int | None]]] = field(default_factory=list)
+    slept: set[int] = field(default_factory=set)  # readings before which the machine was suspended
 
     @property
     def cut(self) -> tuple[int, ...]:
@@ -113,18 +119,19 @@ class Series:
 
     def pieces(self, places: Sequence[int]) -> Iterator[Piece]:
         """What some domains used together between one reading and the next."""
+        lag = SLACK + max((self.domains[place].period for place in places), default=0.0)
         for (before, one), (after, other) in pairwise(self.readings if places else ()):
             begin, end = before / 1e9, after / 1e9
             if end <= begin:
                 continue
-            total, reason = 0.0, ""
-            for place in places:
+            total, reason = 0.0, ASLEEP if after in self.slept else ""
+            for place in () if reason else places:
                 used = self._used(place, one[place], other[place], end - begin)
                 if isinstance(used, str):
                     reason = used
                     break
                 total += used
-            yield Piece(begin, end, None if reason else total, reason)
+            yield Piece(begin, end, None if reason else total, reason, lag)
 
     def _used(
         self, place: int, before: int | None, after: int | None, seconds: float
@@ -135,17 +142,29 @@ class Series:
 
 
 def read(content: bytes) -> list[Series]:
-    """The series in a file of readings. Torn lines and later schemas are passed over."""
+    """The series in a file of readings. What no sampler of ours has written is passed over."""
     found: list[Series] = []
     current: Series | None = None
     for line in wire.parse_lines(content):
         if "header" in line:
-            current = _series(line) if line["header"] == SCHEMA else None
+            current = _series(line)
             if current is not None:
                 found.append(current)
-        elif current is not None and "v" in line and len(line["v"]) == len(current.domains):
+        elif current is not None and _is_reading(line, len(current.domains)):
             current.readings.append((line["m"], line["v"]))
+            if "slept" in line:
+                current.slept.add(line["m"])
     return found
+
+
+def _is_reading(line: Mapping[str, Any], count: int) -> bool:
+    counts = line.get("v")
+    return (
+        isinstance(line.get("m"), int)
+        and isinstance(counts, list)
+        and len(counts) == count
+        and all(one is None or isinstance(one, int) for one in counts)
+    )
 
 
 def joined(series: Iterable[Series], domain: str | None = None) -> list[Piece]:
@@ -204,15 +223,36 @@ class Readings:
         return self._machines.get((host, boot), Machine(()))
 
 
-def _series(header: Mapping[str, Any]) -> Series:
-    names = Domain.__dataclass_fields__
-    domains = [{key: one[key] for key in names} for one in header["domains"]]
-    return Series(
-        header["host"],
-        header["boot"],
-        header["root"],
-        header["interval"] or 0.0,
-        header["exclusive"],
-        tuple(Domain(**{**one, "contains": tuple(one["contains"])}) for one in domains),
-        header["tried"],
+def _series(header: Mapping[str, Any]) -> Series | None:
+    """What a header begins; ``None`` if it is of a later schema, or not whole."""
+    if header["header"] != SCHEMA:
+        return None
+    try:
+        return Series(
+            str(header["host"]),
+            str(header["boot"]),
+            str(header["root"]),
+            float(header["interval"] or 0.0),
+            bool(header["exclusive"]),
+            tuple(map(_domain, header["domains"])),
+            {
+                str(name): {"status": str(one["status"]), "reason": str(one["reason"])}
+                for name, one in header["tried"].items()
+            },
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _domain(told: Mapping[str, Any]) -> Domain:
+    return Domain(
+        name=str(told["name"]),
+        kind=str(told["kind"]),
+        unit=float(told["unit"]),
+        period=float(told["period"]),
+        range=None if told["range"] is None else int(told["range"]),
+        most=None if told["most"] is None else float(told["most"]),
+        contains=tuple(map(str, told["contains"])),
+        mirrors=None if told["mirrors"] is None else str(told["mirrors"]),
+        status=str(told["status"]),
     )

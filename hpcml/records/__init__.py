@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hpcml.records.database import Database
     from hpcml.records.model import Link, Record
 
-__all__ = ["find", "history", "ingest", "lineage", "recorded", "sync", "top"]
+__all__ = ["find", "histories", "history", "ingest", "lineage", "recorded", "sync", "top"]
 
 T = TypeVar("T")
 
@@ -179,6 +179,13 @@ def history(run: str, metric: str) -> tuple[Point, ...]:
     from hpcml.records import asking
 
     return _ask(lambda connection: asking.history(connection, run, metric))
+
+
+def histories(runs: Collection[str], metric: str) -> dict[str, tuple[Point, ...]]:
+    """All values of a metric of several runs, by their ids; a run without it has no entry."""
+    from hpcml.records import asking
+
+    return _ask(lambda connection: asking.histories(connection, runs, metric))
 
 
 def lineage(run: str, hops: int = 3, *, down: bool = False) -> list[Link]:

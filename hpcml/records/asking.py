@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Select, Table, and_, or_, select
+from sqlalchemy import Column, Connection, Row, Select, Table, and_, case, func, or_, select
 
 from hpcml.errors import ArgumentError, RecordsError, nearest
 from hpcml.records import schema
 from hpcml.records.gathering import Figure, Use
 from hpcml.records.model import Artifact, AttemptRecord, EnergyRecord, Link, Metric, Phase, Record
 from hpcml.records.schema import join_value, key_of, key_of_value
-from hpcml.records.writing import parts
-from hpcml.timeline import Point
+from hpcml.records.writing import AT_ONCE, parts
+from hpcml.timeline import Event, Point
 
 Found = Row[*tuple[Any, ...]]
 BY = ("last", "lowest", "highest")
@@ -23,12 +23,25 @@ Filters = Mapping[str, Any]
 
 def find(connection: Connection, filters: Filters) -> list[Record]:
     """Records of the runs that fit, oldest first."""
-    ids = connection.scalars(
-        _filtered(select(schema.runs.c.id), filters).order_by(
-            schema.batches.c.created, schema.batches.c.batch, schema.runs.c.number
-        )
-    ).all()
+    filters = {key: _several(one) if key in SEVERAL else one for key, one in filters.items()}
+    order = schema.batches.c.created, schema.batches.c.batch, schema.runs.c.number
+    rows = {
+        tuple(row)
+        for some in _apart(filters)
+        for row in connection.execute(_filtered(select(*order, schema.runs.c.id), some))
+    }
+    ids = [identifier for *_, identifier in sorted(rows)]
     return [record for some in parts(ids) for record in _records(connection, some)]
+
+
+def _apart(filters: Filters) -> Iterator[Filters]:
+    """The same with collections in parts: no database takes any number of values at once."""
+    name = next((key for key in SEVERAL if len(filters.get(key, ())) > AT_ONCE), None)
+    if name is None:
+        yield filters
+        return
+    for some in parts(filters[name]):
+        yield from _apart({**filters, name: some})
 
 
 def top(
@@ -37,6 +50,8 @@ def top(
     """Ids and values of the runs that are best in a metric."""
     if by not in BY:
         raise ArgumentError(f"runs cannot be ranked by {by!r}", nearest(by, BY))
+    if count < 0:
+        raise ArgumentError(f"there are no {count} runs", "The count is 0 or more.")
     name = _name_id(connection, metric)
     value = schema.metrics.c[by]
     asked: Select[Any] = select(schema.runs.c.run, value).join_from(schema.metrics, schema.runs)
@@ -48,29 +63,46 @@ def top(
 
 def history(connection: Connection, run: str, metric: str) -> tuple[Point, ...]:
     """All values of a metric of a run."""
-    metrics, points = schema.metrics, schema.points
-    row = connection.execute(
-        select(metrics)
-        .join(schema.runs)
-        .where(schema.runs.c.run == run, metrics.c.name_id == _name_id(connection, metric))
-    ).one_or_none()
-    if row is None:
+    found = histories(connection, [run], metric)
+    if run not in found:
         raise RecordsError(
             f"there is no metric {metric!r} of {run} on record",
             "`hpcml sync` records what is new.",
         )
-    if row.points == 1:
-        return (Point(row.step, row.time, join_value(row.last, row.other)),)
-    rows = connection.execute(
-        select(points).where(points.c.metric_id == row.id).order_by(points.c.number)
+    return found[run]
+
+
+def histories(
+    connection: Connection, runs: Collection[str], metric: str
+) -> dict[str, tuple[Point, ...]]:
+    """All values of a metric of several runs, with one statement for hundreds of them."""
+    name = _name_id(connection, metric)
+    metrics, points = schema.metrics, schema.points
+    # A metric of one point has no row in the table of points.
+    value = case((points.c.number.is_(None), metrics.c.last), else_=points.c.value)
+    other = case((points.c.number.is_(None), metrics.c.other), else_=points.c.other)
+    step = case((points.c.number.is_(None), metrics.c.step), else_=points.c.step)
+    time = func.coalesce(points.c.time, metrics.c.time)
+    asked = (
+        select(schema.runs.c.run, step, time, value, other)
+        .join_from(schema.runs, metrics)
+        .outerjoin(points, points.c.metric_id == metrics.c.id)
+        .where(metrics.c.name_id == name)
+        .order_by(metrics.c.id, points.c.number)
     )
-    return tuple(Point(one.step, one.time, join_value(one.value, one.other)) for one in rows)
+    found: dict[str, list[Point]] = {}
+    for some in parts(map(_plain, dict.fromkeys(runs))):
+        for run, at, when, finite, text in connection.execute(
+            asked.where(schema.runs.c.run.in_(some))
+        ):
+            found.setdefault(run, []).append(Point(at, when, join_value(finite, text)))
+    return {run: tuple(points) for run, points in found.items()}
 
 
 def lineage(connection: Connection, run: str, hops: int, down: bool) -> list[Link]:
     """What a run came from, or what came from it, nearest first."""
     links: list[Link] = []
-    seen, frontier = {run}, [run]
+    seen, frontier = {run}, [_plain(run)]
     for hop in range(1, hops + 1):
         found = [
             link
@@ -86,6 +118,7 @@ def lineage(connection: Connection, run: str, hops: int, down: bool) -> list[Lin
 
 # --- which runs -------------------------------------------------------------------------------
 
+SEVERAL = ("id", "batch")  # filters that may be collections
 FILTERS = ("batch", "digest", "id", "job_digest", "name", "params", "site", "state", "tags")
 
 
@@ -105,26 +138,52 @@ def _filtered(asked: Select[Any], filters: Filters) -> Select[Any]:
         "site": sites.c.name,
     }
     for key, value in filters.items():
-        if key in columns:
-            several = not isinstance(value, str)
-            asked = asked.where(columns[key].in_(value) if several else columns[key] == value)
+        if key in SEVERAL:
+            asked = asked.where(columns[key].in_([_plain(one) for one in _several(value)]))
+        elif key in ("name", "site"):
+            asked = asked.where(columns[key] == _text(value))
+        elif key in columns:
+            asked = asked.where(columns[key] == _plain(value))
         elif key == "params":
             for name, wanted in value.items():
-                asked = asked.where(runs.c.id.in_(_with_param(name, wanted)))
+                asked = asked.where(runs.c.id.in_(_with_param(_text(name), wanted)))
         elif key == "tags":
             for name, wanted in value.items():
-                asked = asked.where(batches.c.id.in_(_with_tag(name, wanted)))
+                asked = asked.where(batches.c.id.in_(_with_tag(_text(name), _text(wanted))))
         else:
             raise ArgumentError(f"runs cannot be found by {key!r}", nearest(key, FILTERS))
     return asked
 
 
+def _several(value: Any) -> list[Any]:
+    """The values of a filter that may be a collection."""
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    return list(value) if several else [_text(value)]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ArgumentError(f"{value!r} is no text", "Ids, names, sites, states and tags are.")
+    return str(value)
+
+
+def _plain(value: Any) -> str:
+    """An id, a digest or a state; what can be none of them is no row's, and no database's."""
+    text = _text(value)
+    return text if text.isascii() and text.isprintable() else ""
+
+
 def _with_param(name: str, value: Any) -> Select[Any]:
     table = schema.params
+    try:
+        key = key_of_value(value)
+    except TypeError:
+        problem = f"no parameter has a value like {value!r}"
+        raise ArgumentError(problem, "They are what JSON can say.") from None
     return (
         select(table.c.run_id)
         .join(schema.names)
-        .where(schema.names.c.key == key_of(name), table.c.key == key_of_value(value))
+        .where(schema.names.c.key == key_of(name), table.c.key == key)
     )
 
 
@@ -157,6 +216,7 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
     figures = _figures(connection, ids)
     energies = _energies(connection, ids)
     attempts = _attempts(connection, ids)
+    events = _events(connection, ids)
     for identifier in ids:
         row = heads[identifier]
         fields: dict[str, Any] = {key: row._mapping[key] for key in HEAD}
@@ -167,6 +227,7 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
             figures=tuple(figures.get(identifier, ())),
             energy=energies.get(identifier),
             attempts=tuple(attempts.get(identifier, ())),
+            events=tuple(events.get(identifier, ())),
             **fields,
         )
 
@@ -290,6 +351,15 @@ def _attempts(connection: Connection, ids: Sequence[int]) -> dict[int, list[Atte
                 row.facts or {},
             )
         )
+    return found
+
+
+def _events(connection: Connection, ids: Sequence[int]) -> dict[int, list[Event]]:
+    table = schema.events
+    asked = select(table).where(table.c.run_id.in_(ids)).order_by(table.c.run_id, table.c.number)
+    found: dict[int, list[Event]] = {}
+    for row in connection.execute(asked):
+        found.setdefault(row.run_id, []).append(Event(row.attempt, row.time, row.kind, row.facts))
     return found
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ PRAGMAS = (
     "wal_autocheckpoint=16384",  # pages: an index page is written back once, not at each commit
 )
 CORRUPT = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
+# What SQLite and its driver say under other numbers where a page holds something else.
+GARBLED = ("malformed", "unsupported file format", "Could not decode to UTF-8")
 FULL, READ_ONLY, IO_ERROR, NO_OPEN = 13, 8, 10, 14
 LOG = ("-wal", "-shm")
 
@@ -66,7 +69,7 @@ class Database:
         RecordsError
             They cannot be read; CorruptError where they must be made anew.
         """
-        with self._opened() as connection:
+        with self._opened() as connection, self._legible():
             self._bring_up(connection)
             with connection.begin():
                 yield connection
@@ -81,7 +84,8 @@ class Database:
             They cannot be written.
         """
         with self._opened() as connection:
-            self._bring_up(connection)
+            with self._legible():
+                self._bring_up(connection)
             with _alone(connection):
                 yield connection
 
@@ -169,7 +173,9 @@ class Database:
                 return
             self._make_file()
             self._used = _file_number(self.place.path) if self.place.path else None
-            with _engine(os.getpid(), self.place.url).connect() as connection:
+            with self._legible():
+                opened = _engine(os.getpid(), self.place.url).connect()
+            with opened as connection:
                 yield connection
         except exc.DBAPIError as error:
             raise self._told(error) from error
@@ -183,6 +189,18 @@ class Database:
                 f"the records {self.place} need the package {error.name!r}",
                 'pip install "hpcml[postgresql]"',
             ) from error
+
+    @contextmanager
+    def _legible(self) -> Iterator[None]:
+        """What cannot be decoded, though we have written it, was not left as it was."""
+        try:
+            yield
+        except (UnicodeDecodeError, JSONDecodeError) as error:
+            raise self._corrupt(error) from error
+
+    def _corrupt(self, error: object) -> CorruptError:
+        problem = f"the records {self.place} cannot be used: {error}"
+        return CorruptError(problem, "`hpcml sync` makes them anew from the sites.")
 
     def _make_file(self) -> None:
         """The file, and with it SQLite's logs, are for its owner's eyes only from the start."""
@@ -213,16 +231,20 @@ class Database:
     def _told(self, error: exc.DBAPIError) -> RecordsError:
         """What a database's own error means here."""
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-        problem = f"the records {self.place} cannot be used: {error.orig}"
-        if code in CORRUPT:
-            return CorruptError(problem, "`hpcml sync` makes them anew from the sites.")
+        said = str(error.orig)
+        here = self.place.path is not None
+        if code in CORRUPT or (here and any(words in said for words in GARBLED)):
+            return self._corrupt(said)
+        other = "The runs themselves are on their sites: `hpcml runs`."
+        if here:
+            other += f" If this stays so, remove {self.place.path}: it is made anew from them."
         advice = {
             FULL: "Free some space; nothing half-written is believed.",
             IO_ERROR: "Free some space, or mend the disk; nothing half-written is believed.",
             READ_ONLY: f"Make {self.place.path} and its folder writable for you.",
             NO_OPEN: f"Make {self.place.path} and its folder writable for you.",
-        }.get(code, "The runs themselves are on their sites: `hpcml runs`.")
-        return RecordsError(problem, advice)
+        }.get(code, other)
+        return RecordsError(f"the records {self.place} cannot be used: {said}", advice)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from hpcml.agent import wire
 from hpcml.batch_view import Attempt, BatchView
 from hpcml.energy import Energy, Readings, is_awaited, measure
 from hpcml.planning import Plan, run_digest
-from hpcml.timeline import Story, tell
+from hpcml.timeline import Story, starts, tell
 
 # What an agent counts of an attempt, and in which unit. Sums over the run's processes.
 USAGE: Mapping[str, str] = {
@@ -116,9 +117,9 @@ def gather(view: BatchView, index: int, events: bytes, readings: Callable[[], Re
     attempts = view.attempts(index)
     last = attempts[-1].end if attempts else None
     lines = list(wire.parse_lines(events))
-    story, unread = _story(lines, view.part_of(index).asked)
+    story = tell(lines, view.part_of(index).asked)
     energy, awaited = None, False
-    if seen.state.final and story is not None and _has_begun(attempts):
+    if seen.state.final and _has_begun(attempts):
         energy = measure(lines, story.timeline, readings(), final=True)
         young = view.connection.files.now() - ((last or {}).get("time") or 0.0) < SETTLE
         awaited = young and is_awaited(lines, story.timeline, readings())
@@ -140,7 +141,7 @@ def gather(view: BatchView, index: int, events: bytes, readings: Callable[[], Re
         [*_counted(attempts), *_timed(story)],
         len(events) - events.count(0),
         story,
-        unread,
+        f"{story.passed_over} of its lines are no events" if story.passed_over else None,
         _time(last) if seen.state.final else None,
         energy,
     )
@@ -151,23 +152,14 @@ def _has_begun(attempts: Sequence[Attempt]) -> bool:
     return any("refused" not in (one.start or {}) for one in attempts)
 
 
-def _story(lines: list[dict[str, Any]], asked: float | None) -> tuple[Story | None, str | None]:
-    """What a job told; it can write whatever it likes into its events."""
-    try:
-        return tell(lines, asked), None
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        return None, f"{type(error).__name__}: {error}"
-
-
 def _hosts(
     attempts: Sequence[Attempt], lines: Sequence[Mapping[str, Any]]
 ) -> dict[int, Mapping[str, Any]]:
     """The machine of each attempt: all that its agent said of it, else its name."""
-    starts = [line for line in lines if line.get("e") == "start"]
     facts: dict[int, Mapping[str, Any]] = {
         line["attempt"]: {key: value for key, value in line.items() if key not in NOT_FACTS}
-        for line in starts
-        if isinstance(line.get("attempt"), int)
+        for line in starts(lines)
+        if "attempt" in line
     }
     for one in attempts:
         name = (one.start or {}).get("owner", {}).get("host")
@@ -203,10 +195,29 @@ def _timed(story: Story | None) -> Iterator[Figure]:
     timeline = story.timeline
     if timeline.queue is not None:
         yield Figure("queue", 1, timeline.queue, "s", QUEUE)
-    for one in timeline.attempts:
+    first = _first_step(story)
+    if first is not None:
+        yield Figure("first_step", 1, first, "s", EVENTS)
+    for one in {one.number: one for one in timeline.attempts}.values():
         for name, seconds in (("setup", one.setup), ("command", one.command)):
             if seconds is not None:
                 yield Figure(name, one.number, seconds, "s", EVENTS)
+
+
+def _first_step(story: Story) -> float | None:
+    """s from the begin of the first attempt's command to the first step that it logged."""
+    attempt = next(iter(story.timeline.attempts), None)
+    if attempt is None or attempt.setup is None or attempt.number != 1:
+        return None
+    begin = attempt.start + attempt.setup
+    if attempt.command is not None:
+        end = begin + attempt.command
+    else:
+        end = math.inf if len(story.timeline.attempts) == 1 else begin  # no clock goes on from it
+    series = story.history.values()
+    firsts = (next((one.time for one in each if one.step is not None), math.inf) for each in series)
+    first = min(firsts, default=math.inf)
+    return first - begin if begin <= first <= end and first < math.inf else None
 
 
 def _time(record: Mapping[str, Any] | None) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcml.records.gathering import Figure, Use
+from hpcml.timeline import Event
 
 
 @dataclass(frozen=True)
@@ -173,11 +174,14 @@ class Record:
     metrics, phases, described : dict
         What its job told, by name.
     unread : str or None
-        Why what its job told cannot be read, if so.
+        How much of what is in its events cannot be read, if anything.
     figures : tuple of Figure
         What was counted or timed, with unit and source. What was not has no entry.
     energy : EnergyRecord or None
         ``None``: it has not started, or not ended, or was recorded by an hpcml that knew none.
+    events : tuple of Event
+        What happened to its attempts: the agent's start and end, its command's start, signals, and
+        the like, each with time and facts. Empty if it was recorded by an hpcml that kept none.
     used : dict
         Its inputs by name. Each has the artifact's digest, whether the agent has looked at it
         (else it is what was planned), and the run that left it where that is known.
@@ -213,6 +217,7 @@ class Record:
     figures: tuple[Figure, ...]
     energy: EnergyRecord | None
     attempts: tuple[AttemptRecord, ...]
+    events: tuple[Event, ...]
     used: Mapping[str, Use]
     generated: Mapping[str, Artifact]
 

@@ -30,7 +30,7 @@ from sqlalchemy.types import TypeDecorator
 
 from hpcml.agent import wire
 
-REVISIONS = ("r0001", "r0002", "r0003")  # oldest first; the last one is the schema below
+REVISIONS = ("r0001", "r0002", "r0003", "r0004")  # oldest first; the last one is the schema below
 LONGEST_KEY = 64
 _ODD = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9a-f]{4})")
@@ -226,6 +226,19 @@ attempts = Table(
     sqlite_with_rowid=False,
 )
 
+# What happened to attempts; metrics, phases and descriptions are elsewhere.
+events = Table(
+    "events",
+    metadata,
+    _of("run", key=True),
+    _number("number", key=True),
+    _number("attempt"),
+    Column("time", Float, nullable=False),
+    Column("kind", Exact, nullable=False),
+    Column("facts", Json, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 artifacts = Table(
     "artifacts",
     metadata,
@@ -355,4 +368,4 @@ mirrored = Table(
 )
 
 # What is written anew when there is news of a run; its parameters never change.
-NEWS = (attempts, used, generated, phases, described, figures, energies)
+NEWS = (attempts, events, used, generated, phases, described, figures, energies)

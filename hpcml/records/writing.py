@@ -149,6 +149,7 @@ class _Writer:
         tables = {
             schema.params: (self._params, [pair for pair in runs if pair[0].index in fresh]),
             schema.attempts: (self._attempts, runs),
+            schema.events: (self._events, runs),
             schema.used: (self._used, runs),
             schema.generated: (self._generated, runs),
             schema.phases: (self._phases, runs),
@@ -185,6 +186,10 @@ class _Writer:
                 "requeued": bool(end.get("requeue")),
                 "host_id": self.hosts[_digest(facts)] if facts else None,
             }
+
+    def _events(self, run: Told, identifier: int) -> Iterator[Row]:
+        for number, one in enumerate(run.story.events if run.story else ()):
+            yield {"run_id": identifier, "number": number, **vars(one)}
 
     def _used(self, run: Told, identifier: int) -> Iterator[Row]:
         for name, use in run.used.items():

@@ -17,6 +17,7 @@ import pytest
 
 from hpcml.agent import energy, processes, wire
 from hpcml.agent.energy import domains
+from hpcml.agent.energy.sampler import Sampler
 from hpcml.energy.readings import Series, read
 from hpcml.library import library
 from tests.agent.direct import Agent, as_ordinary_user, command, dropped, publish
@@ -129,6 +130,17 @@ def test_a_package_that_is_shown_by_mmio_alone_is_no_mirror(tmp_path: Path) -> N
     assert [domain.mirrors for domain in found_in(tree).values()] == [None]
 
 
+def test_a_counter_that_gives_an_input_output_error_is_told_to_be_one(tmp_path: Path) -> None:
+    tree = Tree(tmp_path)
+    counter = tree.add("intel-rapl:0", "package-0")
+    counter.unlink()
+    counter.symlink_to("/proc/self/mem")
+
+    assert domains.find(str(tmp_path)).tried == {
+        "powercap": {"status": "error", "reason": "input/output error"}
+    }
+
+
 @pytest.mark.parametrize("content", ["", "none\n"])
 def test_a_counter_that_is_no_number_is_an_error_and_no_0(tmp_path: Path, content: str) -> None:
     tree = Tree(tmp_path)
@@ -138,6 +150,18 @@ def test_a_counter_that_is_no_number_is_an_error_and_no_0(tmp_path: Path, conten
 
     assert found.tried == {"powercap": {"status": "error", "reason": "what it shows is no number"}}
     assert not found.readable()
+
+
+def test_what_a_domain_cannot_use_is_said_by_the_range_of_its_counter(tmp_path: Path) -> None:
+    """A counter takes a minute at least to wrap."""
+    tree = Tree(tmp_path)
+    tree.add("intel-rapl:0", "package-0", size=60_000_000_000)
+    (tree.add("intel-rapl:1", "package-1").parent / "max_energy_range_uj").unlink()
+
+    found = found_in(tree)
+
+    assert (found["package-0"].range, found["package-0"].most) == (60_000_000_000, 1000.0)
+    assert (found["package-1"].range, found["package-1"].most) == (None, None)
 
 
 def test_a_folder_without_counters_is_absence(tmp_path: Path) -> None:
@@ -257,6 +281,12 @@ def test_a_failed_reading_is_null_and_the_counter_is_tried_again(tree: Tree, fil
         eventually(lambda: count(file))
         os.truncate(counter, 0)
         eventually(lambda: series(file)[0].readings[-1][1][0] is None)
+        before = count(file)
+        counter.unlink()
+        counter.symlink_to("/proc/self/mem")  # whose first byte is an input/output error
+        eventually(lambda: count(file) >= before + 3)
+        assert series(file)[0].readings[-1][1][0] is None
+        counter.unlink()
         tree.set("intel-rapl:0", 4321)
         eventually(lambda: series(file)[0].readings[-1][1][0] == 4321)
         one.kill()
@@ -267,6 +297,50 @@ def test_a_failed_reading_is_null_and_the_counter_is_tried_again(tree: Tree, fil
     assert set(package) == {1000, None, 4321}
     others = {tuple(values[1:]) for _, values in found.readings}
     assert len(others) == 1, "the other counters were read all the time"
+
+
+class Machine:
+    """Clocks that a test sets, and a sampler of one counter that reads them."""
+
+    def __init__(self, tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.asleep = 1.0, 0.0
+        self.late: list[float] = []
+        monkeypatch.setattr(wire, "monotonic_ns", lambda: int(self.now * 1e9))
+        monkeypatch.setattr(time, "clock_gettime", lambda _: self.now + self.asleep)
+        monkeypatch.setattr(domains.Domain, "read", lambda _: self._read())
+        self.sampler = Sampler(-1, str(tree.root), INTERVAL)
+
+    def _read(self) -> int:
+        self.now += self.late.pop() if self.late else 0.0
+        return 7
+
+    def reading(self, *late: float) -> dict[str, Any]:
+        """One reading; reading the counters takes as long as is said, try by try."""
+        self.late, self.now = [*late[::-1]], self.now + 1.0
+        return self.sampler._reading()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    tree = Tree(tmp_path)
+    tree.add("intel-rapl:0", "package-0")
+    return Machine(tree, monkeypatch)
+
+
+def test_counters_that_were_read_late_are_read_again(machine: Machine) -> None:
+    """The sampler may be stopped between its look at the clock and the counter."""
+    at = machine.now + 1.0
+    found = machine.reading(5.0, 0.001)
+
+    assert (found["m"], found["v"]) == (int((at + 5.0) * 1e9), [7])
+    assert machine.reading(*[0.5] * 5)["v"] == [None], "of which time it is, is not known"
+
+
+def test_a_machine_that_was_suspended_says_so(machine: Machine) -> None:
+    assert "slept" not in machine.reading()
+    machine.asleep = 3600.0
+    assert machine.reading()["slept"] == pytest.approx(3600.0)
+    assert "slept" not in machine.reading()
 
 
 # --- how an agent has it started ---------------------------------------------------------------
@@ -288,6 +362,15 @@ def test_where_nothing_is_shown_it_is_written_down_once_and_nothing_is_started(
     reason = "there is no /sys/class/powercap"
     assert found.tried == {"powercap": {"status": "absent", "reason": reason}}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_machines_that_share_a_name_or_have_booted_anew_have_files_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = energy.sample_file("batch")
+    assert energy.sample_file("batch") == one
+    monkeypatch.setattr(wire, "boot_id", lambda: "another")
+    assert energy.sample_file("batch") != one
 
 
 def test_what_cannot_be_written_costs_the_energy_and_not_the_run(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def record(number: int = 0, **fields: Any) -> Record:
         "figures": tuple(one for one in figures if one.value is not None),
         "energy": energy(100.0),
         "attempts": (AttemptRecord(1, 0.0, 1.0, 0, None, None, None, False, NODE),),
+        "events": (),
         "used": {"t2m": Use("da7a" * 16, True)},
         "generated": {},
     }

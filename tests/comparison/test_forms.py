@@ -73,7 +73,8 @@ def test_json_has_its_documented_shape_and_no_nan() -> None:
     data = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert set(data) == {"schema", "by", "columns", "rows", "points", "marks"}
     assert (data["schema"], data["by"]) == (1, None)
-    assert data["columns"][0] == {"key": "command", "kind": "command", "name": "", "unit": "s"}
+    key, named = {"key": "command", "kind": "command"}, {"name": "", "scope": ""}
+    assert data["columns"][0] == {**key, **named, "unit": "s"}
     first, second = data["rows"]
     assert first["states"] == {"COMPLETED": 1, "FAILED": 1}
     assert (first["label"], first["group"], first["n"], first["left_out"]) == (
@@ -114,6 +115,27 @@ def test_csv_and_data_frames_have_empty_cells_for_what_is_missing(tmp_path: Path
     assert frame["command"].tolist() == [10.0, 20.0]
     assert frame["energy:cpu"].isna().tolist() == [False, True]
     assert frame.attrs["marks"] == list(found.marks)
+
+
+def test_no_cell_of_a_csv_is_a_formula_and_numbers_stay_numbers() -> None:
+    """Spreadsheets run what begins so; an apostrophe before it says that it is text."""
+    evil = ["=cmd|'/C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1"]
+    runs = [
+        record(
+            n,
+            params={"x": text},
+            place={"name": text},
+            described={"model": text},
+            metrics={text: text, "loss": -1.5},
+        )
+        for n, text in enumerate(evil)
+    ]
+    found = table(*runs, *widths("-1.5e3", -7, name="x"), by=["x"])
+    cells = [cell for line in csv.reader(io.StringIO(found.to_csv())) for cell in line]
+    starts = tuple("=+-@\t\r\uff1d")
+    active = {cell for cell in cells if cell.startswith(starts)}
+    assert active == {"-1.5", "-1.5e3", "-7"}, "numbers"
+    assert "'=cmd|'/C calc'!A0" in cells and "'+1+1" in cells
 
 
 def test_marks_stand_under_every_form() -> None:
@@ -184,6 +206,28 @@ def test_no_name_gets_into_the_html_or_breaks_a_table() -> None:
     lines = found.to_markdown().splitlines()[: len(found.rows) + 2]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(found.columns) + 4}
     assert "<script>" not in found.to_markdown()
+
+
+def test_ten_thousand_runs_with_hostile_names_stay_text_in_html_and_on_a_terminal() -> None:
+    """Each has a name of its own, in its label, parameters, metrics, and what it described."""
+    runs = [
+        record(
+            n,
+            place={"name": f"{HOSTILE[n % 8]}{n}"},
+            params={HOSTILE[n % 8]: f"{HOSTILE[n % 8]}{n}"},
+            metrics={HOSTILE[n % 8]: f"{HOSTILE[n % 8]}{n}"},
+            described={"model": f"{HOSTILE[n % 8]}{n}"},
+            reason=HOSTILE[n % 8],
+            state="FAILED" if n % 9 == 0 else "COMPLETED",
+        )
+        for n in range(10_000)
+    ]
+    found = table(*runs)
+    page = Texts(found._repr_html_())
+    assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "p", "ul", "li"}
+    assert "<script>alert(1)</script>&amp;" in page.text
+    for form in (page.text, str(found), found.to_csv(), found.to_markdown(), found.to_json()):
+        assert all(one.isprintable() or one in "\n\r" for one in form)
 
 
 def test_hostile_names_go_all_the_way_from_a_job() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import hpcml
+from hpcml import records
 from hpcml.comparison import Table
 from hpcml.comparison.plotting import COLOURS
 from hpcml.errors import ArgumentError, HpcmlError
@@ -21,7 +23,7 @@ from tests.records.test_records import HOSTILE
 
 def texts(path: Path) -> str:
     """All text of an SVG."""
-    return "\n".join(ET.parse(path).getroot().itertext())
+    return " ".join(" ".join(ET.parse(path).getroot().itertext()).split())
 
 
 def drawn(found: Table, kind: str, folder: Path, **options: Any) -> str:
@@ -88,21 +90,37 @@ def test_phases_are_stacked_without_counting_any_time_twice(tmp_path: Path) -> N
     phases = {"train": phase(6.0, 2.0, 0.0), "epoch": phase(4.0, 4.0, 1.0)}
     found = table(*widths(8, 32, command=7.0, phases=phases))
     shown = drawn(found, "phases", tmp_path)
-    for text in ("(setup)", "train", "epoch", "(no phase)", "time (s)", "width=8", "n=1"):
+    for text in ("(setup)", "train", "epoch", "(no phase)", "time (s)", "width=8 (n=1)"):
         assert text in shown
     bars = found.plot("phases").axes[0].patches
-    assert [bar.get_height() for bar in bars if bar.get_x() < 0] == [1.0, 2.0, 4.0, 1.0]
-    assert {bar.get_facecolor() for bar in bars}, "colours"
+    assert [bar.get_width() for bar in bars if bar.get_y() < 0] == [1.0, 2.0, 4.0, 1.0]
+    looks = {(bar.get_facecolor(), bar.get_hatch()) for bar in bars}
+    assert len(looks) == len({hatch for _, hatch in looks}) == 4, "told apart without colours, too"
+
+
+def test_many_phases_have_a_legend_and_all_of_their_time() -> None:
+    phases = {f"phase {n}": phase(n + 1.0, n + 1.0, float(n)) for n in range(30)}
+    figure = table(record(phases=phases, command=500.0)).plot("phases")
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[-1] == "(17 others)" and "phase 29" in names and len(names) == 16
+    assert sum(sum(bars) for bars in _widths(figure)) == pytest.approx(501.0)
+
+
+def test_long_names_that_differ_at_their_end_are_told_apart() -> None:
+    values = [f"a very long name of a data set, in version {n}" for n in range(3)]
+    (legend,) = table(*widths(*values, name="data")).plot("energy").figure.legends
+    assert len({text.get_text() for text in legend.get_texts()}) == 4
 
 
 def test_a_bar_is_the_run_of_the_median_time() -> None:
     figure = table(*repeated(5), by=["width"]).plot("phases")
-    heights = [sum(pair) for pair in zip(*_heights(figure), strict=True)]
-    assert heights == [3.0 + 1.0, 9.0 + 1.0]  # and the setup
+    widths = [sum(pair) for pair in zip(*_widths(figure), strict=True)]
+    assert widths == [3.0 + 1.0, 9.0 + 1.0]  # and the setup
 
 
-def _heights(figure: Any) -> list[list[float]]:
-    return [[bar.get_height() for bar in group] for group in figure.axes[0].containers]
+def _widths(figure: Any) -> list[list[float]]:
+    return [[bar.get_width() for bar in group] for group in figure.axes[0].containers]
 
 
 def scaled(*times: tuple[int, float], **fields: Any) -> list[Any]:
@@ -115,10 +133,60 @@ def scaled(*times: tuple[int, float], **fields: Any) -> list[Any]:
 def test_scaling_shows_the_ideal_line_and_states_its_base(tmp_path: Path) -> None:
     found = table(*scaled((1, 8.0), (2, 4.0), (4, 4.0)))
     shown = drawn(found, "scaling", tmp_path)
-    for text in ("ideal", "cpus", "base 1 cpus, 8 s (n=1)", "runs (n=1, 1, 1)"):
+    for text in ("ideal", "cpus", "base 1 cpus, 8 s (n=1)", "runs (n=1)"):
         assert text in shown
     lines = found.plot("scaling").axes[0].lines
     assert [list(line.get_ydata()) for line in lines[:2]] == [[1, 2, 4], [1.0, 2.0, 2.0]]
+
+
+def test_scaling_over_many_doublings_has_room_for_all_of_them() -> None:
+    axes = table(*scaled(*((2**n, 1000.0 / 2**n) for n in range(8)))).plot("scaling").axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [str(2**n) for n in range(8)]
+    assert axes.get_xlim()[0] > 0
+
+
+def test_a_plot_fits_into_a_column_of_a_paper_and_nothing_sticks_out() -> None:
+    phases = {f"a phase with quite a long name {n}": phase(1.0, 1.0, float(n)) for n in range(9)}
+    runs = [record(n, params={"width": n}, phases=phases, command=9.0 + n) for n in range(20)]
+    found = table(*runs[:12]), table(*runs)
+    figures = [one.plot(kind) for one in found for kind in ("energy", "phases")]
+    figures.append(table(*scaled((1, 8.0), (2, 4.0), (4, 4.0))).plot("scaling"))
+    for figure in figures:
+        figure.draw_without_rendering()
+        assert figure.get_size_inches()[0] == pytest.approx(8.5 / 2.54)
+        box = figure.get_tightbbox()
+        width, height = figure.get_size_inches()
+        assert box.x0 >= -0.02 and box.y0 >= -0.02
+        assert box.x1 <= width + 0.02 and box.y1 <= height + 0.02
+
+
+def test_rows_are_told_apart_by_their_markers_as_well_as_by_colours() -> None:
+    figure = table(*widths(*range(16), metrics={"loss": 1.0})).plot("energy")
+    looks = {
+        (line.get_color(), line.get_marker())
+        for line in figure.axes[0].lines
+        if str(line.get_label()).startswith("width=")
+    }
+    assert len(looks) == 16 and len({marker for _, marker in list(looks)}) == 8
+
+
+def test_more_rows_than_can_be_named_are_drawn_alike_and_in_linear_time() -> None:
+    """Each row and each run is there; ten times as many take ten times as long at most."""
+
+    def cost(count: int) -> float:
+        found = table(*(record(n, params={"a": n}, command=float(n + 1)) for n in range(count)))
+        taken = []
+        for _ in range(3):
+            began = time.process_time()
+            figure = found.plot("energy")
+            taken.append(time.process_time() - began)
+        (rows,) = (one for one in figure.axes[0].lines if one.get_label() == "rows")
+        assert len(rows.get_xdata()) == count
+        return min(taken)
+
+    cost(100)  # loads what a plot needs
+    assert cost(5000) < 3 * 10 * cost(500)
 
 
 def test_scaling_is_over_what_differs_or_what_is_asked_for() -> None:
@@ -132,7 +200,7 @@ def test_scaling_is_over_what_differs_or_what_is_asked_for() -> None:
         table(*both).plot("scaling", over="node")
 
 
-def test_histories_are_drawn_by_metric(tmp_path: Path) -> None:
+def test_histories_are_drawn_by_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = ByHand([{"width": 8}, {"width": 32}])
     for n in (0, 1):
         steps = [log(step, loss=1.0 / (step + 1), accuracy=0.5) for step in range(3)]
@@ -142,10 +210,27 @@ def test_histories_are_drawn_by_metric(tmp_path: Path) -> None:
     for text in ("loss", "accuracy", "step", "width=8 (n=1)", "a line a run"):
         assert text in shown
     assert "final" not in shown
+    asked: list[str] = []
+    original = records.histories
+    monkeypatch.setattr(
+        records, "histories", lambda runs, name: asked.append(name) or original(runs, name)
+    )
     (axes,) = found.plot("history", metric="loss").axes
+    assert asked == ["loss"], "one question for all runs"
     assert len(axes.lines) == 2 and list(axes.lines[0].get_xdata()) == [0, 1, 2, 3, 4]
     with pytest.raises(ArgumentError, match="did you mean 'loss'"):
         found.plot("history", metric="lost")
+
+
+def test_all_values_of_all_runs_of_a_row_are_drawn() -> None:
+    batch = ByHand([{"width": 8, "seed": seed} for seed in range(3)])
+    for n in range(3):
+        ended(batch, n, *(log(step, loss=float(n)) for step in range(50)))
+    (axes,) = hpcml.compare(batch.runs, by="width").plot("history").axes
+    (line,) = axes.lines
+    values = [y for y in line.get_ydata() if y == y]
+    assert values == [0.0] * 50 + [1.0] * 50 + [2.0] * 50
+    assert sum(y != y for y in line.get_ydata()) == 2, "the pen is lifted between runs"
 
 
 def test_hostile_names_are_drawn_as_text(tmp_path: Path) -> None:

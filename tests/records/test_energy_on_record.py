@@ -55,6 +55,7 @@ def test_the_energy_of_an_ended_run_is_on_record_with_scope_and_uncertainty() ->
     assert {c.key: f.median for c, f in figures.items() if c.unit == "J"} == {
         "energy:cpu": found.joules,
         "uncertainty:cpu": found.uncertainty,
+        "phase_energy:cpu:train": phase.joules,
     }
 
 
@@ -99,13 +100,13 @@ def test_records_of_the_first_schema_are_kept_and_know_no_energy(home: Path) -> 
     hpcml.sync()
     before = records.find()
     with sqlite3.connect(home / "state" / "hpcml" / "index.db") as connection:
-        connection.execute("DROP TABLE mirrored")
-        connection.execute("DROP TABLE energies")
+        for table in ("mirrored", "energies", "events"):
+            connection.execute(f"DROP TABLE {table}")
         for column in ("own", "began", "joules", "uncertainty", "covered"):
             connection.execute(f"ALTER TABLE phases DROP COLUMN {column}")
         connection.execute("UPDATE alembic_version SET version_num = 'r0001'")
     after = records.find()
     assert [(one.id, one.metrics) for one in after] == [(one.id, one.metrics) for one in before]
-    assert [one.energy for one in after] == [None, None]
+    assert [(one.energy, one.events) for one in after] == [(None, ()), (None, ())]
     table = hpcml.compare(after[0])
     assert "energy is not known of 1 of 1 run: nothing is on record" in table.marks

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import random
 import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 import hpcml
 from hpcml import records
@@ -84,6 +88,46 @@ def test_a_database_with_torn_pages_is_moved_aside_and_made_anew(index: Path) ->
     assert records.find() == before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE runs SET name = CAST(x'ff' AS TEXT)",
+        "UPDATE hosts SET facts = '{'",
+        "PRAGMA writable_schema=ON; UPDATE sqlite_master SET sql = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_a_database_with_garbled_cells_is_moved_aside_and_made_anew(
+    index: Path, change: str
+) -> None:
+    """Pages are whole, and hold what nobody has written."""
+    ten_runs()
+    hpcml.sync()
+    before = records.find()
+    with sqlite3.connect(index) as connection:
+        connection.executescript(change)
+    with pytest.warns(UserWarning, match="was moved to .*corrupt.* made anew"):
+        assert records.find() == before
+
+
+def test_a_database_with_bytes_changed_anywhere_never_stops_with_a_strange_error(
+    index: Path,
+) -> None:
+    ten_runs()
+    hpcml.sync()
+    whole, chance = index.read_bytes(), random.Random(7)
+    for _ in range(40):
+        broken = bytearray(whole)
+        for _ in range(chance.choice([1, 20, 1000])):
+            broken[chance.randrange(len(broken))] = chance.randrange(256)
+        for left in index.parent.glob("index.db*"):
+            left.unlink()
+        index.write_bytes(broken)
+        with warnings.catch_warnings(), contextlib.suppress(RecordsError):
+            warnings.simplefilter("ignore", UserWarning)
+            records.find()
+            hpcml.sync()
+
+
 def test_a_newer_schema_is_refused_with_what_to_do(index: Path) -> None:
     ten_runs()
     hpcml.sync()
@@ -125,6 +169,63 @@ def test_the_migrations_make_the_schema_that_the_code_has(
     folder = Path(schema.__file__).with_name("migrations")
     revisions = [one.revision for one in ScriptDirectory(str(folder)).walk_revisions()]
     assert tuple(reversed(revisions)) == schema.REVISIONS
+
+
+def migrated(to: str, database: Database) -> None:
+    """Make the tables of an earlier schema, with a row."""
+    from alembic import command
+    from alembic.config import Config
+
+    database._make_file()
+    with create_engine(database.place.url, poolclass=NullPool).begin() as connection:
+        config = Config()
+        config.set_main_option(
+            "script_location", str(Path(schema.__file__).with_name("migrations"))
+        )
+        config.attributes["connection"] = connection
+        command.upgrade(config, to)
+        connection.execute(text("INSERT INTO people (id, key, name) VALUES (1, 'ada', 'ada')"))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("revision", schema.REVISIONS)
+def test_every_earlier_schema_is_brought_up_to_date_and_used(
+    revision: str, kind: str, request: pytest.FixtureRequest
+) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    if kind == "postgresql":
+        request.getfixturevalue("team")
+    database = Database(place.find_place())
+    migrated(revision, database)
+    ten_runs()
+    assert hpcml.sync() == 10
+    assert len(records.find()) == 10
+    with database.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        kept = connection.scalars(text("SELECT name FROM people ORDER BY id")).first()
+    assert kept == "ada"
+
+
+def test_a_process_that_is_killed_while_it_migrates_leaves_the_earlier_schema(
+    another_python: Another,
+) -> None:
+    database = Database(place.find_place())
+    migrated("r0001", database)
+    done = another_python(
+        """
+        import os, hpcml
+        from alembic import op
+        op.add_column = lambda *_: os.kill(os.getpid(), 9)
+        hpcml.sync()
+        """
+    )
+    assert done.returncode == -9, done.stderr
+    with create_engine(database.place.url).connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "r0001"
+    ten_runs()
+    assert hpcml.sync() == 10
 
 
 # --- read-only, full ---------------------------------------------------------------------------
@@ -178,6 +279,33 @@ def test_on_a_full_disk_nothing_half_written_is_believed(
         assert record.metrics["loss"].points == 100
     assert hpcml.sync() == 100
     assert len(records.find(batch=late.batch.id)) == 100
+
+
+def test_a_small_disk_that_fills_up_keeps_whole_runs_and_goes_on_with_more_space(
+    index: Path, another_python: Another
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    index.parent.mkdir(parents=True, mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "none", str(index.parent)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        ten_runs()
+        assert hpcml.sync() == 10
+        batch = ByHand([{"n": n} for n in range(1000)])
+        for n in range(1000):
+            ended(batch, n, *(log(step, loss=1.0) for step in range(20)))
+        done = another_python("import hpcml; hpcml.sync()")
+        assert "RecordsError" in done.stderr and "Free some space" in done.stderr, done.stderr
+        found = records.find()
+        assert 10 <= len(found) < 1010
+        assert {record.metrics["loss"].points for record in found} <= {2, 20}
+        subprocess.run(["mount", "-o", "remount,size=50m", index.parent], check=True)
+        assert hpcml.sync() == 1010 - len(found)
+        assert len(records.find()) == 1010
+    finally:
+        subprocess.run(["umount", "--lazy", index.parent], check=True)
 
 
 # --- several at once, killed -------------------------------------------------------------------

@@ -166,6 +166,13 @@ def test_values_that_are_no_numbers_are_kept_and_never_rank(database: str) -> No
     assert ranked == [0.1, 1.0, 3.0, 2.0**70]
     assert [value for _, value in records.top("loss", 2, highest=True)] == [2.0**70, 3.0]
     assert records.find()[0].metrics["good"].lowest == 1.0
+    ids = [record.id for record in records.find()]
+    for name, count in (("loss", 1), ("good", 2)):
+        several = records.histories([*ids, "nobody"], name)
+        assert {id: len(points) for id, points in several.items()} == dict.fromkeys(ids, count)
+        alone = {id: records.history(id, name) for id in ids}
+        assert str(several) == str(alone)
+    assert records.histories(ids, "nothing") == {}
 
 
 def test_steps_that_are_no_numbers_count_as_not_told() -> None:
@@ -222,6 +229,31 @@ def test_attempts_of_a_requeued_run_are_told_apart() -> None:
     assert record.metrics["loss"].points == 2
 
 
+def test_what_happened_to_attempts_is_on_record_with_time_and_facts(database: str) -> None:
+    batch = ByHand()
+    odd = {"e": "\x00odd", "why": [1, {"a": None}]}
+    told = events(
+        {"e": "command", "argv": ["true"]}, log(0, loss=1.0), {"e": "signal", "signal": 15}
+    )
+    again = events(odd, attempt=2)
+    batch.end(0, 144, requeue=True)
+    batch.end(0, 0, attempt=2)
+    batch.file("events.jsonl").write_bytes(told + again)
+    hpcml.sync()
+
+    found = [(one.attempt, one.kind, one.time - NOW, one.facts) for one in the_one().events]
+    end = {"exit_code": 0, "signal": None}
+    assert found == [
+        (1, "start", 0.0, {}),
+        (1, "command", 1.0, {"argv": ["true"]}),
+        (1, "signal", 3.0, {"signal": 15}),
+        (1, "end", 4.0, end),
+        (2, "start", 0.0, {}),
+        (2, "\x00odd", 1.0, {"why": odd["why"]}),
+        (2, "end", 2.0, end),
+    ]
+
+
 def test_a_clock_that_jumps_changes_no_duration() -> None:
     batch = ByHand()
     start, end = ({"e": kind, "t": t, "m": m} for kind, t, m in (("start", NOW, 5), ("end", 0, 7)))
@@ -235,13 +267,24 @@ def test_a_clock_that_jumps_changes_no_duration() -> None:
 
 def test_events_that_are_no_events_leave_the_rest_of_the_run_on_record() -> None:
     batch = ByHand([{"n": 0}, {"n": 1}])
-    nonsense = {"e": "log", "v": 3}
-    ended(batch, 0, nonsense)
+    nonsense = [{"e": "log", "v": 3}, {"e": "begin", "phase": 3}, {"e": {}}, {"e": "log", "m": 0.5}]
+    ended(batch, 0, *nonsense, log(0, loss=2.0))
     ended(batch, 1, log(0, loss=1.0))
     assert hpcml.sync() == 2
-    broken, whole = records.find()
-    assert broken.state == "COMPLETED" and "AttributeError" in broken.unread
-    assert not broken.metrics and whole.metrics["loss"].last == 1.0
+    odd, whole = records.find()
+    assert (odd.state, odd.unread) == ("COMPLETED", "4 of its lines are no events")
+    assert (odd.metrics["loss"].last, whole.metrics["loss"].last) == (2.0, 1.0)
+    assert batch.runs[0].metrics == {"loss": 2.0}
+    told = "1 of 2 runs told something that cannot be read, and is passed over"
+    assert told in hpcml.compare(batch.runs).marks
+
+
+def test_an_attempt_that_says_twice_that_it_began_is_recorded_once(database: str) -> None:
+    batch = ByHand()
+    batch.file("events.jsonl").write_bytes(events(log(0, loss=2.0)) + events(log(1, loss=1.0)))
+    batch.end()
+    assert hpcml.sync() == 1
+    assert [figure.name for figure in the_one().figures].count("queue") <= 1
 
 
 def test_a_batch_that_cannot_be_read_is_passed_over_with_a_warning() -> None:
@@ -373,7 +416,25 @@ def test_questions_that_make_no_sense_are_refused_with_what_would_do() -> None:
         records.top("loss", jobdigest="x")
     with pytest.raises(RecordsError, match="no metric 'loss'"):
         records.history("20200101-000000-nobody.00000", "loss")
-    assert records.top("loss") == records.lineage("nobody") == []
+    assert records.top("loss") == records.lineage("nobody") == records.lineage("\ud800") == []
+    with pytest.raises(ArgumentError, match="there are no -1 runs"):
+        records.top("loss", -1)
+    for wrong in ({"id": 3}, {"tags": {"a": 3}}, {"params": {3: 4}}, {"params": {"a": {1}}}):
+        with pytest.raises(ArgumentError):
+            records.find(**wrong)
+
+
+def test_a_question_may_name_any_number_of_runs_and_anything(database: str) -> None:
+    batch = ByHand([{"n": n} for n in range(3)])
+    for n in range(3):
+        batch.end(n)
+    hpcml.sync()
+    ids = [run.id for run in batch.runs]
+    others = [f"20260101-000000-abcdef.{n:05d}" for n in range(70_000)]
+
+    assert [one.id for one in records.find(id=[*ids[::-1], *others, ids[0]])] == ids
+    assert records.find(id=(id for id in ("\x00", "\ud800", "é", ids[1])))[0].id == ids[1]
+    assert records.find(id=[]) == records.find(state="\x00") == records.find(site="\ud800") == []
 
 
 def test_waiting_does_not_load_what_records_need(another_python: Callable[..., Any]) -> None:

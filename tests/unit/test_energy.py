@@ -157,6 +157,46 @@ def test_a_sampler_that_was_killed_leaves_a_gap_until_the_next_one_starts() -> N
     assert [gap.reason for gap in found.gaps] == ["there are no readings"]
 
 
+def test_the_time_in_which_the_machine_was_suspended_is_a_gap() -> None:
+    """Its clock stood still; whether its counters did is not known."""
+    rows = readings(steady(100), times=seconds())
+    rows[50]["slept"] = 3600.0
+
+    found = energy(header(domain("package-0")), *rows)
+
+    assert found.joules == pytest.approx(9900)
+    assert [(gap.reason, gap.seconds) for gap in found.gaps] == [
+        ("the machine was suspended", pytest.approx(1.0))
+    ]
+
+
+def test_a_counter_that_lags_does_so_within_the_uncertainty() -> None:
+    """Readings and the command begin and end at the same moments; the counter is late or not."""
+    lag = 0.5
+    late = [1000.0, *(second - lag for second in seconds(BEGIN + 1, END))]
+    rows = readings(steady(100), times=late)
+    for row, second in zip(rows, seconds(BEGIN, END), strict=True):
+        row["m"] = int(second * 1e9)
+
+    found = energy(header(domain("package-0", period=lag)), *rows)
+
+    assert found.joules is not None and found.uncertainty is not None
+    assert found.joules == pytest.approx(10_000 - 50)
+    assert 50 <= found.uncertainty < 200
+
+
+def test_a_counter_of_unknown_range_and_power_is_reset_by_any_drop() -> None:
+    def curve(second: float) -> float:
+        return 50 * (second - BEGIN) if second < 1050 else 50 * (second - 1050)
+
+    found = energy(
+        header(domain("x", range=None, most=None)), *readings(curve, times=seconds(1000))
+    )
+
+    assert found.joules == pytest.approx(99 * 50)
+    assert [gap.reason for gap in found.gaps] == ["a counter was reset"]
+
+
 def test_two_samplers_at_once_do_not_count_twice() -> None:
     head = header(domain("package-0"))
     rows = readings(steady(100), times=seconds())
@@ -270,10 +310,12 @@ def test_readings_of_another_machine_or_boot_are_not_the_runs() -> None:
         assert found.why == "there is no record of what was tried on its machine"
 
 
-def test_attempts_on_two_machines_are_summed() -> None:
+@pytest.mark.parametrize("other", [{"host": "there"}, {"boot": "c"}])
+def test_attempts_on_two_machines_or_boots_are_summed(other: dict[str, str]) -> None:
+    """After a boot the monotonic clock begins anew: the same times are others."""
     here = [header(domain("package-0")), *readings(steady(100), times=seconds())]
-    there = [header(domain("package-0"), host="there"), *readings(steady(50), times=seconds())]
-    events = attempt(end=1040) + attempt(begin=1050, end=1090, host="there", attempt=2)
+    there = [header(domain("package-0"), **other), *readings(steady(50), times=seconds())]
+    events = attempt(end=1040) + attempt(begin=1050, end=1090, **other, attempt=2)
 
     found = measure(
         events, tell(events, None).timeline, Readings([lines(here), lines(there)]), final=True
@@ -301,7 +343,7 @@ def test_a_figure_is_told_in_one_line() -> None:
     told = str(energy(header(domain("package-0")), *rows))
 
     assert told == (
-        "10 kJ ± 140 J (cpu, powercap), measured for 100.0 s of 100.0 s; "
+        "10 kJ ± 142 J (cpu, powercap), measured for 100.0 s of 100.0 s; "
         "of the whole machine, which others may have used"
     )
 
@@ -323,6 +365,35 @@ def test_a_file_cut_off_anywhere_gives_a_prefix_of_its_readings() -> None:
         assert found == whole.readings[: len(found)]
         counts.add(len(found))
     assert counts == set(range(len(whole.readings) + 1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"domains": 3},
+        {"domains": [{"name": "x"}]},
+        {"domains": [domain("x", unit="J")]},
+        {"tried": {"powercap": 3}},
+        {"host": None, "interval": "often"},
+        {"header": []},
+    ],
+)
+def test_readings_below_no_whole_header_are_passed_over(changes: dict[str, Any]) -> None:
+    rows = readings(steady(100), times=seconds())
+
+    assert energy({**header(domain("package-0")), **changes}, *rows).joules is None
+    assert energy({"header": 1}, *rows).joules is None
+
+
+@pytest.mark.parametrize(
+    "line", [{"m": "x", "v": [1]}, {"v": [1]}, {"m": 5, "v": 3}, {"m": 5, "v": ["1"]}, {"m": 5}]
+)
+def test_lines_that_are_no_readings_are_passed_over(line: dict[str, Any]) -> None:
+    first, *rest = readings(steady(100), times=seconds())
+
+    found = energy(header(domain("package-0")), first, line, *rest)
+
+    assert found.joules == pytest.approx(10_000) and found.gaps == ()
 
 
 def test_lines_of_a_later_schema_are_passed_over() -> None:

@@ -238,14 +238,54 @@ def test_a_step_of_the_wall_clock_does_not_show() -> None:
         {"m": 11, "e": "log", "v": {"x": 1}, "samples": None},
         {"m": 11, "e": "log", "v": {"x": 1}, "samples": float("nan")},
         {"m": 11, "e": "unheard-of"},
-        {"e": "no clock"},
-        {},
+        {"m": 11, "e": "log", "v": {"x": 1}, "samples": 10**400},
     ],
 )
 def test_strange_events_do_no_harm(event: dict[str, Any]) -> None:
     story = story_of(START, begin(11, "a"), event, finish(13, "a"))
 
     assert story.timeline.phases == {"a": 2.0} and story.timeline.samples == {}
+    assert story.passed_over == 0
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"e": "no clock"},
+        {},
+        {"e": ["start"], "m": 11},
+        {"e": {}, "m": 11},
+        {"e": "log", "m": "11", "v": {"x": 1}},
+        {"e": "log", "m": NAN, "v": {"x": 1}},
+        {"e": "log", "m": 10**400, "v": {"x": 1}},
+        {"e": "log", "m": 11},
+        {"e": "log", "m": 11, "v": 3},
+        {"e": "describe", "m": 11, "v": [["a", 1], [2, 3]]},
+        {"e": "begin", "m": 11, "phase": 3},
+        {"e": "finish", "m": 11, "phase": ["a"]},
+        {"e": "start", "m": 11, "t": None},
+        {"e": "start", "m": 11, "t": NAN},
+        {"e": "start", "m": 11, "host": {}},
+        {"e": "start", "m": 11, "boot": []},
+        {"e": "start", "m": 11, "attempt": "second"},
+        {"e": "start", "m": 11, "attempt": 2**31},
+    ],
+)
+def test_what_is_no_event_is_passed_over_and_counted(event: dict[str, Any]) -> None:
+    story = story_of(START, begin(11, "a"), at(12, "log", v={"x": 1}), event, finish(13, "a"))
+
+    assert story.timeline.phases == {"a": 2.0} and story.passed_over == 1
+    assert list(story.history) == ["x"] and story.described == {}
+    assert len(story.timeline.attempts) == 1
+
+
+def test_a_clock_that_was_set_back_leaves_no_time_in_the_queue() -> None:
+    """It is not 0 s: nobody knows. Two clocks may differ a little."""
+    assert story_of(START, asked=1000.5).timeline.queue == 0.0
+    assert story_of(START, asked=4600.0).timeline.queue is None
 
 
 def test_without_a_beginning_there_is_no_story() -> None:

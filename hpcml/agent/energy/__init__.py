@@ -1,8 +1,8 @@
 """What the machine uses while a batch's agents work on it, read from its own counters.
 
 One process a node and allocation, the sampler, appends readings to
-``<batch>/energy/<host>.<job>.jsonl``; what they mean for a run is worked out by the client
-(:mod:`hpcml.energy`). The lines of that file:
+``<batch>/energy/<host>.<machine>.<job>.jsonl``; what they mean for a run is worked out by the
+client (:mod:`hpcml.energy`). The lines of that file:
 
 ``{"agent": identity}``
     An agent (see :func:`hpcml.agent.wire.identity`) that wants to be measured; the sampler lives as
@@ -11,9 +11,10 @@ One process a node and allocation, the sampler, appends readings to
     Begins the readings of one sampler: ``host``, ``boot``, ``root``, ``interval`` (s),
     ``exclusive``, ``domains`` (see :class:`hpcml.agent.energy.domains.Domain`), and what each
     reader ``tried`` came to: ``{reader: {"status": ..., "reason": ...}}``.
-``{"m": ns, "v": [count or null, ...], "t": s}``
+``{"m": ns, "v": [count or null, ...], "t": s, "slept": s}``
     A reading of all domains by the monotonic clock; now and then with the wall clock, too. A count
-    that could not be read is null.
+    that could not be read is null. ``slept`` is there if the machine was suspended since the
+    reading before: the monotonic clock stood still meanwhile.
 """
 
 import os
@@ -60,9 +61,13 @@ def ensure_sampler(batch: str, where: "dict[str, Any]") -> None:
 
 
 def sample_file(batch: str) -> str:
-    """Where the readings of this machine and allocation are; 0 is a batch's one chunk."""
-    job = os.environ.get("SLURM_JOB_ID") or "0"
-    return os.path.join(batch, "energy", "%s.%s.jsonl" % (os.uname()[1], job))
+    """Where the readings of this machine and allocation are; 0 is a batch's one chunk.
+
+    Machines may share a name: containers do. Each boot has a file of its own, too.
+    """
+    machine, job = wire.machine(), os.environ.get("SLURM_JOB_ID") or "0"
+    name = "%s.%s.%s.jsonl" % (machine["host"], wire.sha256(wire.canonical(machine))[:8], job)
+    return os.path.join(batch, "energy", name)
 
 
 def elect(path: str) -> "int | None":

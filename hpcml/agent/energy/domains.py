@@ -36,8 +36,8 @@ class Domain:
         s between two updates of the counter.
     range : int or None
         The count after which it starts at 0 again; ``None`` if that is not known.
-    most : float
-        W that it cannot exceed: what seems to be more was a reset.
+    most : float or None
+        W that it cannot exceed: what seems to be more was a reset. ``None`` if that is not known.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Domain:
         unit: float,
         period: float,
         range: "int | None",
-        most: float,
+        most: "float | None",
     ) -> None:
         self.name, self.kind, self.path = name, kind, path
         self.unit, self.period, self.range, self.most = unit, period, range, most

@@ -12,12 +12,14 @@ from hpcml.agent.energy import READERS
 from hpcml.agent.energy.domains import DENIED, Domain
 
 UNIT = 1e-6  # energy_uj counts µJ
-PERIOD = 0.001  # s; Intel SDM vol. 3, 16.10.3: counters are updated about every ms
+PERIOD = 0.001  # s between two updates, about (Intel's manual, vol. 3, on RAPL)
+# s in which a counter does not wrap, whatever its domain does: by the same manual that takes about
+# a minute "when power consumption is high", and longer otherwise. So its own range says which power
+# cannot be. (The limits beside it do not: peaks may exceed them, and AMD shows none.)
+WRAP = 60.0
 KINDS = {"core": "core", "uncore": "uncore", "dram": "dram", "psys": "psys"}
 WITHIN = ("core", "uncore")  # of a package's parts those that its own counter includes
 PREFIXES = ("intel-rapl:", "intel-rapl-mmio:")
-MOST = 1000.0  # W; the largest packages are built for half of that
-MOST_PLATFORM = 5000.0
 
 
 def find(root: str) -> "list[Domain]":
@@ -54,15 +56,15 @@ def _domain(zone: str, path: str, found: "dict[str, Domain]") -> "Domain | None"
         name = "mmio/" + name
     if any(domain.name == name for domain in found.values()):
         name = "%s (%s)" % (name, zone)
-    size = _text(os.path.join(path, "max_energy_range_uj"))
+    size = _number(os.path.join(path, "max_energy_range_uj"))
     domain = Domain(
         name,
         kind,
         os.path.join(path, "energy_uj"),
         UNIT,
         PERIOD,
-        int(size) if size is not None and size.isdigit() else None,
-        MOST_PLATFORM if kind == "psys" else MOST,
+        size,
+        None if size is None else size * UNIT / WRAP,
     )
     domain.probe()
     if domain.status == DENIED:
@@ -91,6 +93,12 @@ def _listed(folder: str) -> "list[str]":
         return os.listdir(folder)
     except OSError:
         return []
+
+
+def _number(path: str) -> "int | None":
+    """A number above 0; ``None`` where there is none."""
+    text = _text(path)
+    return int(text) or None if text is not None and text.isdigit() else None
 
 
 def _text(path: str) -> "str | None":

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 INTERVAL = 1.0  # seconds between two readings; a counter needs no more
 CLOCK_INTERVAL = 60.0  # seconds between two looks at the wall clock
+LAG = 10 * 10**6  # ns that reading all counters may take, so that the time is theirs
+TRIES = 5  # to read them within that: we may be stopped, or wait for a core
+BOOTTIME = getattr(time, "CLOCK_BOOTTIME", 7)  # Python 3.6 has no name for it
+SLEPT = 0.1  # s that the machine was suspended for, at least
 BLOCK = 1 << 16  # bytes of the file that are looked at together; no line is as long
 IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
@@ -55,6 +59,7 @@ class Sampler:
         self._heard = 0
         self._torn = True  # whoever wrote before us may have been killed within its line
         self._clock_at = 0.0
+        self._asleep: "float | None" = None
 
     def take_lock(self) -> bool:
         """``False``: somebody else samples. Where files cannot be locked we were elected."""
@@ -75,12 +80,29 @@ class Sampler:
             time.sleep(max(0.0, due - time.monotonic()))
 
     def _reading(self) -> "dict[str, Any]":
-        record: "dict[str, Any]" = {"m": wire.monotonic_ns()}
-        if time.monotonic() >= self._clock_at:
-            self._clock_at = time.monotonic() + CLOCK_INTERVAL
+        now, asleep, counts = self._counts()
+        record: "dict[str, Any]" = {"m": now}
+        if now / 1e9 >= self._clock_at:
+            self._clock_at = now / 1e9 + CLOCK_INTERVAL
             record["t"] = time.time()
-        record["v"] = [self._count(domain) for domain in self.found.domains]
+        if self._asleep is not None and asleep - self._asleep > SLEPT:
+            record["slept"] = asleep - self._asleep
+        self._asleep = asleep
+        record["v"] = counts
         return record
+
+    def _counts(self) -> "tuple[int, float, list[int | None]]":
+        """When, how long the machine has slept until then in all, and what the counters show.
+
+        Counts that were read long after that time belong to another one: they are null.
+        """
+        for _ in range(TRIES):
+            now = wire.monotonic_ns()
+            asleep = time.clock_gettime(BOOTTIME) - now / 1e9
+            counts = [self._count(domain) for domain in self.found.domains]
+            if wire.monotonic_ns() - now <= LAG:
+                return now, asleep, counts
+        return now, asleep, [None] * len(counts)
 
     def _count(self, domain: domains.Domain) -> "int | None":
         if domain.status != domains.MEASURED:
