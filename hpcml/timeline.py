@@ -9,14 +9,13 @@ from heapq import heappop, heappush
 from operator import itemgetter
 from typing import Any, TypeGuard
 
-LATEST = 2**63  # ns of a monotonic clock: 292 years
-MOST = 2**31  # attempts
-SKEW = 1.0  # s by which two clocks may differ; if one was set back further nothing is known
-
 from hpcml import html
 
+LATEST = 2**63  # ns of a monotonic clock: 292 years
+MOST_ATTEMPTS = 2**31
+SKEW = 1.0  # s by which two clocks may differ; if one was set back further nothing is known
 AT_ONCE = 2_000_000  # bytes of events that are read in a fifth of a second
-MOST = 50  # phases that a notebook shows
+MOST_PHASES = 50  # that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -185,11 +184,11 @@ class Timeline:
     def _repr_html_(self) -> str:
         rows = [("queue", self.queue), ("setup", self.setup), ("command", self.command)]
         indent = html.Html("&ensp;")
-        phases = list(self.phases.items())[:MOST]
+        phases = list(self.phases.items())[:MOST_PHASES]
         rows += [(html.joined("", [indent, name]), seconds) for name, seconds in phases]
         parts = [html.table((), [(name, in_seconds(it)) for name, it in rows], numbers=True)]
-        if len(self.phases) > MOST:
-            parts.append(html.note(f"… and {len(self.phases) - MOST} more phases"))
+        if len(self.phases) > MOST_PHASES:
+            parts.append(html.note(f"… and {len(self.phases) - MOST_PHASES} more phases"))
         if len(self.attempts) > 1:
             listed = [f"{one.number}: {one}" for one in reversed(self.attempts)]
             parts.append(html.note(html.few(listed, "<br>")))
@@ -254,7 +253,12 @@ def _is_event(event: Mapping[str, Any]) -> bool:
 def _is_start(event: Mapping[str, Any]) -> bool:
     number = event.get("attempt", 1)
     named = all(isinstance(event.get(name, ""), str) for name in ("host", "boot"))
-    return named and _is_finite(event.get("t")) and isinstance(number, int) and 0 < number < MOST
+    return (
+        named
+        and _is_finite(event.get("t"))
+        and isinstance(number, int)
+        and 0 < number < MOST_ATTEMPTS
+    )
 
 
 def _is_finite(value: Any) -> TypeGuard[float]:
