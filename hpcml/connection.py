@@ -13,6 +13,7 @@ from hpcml.library import library_name, travelling
 from hpcml.plugins import load_plugin
 from hpcml.schedulers import Scheduler
 from hpcml.settings import Binding, SiteSettings, config_folder, data_folder, load_settings
+from hpcml.site_log import told_files, told_queue
 from hpcml.sites import Site, load_site
 from hpcml.transports import Transport
 
@@ -88,9 +89,9 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     if known is not None and (known.site, known.binding) == (site, binding):
         return known
     files = load_plugin("hpcml.transports", site.transport)(site, binding)
-    made = Connection(
-        site, binding, files, load_plugin("hpcml.schedulers", site.scheduler)(site, binding, files)
-    )
+    files = told_files(name, files)
+    queue = load_plugin("hpcml.schedulers", site.scheduler)(site, binding, files)
+    made = Connection(site, binding, files, told_queue(name, queue))
     _open[key] = made
     return made
 

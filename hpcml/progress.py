@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hpcml.states import State
+from hpcml.text import plain
 from hpcml.units import clock
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Lines(Silent):
             if seen is not None and self.shown.get(run.id) != seen.state:
                 self.shown[run.id] = seen.state
                 line = f"{run.id}  {run.name}  {seen.state}  {seen.reason}"
-                print(line.rstrip(), file=sys.stderr)
+                print(plain(line.rstrip()), file=sys.stderr)
 
 
 class Live(Silent):
@@ -88,7 +89,7 @@ class Live(Silent):
                 continue
             told = "  ".join(f"{name} {_short(value)}" for name, value in run.metrics.items())
             cells = (run.id, run.name, str(seen.state), told or seen.reason)
-            table.add_row(*(Text(cell) for cell in cells))
+            table.add_row(*(Text(plain(cell)) for cell in cells))
         return table
 
 
@@ -133,7 +134,8 @@ class Many(Silent):
         if self.failure is None:
             return ""
         run, seen = self.failure
-        return f"first failure: {run.id} {seen.state} {seen.reason}".splitlines()[0].rstrip()
+        line = f"first failure: {run.id} {seen.state} {seen.reason}".splitlines()[0]
+        return plain(line.rstrip())
 
     def _tally(self) -> tuple[Mapping[State, int], int]:
         """Counts, and how many have ended."""

@@ -16,9 +16,10 @@ from hpcml import records
 from hpcml.comparison.figures import Column
 from hpcml.comparison.marks import COVERED
 from hpcml.comparison.median import Summary, number_of, ranks, summarise
-from hpcml.comparison.showing import number, plain
+from hpcml.comparison.showing import number
 from hpcml.errors import ArgumentError, HpcmlError, nearest
 from hpcml.records.schema import key_of_value
+from hpcml.text import plain
 
 if TYPE_CHECKING:
     from hpcml.comparison.table import Point, Row, Table

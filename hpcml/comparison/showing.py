@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcml.comparison.figures import Column
 from hpcml.comparison.median import Summary, number_of, text_of
+from hpcml.text import plain
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -30,13 +31,6 @@ UPRIGHT = 6  # more rows than that are shown as lines, fewer as columns
 LINES = 60  # rows that are shown on a terminal
 HTML_LINES = 1000
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$])")
-
-
-def plain(text: str) -> str:
-    """Text without what a terminal would obey: control and formatting characters are escaped."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 # --- for people -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcml.enclosing import enclosing_run
-from hpcml.errors import HpcmlError, RecordsError
+from hpcml.errors import HpcmlError, RecordsError, SiteWarning
 from hpcml.records.place import find_place
 from hpcml.settings import load_settings
 from hpcml.timeline import Point
@@ -198,7 +198,7 @@ def _sync(database: Database, site: str | None) -> int:
         except RecordsError:
             raise
         except HpcmlError as error:
-            warnings.warn(f"site {name} is passed over: {error}", stacklevel=4)
+            warnings.warn(f"site {name} is passed over: {error}", SiteWarning, stacklevel=4)
     return count
 
 

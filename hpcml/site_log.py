@@ -1,0 +1,102 @@
+"""What is done on a site, told to Python's logging: a record for each call, once it is over.
+
+>>> import logging
+>>> logging.basicConfig(); logging.getLogger("hpcml").setLevel("INFO")    # doctest: +SKIP
+
+The loggers are ``hpcml.transports`` (files and commands of a site) and ``hpcml.schedulers`` (its
+queue). What changes something there is told at level INFO, what only looks at level DEBUG. Paths,
+sizes and commands are told, contents never.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from hpcml.schedulers import Chunk, Scheduler
+    from hpcml.transports import Transport
+
+FEW = 3  # names that are told of a longer list
+Calls = Mapping[str, tuple[int, Callable[..., str]]]
+
+
+def _several(names: Collection[str] | Any) -> str:
+    if not isinstance(names, Collection):
+        return "several"  # an iterator: it is not ours to use up
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(list(names)[:FEW]) + more
+
+
+def _chunks(chunks: Sequence[Chunk]) -> str:
+    return _several([chunk.name for chunk in chunks])
+
+
+# By method of the contract: the level, and what is told of its arguments.
+FILES: Calls = {
+    "run": (logging.INFO, lambda argv, stdin=b"": shlex.join(argv)),
+    "put": (logging.INFO, lambda files: _several(files)),
+    "publish": (logging.INFO, lambda folder, files, empty=(): f"{folder}: {_several(files)}"),
+    "get": (logging.DEBUG, lambda paths: _several(paths)),
+    "list": (logging.DEBUG, lambda folder: folder),
+    "names": (logging.DEBUG, lambda folder: folder),
+    "open_private": (logging.DEBUG, lambda path: path),
+    "fetch": (logging.INFO, lambda path, destination: f"{path} to {destination}"),
+    "remove": (logging.INFO, lambda paths: _several(paths)),
+    "now": (logging.DEBUG, lambda: ""),
+}
+QUEUE: Calls = {
+    "submit": (logging.INFO, lambda chunks: _chunks(chunks)),
+    "find": (logging.DEBUG, lambda names: _several(names)),
+    "poll": (logging.DEBUG, lambda chunks: _chunks(chunks)),
+    "record": (
+        logging.INFO,
+        lambda chunk, index, attempt, word: f"{chunk.name}, run {index}: {word.state}",
+    ),
+    "cancel": (logging.INFO, lambda chunk, indices: f"{chunk.name}, {len(indices)} runs"),
+}
+
+
+def told_files(site: str, files: Transport) -> Transport:
+    """A transport that tells what is done with it."""
+    return cast("Transport", _Told(site, files, "hpcml.transports", FILES))
+
+
+def told_queue(site: str, queue: Scheduler) -> Scheduler:
+    """A scheduler that tells what is done with it."""
+    return cast("Scheduler", _Told(site, queue, "hpcml.schedulers", QUEUE))
+
+
+class _Told:
+    """A backend. While nobody listens, what one gets of it are its own methods."""
+
+    def __init__(self, site: str, backend: object, logger: str, calls: Calls) -> None:
+        self._site, self._backend, self._calls = site, backend, calls
+        self._logger = logging.getLogger(logger)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._backend, name)
+        level, describe = self._calls.get(name, (logging.NOTSET, str))
+        if level == logging.NOTSET or not self._logger.isEnabledFor(level):
+            return method
+
+        def told(*args: Any, **named: Any) -> Any:
+            what = f"{self._site}: {name} {describe(*args, **named)}".rstrip()
+            began = time.monotonic()
+            try:
+                result = method(*args, **named)
+            except Exception as error:
+                problem = getattr(error, "problem", repr(error))
+                self._logger.log(level, "%s (%s): %s", what, _since(began), problem)
+                raise
+            self._logger.log(level, "%s (%s)", what, _since(began))
+            return result
+
+        return told
+
+
+def _since(began: float) -> str:
+    return f"{(time.monotonic() - began) * 1e3:.1f} ms"
