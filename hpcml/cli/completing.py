@@ -111,15 +111,12 @@ def _workspaces(ctx: click.Context) -> list[str]:
     from hpcml.finding import known_sites
     from hpcml.sites import load_site
 
-    found = []
-    for name in [ctx.params["site"]] if ctx.params.get("site") else known_sites():
-        try:
-            site = load_site(name)
-            if site.transport == "local":
-                found.append(bind(site).workspace)
-        except HpcmlError:
-            continue  # the command itself will say what is wrong
-    return list(dict.fromkeys(found))
+    try:
+        names = [ctx.params["site"]] if ctx.params.get("site") else known_sites()
+        sites = [site for site in map(load_site, names) if site.transport == "local"]
+        return list(dict.fromkeys(bind(site).workspace for site in sites))
+    except HpcmlError:
+        return []  # the command itself will say what is wrong
 
 
 def _names(folder: str) -> list[str]:

@@ -79,6 +79,8 @@ def places_of(name: str) -> dict[tuple[str, ...], str]:
     content, lines, path = _read(name, ())
     found = {}
     for place, (file, line) in lines.items():
+        if place == ("extends",):
+            continue
         measured = "measured, as asked in " if _said(content, place) == "auto" else ""
         found[tuple(map(str, place))] = f"{measured}{file}, line {line}"
     if "name" in content and lines.get(("name",), (path, 0))[0] != path:
