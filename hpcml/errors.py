@@ -132,10 +132,6 @@ class UnknownNameError(HpcmlError, KeyError):
     __str__ = HpcmlError.__str__
 
 
-class SiteWarning(UserWarning):
-    """A site could not be reached, and was passed over."""
-
-
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The valid word that was probably meant, and all of them, as half a sentence."""
     choices = sorted(valid)

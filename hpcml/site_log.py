@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hpcml.schedulers import Chunk, Scheduler
     from hpcml.transports import Transport
 
+_FILES = logging.getLogger("hpcml.transports")
+_QUEUE = logging.getLogger("hpcml.schedulers")
 FEW = 3  # names that are told of a longer list
 Calls = Mapping[str, tuple[int, Callable[..., str]]]
 
@@ -61,21 +63,27 @@ QUEUE: Calls = {
 
 
 def told_files(site: str, files: Transport) -> Transport:
-    """A transport that tells what is done with it."""
-    return cast("Transport", _Told(site, files, "hpcml.transports", FILES))
+    """A transport that tells what is done with it; while nobody listens, the very same."""
+    return telling_files(site, files) if _FILES.isEnabledFor(logging.INFO) else files
+
+
+def telling_files(site: str, files: Transport) -> Transport:
+    """A transport to keep: it tells what is done with it whenever somebody listens."""
+    return cast("Transport", _Telling(site, files, _FILES, FILES))
 
 
 def told_queue(site: str, queue: Scheduler) -> Scheduler:
-    """A scheduler that tells what is done with it."""
-    return cast("Scheduler", _Told(site, queue, "hpcml.schedulers", QUEUE))
+    """A scheduler that tells what is done with it; while nobody listens, the very same."""
+    if not _QUEUE.isEnabledFor(logging.INFO):
+        return queue
+    return cast("Scheduler", _Telling(site, queue, _QUEUE, QUEUE))
 
 
-class _Told:
-    """A backend. While nobody listens, what one gets of it are its own methods."""
+class _Telling:
+    """A backend, its methods wrapped where somebody listens to the level of what they do."""
 
-    def __init__(self, site: str, backend: object, logger: str, calls: Calls) -> None:
-        self._site, self._backend, self._calls = site, backend, calls
-        self._logger = logging.getLogger(logger)
+    def __init__(self, site: str, backend: object, logger: logging.Logger, calls: Calls) -> None:
+        self._site, self._backend, self._logger, self._calls = site, backend, logger, calls
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._backend, name)

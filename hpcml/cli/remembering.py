@@ -24,7 +24,7 @@ def sync_command(site: str | None, as_json: bool) -> None:
 
     If a site cannot be reached the others are recorded, and the exit code is 70.
     """
-    from hpcml.errors import SiteWarning
+    from hpcml.records import SiteWarning  # slow to load
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

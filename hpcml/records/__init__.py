@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpcml.enclosing import enclosing_run
-from hpcml.errors import HpcmlError, RecordsError, SiteWarning
+from hpcml.errors import HpcmlError, RecordsError
 from hpcml.records.place import find_place
 from hpcml.settings import load_settings
 from hpcml.timeline import Point
@@ -27,9 +27,13 @@ if TYPE_CHECKING:
     from hpcml.records.database import Database
     from hpcml.records.model import Link, Record
 
-__all__ = ["find", "history", "ingest", "lineage", "sync", "top"]
+__all__ = ["SiteWarning", "find", "history", "ingest", "lineage", "sync", "top"]
 
 T = TypeVar("T")
+
+
+class SiteWarning(UserWarning):
+    """A site could not be reached, and was passed over."""
 
 
 def sync(site: str | None = None) -> int:

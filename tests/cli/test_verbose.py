@@ -12,7 +12,8 @@ import hpcml
 from hpcml.connection import connect
 from hpcml.errors import TransportError
 from hpcml.schedulers import Scheduler
-from hpcml.site_log import FILES, QUEUE, told_files
+from hpcml.schedulers.process import ProcessScheduler
+from hpcml.site_log import FILES, QUEUE, telling_files
 from hpcml.transports import Transport
 from hpcml.transports.local import LocalTransport
 from tests.cli.calling import call
@@ -46,9 +47,9 @@ def test_it_may_stand_before_the_command_or_behind_or_both() -> None:
 
 
 def test_a_call_that_fails_is_told_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
-    files = connect("local").files
+    connection = connect("local")
     with caplog.at_level(logging.DEBUG, logger="hpcml"), pytest.raises(TransportError):
-        files.open_private("no/such/file")
+        connection.files.open_private("no/such/file")
     (record,) = caplog.records
     assert LINE.fullmatch(record.message)
     assert record.message.endswith("cannot be looked at: No such file or directory")
@@ -75,12 +76,13 @@ def test_what_changes_something_is_info_and_what_looks_is_debug(
     }
 
 
-def test_while_nobody_listens_the_backends_own_methods_are_called() -> None:
+def test_while_nobody_listens_there_is_nothing_between_a_caller_and_the_site() -> None:
     """So that all it costs is to ask whether somebody does."""
-    hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
-    files = connect("local").files
-    for name in ("get", "put", "names", "publish"):
-        assert getattr(files, name).__self__.__class__ is LocalTransport
+    connection = connect("local")
+    assert type(connection.files) is LocalTransport
+    assert type(connection.queue) is ProcessScheduler
+    kept = connection.queue.files
+    assert kept.get.__self__ is connection.files
 
 
 def test_every_call_of_the_contracts_is_told() -> None:
@@ -99,8 +101,8 @@ def test_what_is_told_does_not_use_up_an_iterator(caplog: pytest.LogCaptureFixtu
             return list(paths)  # type: ignore[call-overload, no-any-return]
 
     with caplog.at_level(logging.DEBUG, logger="hpcml"):
-        assert told_files("x", Files()).remove(iter(["a", "b"])) == ["a", "b"]  # type: ignore[arg-type, func-returns-value]
-        assert told_files("x", Files()).remove(["a", "b", "c", "d"])  # type: ignore[arg-type, func-returns-value]
+        assert telling_files("x", Files()).remove(iter(["a", "b"])) == ["a", "b"]  # type: ignore[arg-type, func-returns-value]
+        assert telling_files("x", Files()).remove(["a", "b", "c", "d"])  # type: ignore[arg-type, func-returns-value]
     first, second = (record.message for record in caplog.records)
     assert first.startswith("x: remove several (")
     assert second.startswith("x: remove a, b, c and 1 more (")
