@@ -43,10 +43,11 @@ def sites_command(ctx: click.Context, as_json: bool) -> None:
 @sites_command.command("show")
 @click.argument("name", shell_complete=complete_sites)
 @json_option
-def show_command(name: str, as_json: bool) -> None:
+@click.pass_context
+def show_command(ctx: click.Context, name: str, as_json: bool) -> None:
     """Show the facts of the site NAME, and where each is from."""
     facts = _facts(name)
-    if as_json:
+    if as_json or (ctx.parent is not None and ctx.parent.params["as_json"]):
         told: shapes.SiteFacts = {"name": name, "facts": facts}
         print_json(told)
         return
