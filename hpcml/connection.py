@@ -13,6 +13,7 @@ from hpcml.library import library_name, travelling
 from hpcml.plugins import load_plugin
 from hpcml.schedulers import Scheduler
 from hpcml.settings import Binding, SiteSettings, config_folder, data_folder, load_settings
+from hpcml.site_log import telling_files, told_files, told_queue
 from hpcml.sites import Site, load_site
 from hpcml.transports import Transport
 
@@ -47,12 +48,22 @@ class Connection:
         Its files and commands.
     queue : Scheduler
         Its queue.
+
+    Both tell what is done with them, if somebody listens (:mod:`hpcml.site_log`).
     """
 
     site: Site
     binding: Binding
-    files: Transport
-    queue: Scheduler
+    _files: Transport
+    _queue: Scheduler
+
+    @property
+    def files(self) -> Transport:
+        return told_files(self.site.name, self._files)
+
+    @property
+    def queue(self) -> Scheduler:
+        return told_queue(self.site.name, self._queue)
 
 
 # No lock: a forked child would inherit it, locked.
@@ -88,9 +99,8 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     if known is not None and (known.site, known.binding) == (site, binding):
         return known
     files = load_plugin("hpcml.transports", site.transport)(site, binding)
-    made = Connection(
-        site, binding, files, load_plugin("hpcml.schedulers", site.scheduler)(site, binding, files)
-    )
+    queue = load_plugin("hpcml.schedulers", site.scheduler)
+    made = Connection(site, binding, files, queue(site, binding, telling_files(name, files)))
     _open[key] = made
     return made
 

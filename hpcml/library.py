@@ -153,7 +153,7 @@ def _sources(package: Path) -> dict[str, bytes]:
     """A package's Python files, its tests left out, by their paths beginning with its name."""
     files = {}
     for folder, folders, names in os.walk(package):
-        folders[:] = sorted(set(folders) - {"__pycache__"})
+        folders[:] = sorted(set(folders) - {"__pycache__", "demo"})  # no job needs our demo
         for name in sorted(names):
             if name.endswith(".py") and not name.startswith(("test_", "conftest.")):
                 path = Path(folder, name)

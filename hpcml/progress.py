@@ -230,7 +230,8 @@ class Many(Silent):
         if self.failure is None:
             return ""
         run, seen = self.failure
-        return f"first failure: {run.id} {seen.state} {seen.reason}".splitlines()[0].rstrip()
+        line = f"first failure: {run.id} {seen.state} {seen.reason}".splitlines()[0]
+        return plain(line.rstrip())
 
     def _tally(self) -> tuple[Mapping[State, int], int]:
         """Counts, and how many have ended."""

@@ -26,6 +26,7 @@ from hpcml.connection import Connection, connect
 from hpcml.energy import Energy, Readings, measure
 from hpcml.errors import (
     ArgumentError,
+    HpcmlError,
     ResultError,
     RunNotFoundError,
     RunStateError,
@@ -360,13 +361,18 @@ class Run:
         -------
         Path
             The folder. Each file appears in it whole.
+
+        Raises
+        ------
+        HpcmlError
+            The folder cannot be made, or written to.
         """
         folder = Path(dest) if dest is not None else Path(self.id)
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         files = self._connection().files
         for name in self.files():
             target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make(target.parent)
             files.fetch(self._path(f"work/{name}"), target)
         there = {entry.name for entry in files.list(self._path("")) or ()}
         for name in sorted({"stdout", "stderr", "events.jsonl"} & there):
@@ -762,6 +768,14 @@ def _final_end(seen: Seen) -> dict[str, Any] | None:
     """How its last attempt ended; ``None`` while another one is to follow."""
     end = seen.attempts[-1].end if seen.attempts else None
     return None if end and end.get("requeue") and not seen.state.final else end
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"the folder {folder} cannot be made: {error.strerror}"
+        raise HpcmlError(problem, "Name another one.") from error
 
 
 def _no_run(run: Run) -> RunNotFoundError:

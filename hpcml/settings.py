@@ -26,6 +26,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from hpcml.agent import wire
 from hpcml.documents import read_model
 from hpcml.errors import HpcmlError
+from hpcml.folders import cache_folder as cache_folder
+from hpcml.folders import config_folder as config_folder
+from hpcml.folders import data_folder as data_folder
+from hpcml.folders import state_folder as state_folder
 
 
 class SiteSettings(BaseModel):
@@ -111,26 +115,6 @@ class Binding:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def config_folder() -> Path:
-    """``$XDG_CONFIG_HOME/hpcml``."""
-    return _xdg("XDG_CONFIG_HOME", ".config")
-
-
-def state_folder() -> Path:
-    """``$XDG_STATE_HOME/hpcml``: what the client must not lose."""
-    return _xdg("XDG_STATE_HOME", ".local/state")
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/hpcml``: what can be made again."""
-    return _xdg("XDG_CACHE_HOME", ".cache")
-
-
-def data_folder() -> Path:
-    """``$XDG_DATA_HOME/hpcml``: the embedded site's default workspace."""
-    return _xdg("XDG_DATA_HOME", ".local/share")
-
-
 def private_folder(path: Path) -> Path:
     """Make a folder, and those above it that are missing, for this user's eyes only.
 
@@ -177,10 +161,3 @@ def load_settings() -> Settings:
     """
     path = config_folder() / "settings.yaml"
     return read_model(Settings, path) if path.exists() else Settings()
-
-
-def _xdg(variable: str, default: str) -> Path:
-    value = os.environ.get(variable, "")
-    # The base-directory specification says to ignore relative paths.
-    base = Path(value) if os.path.isabs(value) else Path.home() / default
-    return base / "hpcml"

@@ -10,6 +10,11 @@ def plain(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
+def plain_lines(text: str) -> str:
+    """As :func:`plain`, line by line: the ends of lines stay."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def shortened(text: str, longest: int) -> str:
     """Text of at most so many characters; a longer one ends with an ellipsis."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,19 +1,26 @@
-"""The demo does the main job on real data, as ``make demo`` starts it."""
+"""The demo does the main job on real data, as ``hpcml demo`` starts it."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
 import zarr
+from pydantic import TypeAdapter
 
 import hpcml
+from hpcml.cli import shapes
+from hpcml.cli.demo import FILES, NEEDED
 from hpcml.comparison.showing import number
+from tests.cli.calling import call
+from tests.cli.test_shapes import strict
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "temperature"
 LIMIT = 180  # seconds on two cores, installation not counted
@@ -21,15 +28,13 @@ LIMIT = 180  # seconds on two cores, installation not counted
 
 def test_emulators_are_trained_on_real_data_and_forecast_another_scenario(tmp_path: Path) -> None:
     folder = tmp_path / "temperature"
-    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
 
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "demo.py"], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = call("demo", "--to", str(folder), timeout=3 * LIMIT)
     took = time.monotonic() - began
 
     assert done.returncode == 0, done.stdout + done.stderr
+    assert f"the demo is in {folder}" in done.stderr
     assert took < LIMIT
     runs = hpcml.runs()
     trained, inferred = runs[:2], runs[2:]
@@ -56,6 +61,38 @@ def test_emulators_are_trained_on_real_data_and_forecast_another_scenario(tmp_pa
         assert f"xdg-open {folder / 'data' / name}" in done.stdout
         ElementTree.parse(folder / "data" / name)
     assert re.search(r"train width=8.*RUNNING", done.stderr), "progress while it runs"
+
+
+def test_the_demo_is_copied_whole_and_nothing_is_written_over(project: Path) -> None:
+    """A stand-in for its slow part shows what is run, and how it ends."""
+    folder = project / "hpcml-demo"
+    folder.mkdir()
+    (folder / "demo.py").write_text("import sys; print(open('train.py').read()[:3]); sys.exit(3)")
+    done = call("demo")
+    assert (done.returncode, done.stdout) == (3, '"""\n')
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=EXAMPLE, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert sorted(FILES) == sorted(tracked) == sorted(path.name for path in folder.iterdir())
+
+    done = call("demo", "--json")
+    assert json.loads(done.stdout) == {"folder": str(folder), "exit_code": 3}
+    TypeAdapter(strict(shapes.Demo)).validate_json(done.stdout)
+
+
+def test_a_folder_with_other_files_in_it_is_left_alone(project: Path) -> None:
+    (project / "thesis.tex").write_text("")
+    done = call("demo", "--to", str(project))
+    assert done.returncode == 70 and "has other files in it" in done.stderr
+    assert [path.name for path in project.iterdir()] == ["thesis.tex"]
+
+
+def test_the_demo_knows_what_its_extra_installs() -> None:
+    """Names of imports, and of distributions."""
+    with (EXAMPLE.parents[1] / "pyproject.toml").open("rb") as file:
+        extra = tomllib.load(file)["project"]["optional-dependencies"]["demo"]
+    names = {re.split("[<>=]", one)[0].replace("-", "_") for one in extra}
+    assert names == set(NEEDED)
 
 
 def test_the_training_script_runs_by_hand_as_well(tmp_path: Path) -> None:

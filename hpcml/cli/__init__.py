@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+import warnings
 from importlib import import_module
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpcml import __version__
+from hpcml.cli.options import verbose_option
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "plan": ("hpcml.cli.submitting", "Show how a job would be run, offline."),
@@ -27,6 +35,10 @@ COMMANDS = {
     "prune": ("hpcml.cli.pruning", "Free space on a site: what has ended, and is not in use."),
     "sync": ("hpcml.cli.remembering", "Record what is new on the sites."),
     "import": ("hpcml.cli.importing", "Take runs of other tools into the records."),
+    "doctor": ("hpcml.cli.doctor", "Show what works here, and what to install."),
+    "sites": ("hpcml.cli.sites", "List sites, and show what is known of one."),
+    "demo": ("hpcml.cli.demo", "Train on real climate data, on this machine."),
+    "completion": ("hpcml.cli.completing", "Print what makes a shell complete hpcml's words."),
 }
 
 
@@ -42,7 +54,20 @@ class Group(click.Group):
         command: click.Command = getattr(
             import_module(COMMANDS[cmd_name][0]), f"{cmd_name}_command"
         )
+        for one in (command, *getattr(command, "commands", {}).values()):
+            if verbose_option not in one.params:
+                one.params.append(verbose_option)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -64,23 +89,50 @@ def cli() -> None:
     """Train and run machine-learning models on supercomputers."""
 
 
+cli.params.append(verbose_option)
+
+
 def main() -> None:
-    """Run the command line; errors become one message and an exit code of the guide's table."""
+    """Run the command line; errors become one message and an exit code: see docs/commands.md."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a job printed may not fit the locale
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
     try:
-        sys.exit(cli(standalone_mode=False))
+        cli(prog_name="hpcml", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
+        _say("UsageError", error.format_message(), "`hpcml COMMAND --help` says what there is.")
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        print("\nhpcml: interrupted. Runs go on: `hpcml runs` lists them.", file=sys.stderr)
+        problem, advice = "interrupted", "Runs go on: `hpcml runs` lists them."
+        print(f"\nhpcml: {problem}. {advice}", file=sys.stderr)
+        _say("Interrupted", problem, advice)
         sys.exit(75)  # as after --timeout
+    except BrokenPipeError:  # whoever read it has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)  # as click does
     except Exception as error:
         from hpcml.errors import HpcmlError
+        from hpcml.texts import plain_lines
 
         if not isinstance(error, HpcmlError):
             raise
-        print(f"hpcml: {error}", file=sys.stderr)
+        print(plain_lines(f"hpcml: {error}"), file=sys.stderr)
+        _say(type(error).__name__, error.problem, error.advice)
         sys.exit(70)  # EX_SOFTWARE of sysexits.h: no job's own code is likely to be this
+
+
+def _say(kind: str, problem: str, advice: str) -> None:
+    """What went wrong, for programs: on stdout, if the command was asked for JSON."""
+    if "--json" in takewhile(lambda word: word != "--", sys.argv[1:]):
+        from hpcml.cli.showing import print_json
+
+        print_json({"error": {"kind": kind, "problem": problem, "advice": advice}})
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    from hpcml.texts import plain_lines
+
+    print(plain_lines(f"hpcml: {message}"), file=sys.stderr)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import click
 
+from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
 from hpcml.integrations.submitit import SITE, import_folder
 from hpcml.texts import plain
@@ -19,7 +20,7 @@ def import_command() -> None:
 @import_command.command("submitit")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False))
 @click.option("--site", default=SITE, show_default=True, help="Site that the records name.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def submitit_command(folder: str, site: str, as_json: bool) -> None:
     """Take finished submitit jobs in FOLDER into the records."""
     imported = import_folder(folder, site)

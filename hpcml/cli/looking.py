@@ -8,22 +8,28 @@ from typing import NoReturn
 
 import click
 
-from hpcml import finding
-from hpcml.cli.showing import print_json, print_table, worst_exit_code
-from hpcml.cli.submitting import pairs
-from hpcml.finding import attach
-from hpcml.run import Runs, as_data
-from hpcml.submission import resubmit
-
-ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
-site_option = click.option("--site", help="Site of the runs; default: looked for everywhere.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+import hpcml
+from hpcml.cli import shapes
+from hpcml.cli.completing import complete_batches, complete_ids, complete_states
+from hpcml.cli.options import ids, json_option, pairs, site_option
+from hpcml.cli.showing import (
+    print_json,
+    print_runs,
+    runs_data,
+    wait_for,
+    worst_exit_code,
+)
 
 
 @click.command("runs")
 @site_option
-@click.option("--batch", metavar="ID", help="Only the runs of one submission.")
-@click.option("--state", help="Only runs in that state.")
+@click.option(
+    "--batch",
+    metavar="ID",
+    help="Only the runs of one submission.",
+    shell_complete=complete_batches,
+)
+@click.option("--state", help="Only runs in that state.", shell_complete=complete_states)
 @click.option("--name", help="Only runs of jobs of that name.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Only runs tagged so.")
 @json_option
@@ -37,7 +43,7 @@ def runs_command(
 ) -> None:
     """List runs, oldest first."""
     wanted = pairs("--tag", tags)
-    found = finding.runs(site, batch=batch, state=state, name=name, tags=wanted)
+    found = hpcml.runs(site, batch=batch, state=state, name=name, tags=wanted)
     _show(found, as_json)
 
 
@@ -51,20 +57,26 @@ def status_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> Non
 
 
 @click.command("logs")
-@click.argument("id")
+@click.argument("id", shell_complete=complete_ids)
 @site_option
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("--stream", type=click.Choice(["both", "stdout", "stderr"]), default="both")
 @json_option
 def logs_command(id: str, site: str | None, follow: bool, stream: str, as_json: bool) -> None:
-    """Show what a run printed: stdout to stdout, stderr to stderr."""
+    """Show what a run printed, as it is: stdout to stdout, stderr to stderr."""
+    if follow and as_json:
+        raise click.UsageError("--follow and --json do not go together")
     several = [] if "." in id else _attached((id,), site)
     if len(several) > 1:
         problem = f"{id} has {len(several)} runs; give a run's id: {several[0].id}"
         raise click.BadParameter(problem, param_hint="ID")
-    run = attach(id, site)
+    run = hpcml.attach(id, site)
     if as_json:
-        print_json({name: run.logs(stream=name) for name in ("stdout", "stderr")})
+        logs: shapes.Logs = {
+            "stdout": run.logs(stream="stdout"),
+            "stderr": run.logs(stream="stderr"),
+        }
+        print_json(logs)
     elif follow:
         run.logs(follow=True, stream=stream)
     else:
@@ -98,7 +110,7 @@ def cancel_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> Non
 
 
 @click.command("resume")
-@click.argument("id")
+@click.argument("id", shell_complete=complete_ids)
 @site_option
 @click.option("--wait", is_flag=True, help="Wait for its end; exit with its exit code.")
 @json_option
@@ -126,40 +138,53 @@ def resubmit_command(
         if as_json:
             print_json([])
         return
-    _show_perhaps_at_the_end(resubmit(chosen), wait, as_json)
+    _show_perhaps_at_the_end(hpcml.resubmit(chosen), wait, as_json)
 
 
 @click.command("fetch")
 @ids
 @site_option
-@click.option("--to", "folder", default=".", help="Folder in which one a run is made; default: .")
-def fetch_command(ids: tuple[str, ...], site: str | None, folder: str) -> None:
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(file_okay=False),
+    default=".",
+    help="Folder in which one a run is made; default: .",
+)
+@json_option
+def fetch_command(ids: tuple[str, ...], site: str | None, folder: str, as_json: bool) -> None:
     """Copy what runs have left, and what they printed, to this machine."""
+    fetched: list[shapes.Fetched] = []
     for run in _attached(ids, site):
-        click.echo(run.fetch(Path(folder) / run.id))
+        copy = run.fetch(Path(folder) / run.id)
+        fetched.append({"id": run.id, "folder": str(copy)})
+        if not as_json:
+            click.echo(copy)
+    if as_json:
+        print_json(fetched)
 
 
-def _attached(ids: tuple[str, ...], site: str | None) -> Runs:
+def _attached(ids: tuple[str, ...], site: str | None) -> hpcml.Runs:
     """Runs by their ids; a submission's id stands for all its runs."""
-    found = [[attach(id, site)] if "." in id else finding.runs(site, batch=id) for id in ids]
-    return Runs([run for runs in found for run in runs])
+    found = [[hpcml.attach(id, site)] if "." in id else hpcml.runs(site, batch=id) for id in ids]
+    return hpcml.Runs([run for runs in found for run in runs])
 
 
-def _show_perhaps_at_the_end(found: Runs, wait: bool, as_json: bool) -> None:
+def _show_perhaps_at_the_end(found: hpcml.Runs, wait: bool, as_json: bool) -> None:
     if wait:
         _show_at_the_end(found, as_json)
     _show(found, as_json)
 
 
-def _show_at_the_end(found: Runs, as_json: bool, timeout: float | None = None) -> NoReturn:
+def _show_at_the_end(found: hpcml.Runs, as_json: bool, timeout: float | None = None) -> NoReturn:
     """Wait, show, and exit with the first code that is not 0."""
-    found.wait(timeout, progress=not as_json)
+    wait_for(found, timeout, quiet=as_json)
     _show(found, as_json)
     sys.exit(worst_exit_code(found))
 
 
-def _show(found: Runs, as_json: bool) -> None:
+def _show(found: hpcml.Runs, as_json: bool) -> None:
     if as_json:
-        print_json([as_data(run) for run, _ in found.seen()])
+        print_json(runs_data(found))
     else:
-        print_table(found)
+        print_runs(found)

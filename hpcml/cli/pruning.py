@@ -7,6 +7,7 @@ import sys
 import click
 
 from hpcml import pruning
+from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
 from hpcml.errors import HpcmlError
 
@@ -22,7 +23,7 @@ from hpcml.errors import HpcmlError
 @click.option("--work-only", is_flag=True, help="Only work folders: states, logs, events stay.")
 @click.option("--without-records", is_flag=True, help="Also runs that cannot be recorded.")
 @click.option("-y", "--yes", is_flag=True, help="Do it, without asking.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def prune_command(
     site: str,
     older_than: str | None,

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from hpcml.run import Run, Runs
 from hpcml.states import State
+from hpcml.texts import plain
 
+if TYPE_CHECKING:
+    import hpcml
+    from hpcml.cli import shapes
+
+# The whole table, with what hpcml.cli.main() adds, is in docs/commands.md.
 EXIT_CODES = {
     State.TIMEOUT: 124,  # as timeout(1)
     State.OUT_OF_MEMORY: 137,  # as the kernel's SIGKILL shows in a shell
     State.CANCELLED: 130,  # as after Ctrl-C
 }
 NO_EXIT_CODE = 125  # it failed without one: NODE_FAIL, PREEMPTED, missing outputs
+INCOMPLETE = 70  # EX_SOFTWARE of sysexits.h: not all that was asked for could be done
+NOT_ENDED = 75  # EX_TEMPFAIL
 NARROWEST = 72  # columns of a table; a terminal that has fewer wraps its lines itself
-NOT_ENDED = 75  # EX_TEMPFAIL of sysexits.h
 
 
-def exit_code(run: Run) -> int:
+def exit_code(run: hpcml.Run) -> int:
     """The job's own exit code; 128 + n for signal n; see the table in the documentation."""
     state = run.state
     if not state.final:
@@ -37,20 +44,60 @@ def exit_code(run: Run) -> int:
     return code
 
 
-def worst_exit_code(runs: Runs) -> int:
+def worst_exit_code(runs: hpcml.Runs) -> int:
     """The first exit code that is not 0."""
     return next((code for code in map(exit_code, runs) if code), 0)
 
 
 def print_json(data: Any) -> None:
-    """JSON on stdout."""
-    click.echo(json.dumps(data, indent=1, ensure_ascii=False))
+    """JSON on stdout; its shapes are in :mod:`hpcml.cli.shapes`."""
+    click.echo(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(runs: Runs) -> None:
-    """A table on a terminal, tab-separated columns in a pipe."""
+def run_data(run: hpcml.Run) -> shapes.Run:
+    """What JSON says of a run."""
+    from hpcml.run import as_data
+
+    return cast("shapes.Run", as_data(run))
+
+
+def runs_data(runs: hpcml.Runs) -> list[shapes.Run]:
+    """What JSON says of runs, after one look at all of them."""
+    return [run_data(run) for run, _ in runs.seen()]
+
+
+def wait_for(runs: hpcml.Runs, timeout: float | None = None, *, quiet: bool) -> None:
+    """Wait; a terminal shows how they get on, a pipe at the end what did not complete."""
+    live = sys.stderr.isatty() and not quiet
+    runs.wait(timeout, progress=live)
+    failed = () if live or quiet else runs.failed
+    for run in failed[:1]:
+        rest = f" (one of {len(failed)} of {len(runs)} runs)" if len(runs) > 1 else ""
+        line = f"hpcml: {run.id} is {run.state}: {run.reason}".rstrip(": ")
+        click.echo(plain(line + rest), err=True)
+
+
+def print_runs(runs: hpcml.Runs) -> None:
+    """A line a run."""
     seen = runs.seen()
     rows = [(run.id, run.name, run.site, str(it.state), it.reason) for run, it in seen]
+    print_table(("run", "name", "site", "state", "reason"), rows, folded=("name", "reason"))
+
+
+def print_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], folded: Collection[str] = ()
+) -> None:
+    """A table on a terminal; tab-separated columns in a pipe, without the header.
+
+    Parameters
+    ----------
+    header : sequence of str
+    rows : iterable of sequence of str
+        The first column is there to be copied, and stays whole.
+    folded : collection of str
+        Columns whose cells may have several lines.
+    """
+    rows = [[plain(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(row))
@@ -60,12 +107,10 @@ def print_table(runs: Runs) -> None:
     from rich.text import Text
 
     table = Table(box=None)
-    widest = max((len(run.id) for run in runs), default=0)
-    table.add_column("run", no_wrap=True, min_width=widest)  # it is there to be copied
-    table.add_column("name", overflow="fold")
-    table.add_column("site", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("reason", overflow="fold")
+    widest = max((len(row[0]) for row in rows), default=0)
+    for place, name in enumerate(header):
+        width = None if place else widest
+        table.add_column(name, no_wrap=name not in folded, overflow="fold", min_width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console = Console()

@@ -10,18 +10,30 @@ from typing import Any, TextIO
 
 import click
 
-from hpcml import submission
-from hpcml.batch import batch_of
-from hpcml.cli.showing import exit_code, print_json, worst_exit_code
-from hpcml.job import Dataset, Job, Resources
-from hpcml.run import as_data
+import hpcml
+from hpcml.cli.completing import complete_files, complete_ids, complete_sites
+from hpcml.cli.options import json_option, pairs
+from hpcml.cli.showing import (
+    exit_code,
+    print_json,
+    run_data,
+    runs_data,
+    wait_for,
+    worst_exit_code,
+)
 
 RANGE = re.compile(r"range\((\s*-?\d+\s*(?:,\s*-?\d+\s*){0,2})\)")
 
 JOB_OPTIONS: list[Callable[[Any], Any]] = [
-    click.argument("entry", nargs=-1, required=True),
+    click.argument("entry", nargs=-1, required=True, shell_complete=complete_files),
     click.option("-m", "--module", is_flag=True, help="ENTRY is a module, as in python -m."),
-    click.option("--site", default="local", show_default=True, help="Name of a site profile."),
+    click.option(
+        "--site",
+        default="local",
+        show_default=True,
+        help="Name of a site profile.",
+        shell_complete=complete_sites,
+    ),
     click.option("--name", help="A name for people."),
     click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Parameter."),
     click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=PATH", help="Input."),
@@ -34,8 +46,15 @@ JOB_OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--memory", help='Memory, like "2 GiB".'),
     click.option("--time", default="1h", show_default=True, help='Walltime, like "10m".'),
     click.option("--partition", help="Partition of the site."),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    json_option,
 ]
+after_option = click.option(
+    "--after",
+    multiple=True,
+    metavar="ID",
+    help="Run only if that one is COMPLETED.",
+    shell_complete=complete_ids,
+)
 
 
 def job_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -54,7 +73,7 @@ def plan_command(as_json: bool, script: bool, site: str, **options: Any) -> None
     ENTRY is train.py, run.sh, -m module, or a command with its arguments. Arguments behind a
     script (after --) replace its parameters' --name=value.
     """
-    plan = submission.plan(_job(**options), site)
+    plan = hpcml.plan(_job(**options), site)
     if as_json:
         click.echo(plan.to_json())
     elif script:
@@ -65,7 +84,7 @@ def plan_command(as_json: bool, script: bool, site: str, **options: Any) -> None
 
 @click.command("submit")
 @job_options
-@click.option("--after", multiple=True, metavar="ID", help="Run only if that one is COMPLETED.")
+@after_option
 @click.option("--wait", is_flag=True, help="Wait for its end; exit with its exit code.")
 def submit_command(
     as_json: bool, site: str, after: tuple[str, ...], wait: bool, **options: Any
@@ -75,18 +94,16 @@ def submit_command(
     ENTRY is train.py, run.sh, -m module, or a command with its arguments. Arguments behind a
     script (after --) replace its parameters' --name=value.
     """
-    run = submission.submit(_job(**options), site, after=after)
+    run = hpcml.submit(_job(**options), site, after=after)
+    if not as_json:
+        click.echo(run.id)
     if wait:
-        if not as_json:
-            click.echo(run.id)
-        run.wait(progress=not as_json)
+        wait_for(hpcml.Runs([run]), quiet=as_json)
         if not as_json:
             sys.stdout.write(run.logs(stream="stdout"))
             sys.stderr.write(run.logs(stream="stderr"))
     if as_json:
-        print_json(as_data(run))
-    elif not wait:
-        click.echo(run.id)
+        print_json(run_data(run))
     if wait:
         sys.exit(exit_code(run))
 
@@ -107,7 +124,7 @@ def submit_command(
     type=click.File("r", encoding="utf-8"),
     help="A file of JSON lines, the parameters of a run each; - is stdin.",
 )
-@click.option("--after", multiple=True, metavar="ID", help="Run only if that one is COMPLETED.")
+@after_option
 @click.option("--max-running", type=int, help="How many may run at once.")
 @click.option("--wait", is_flag=True, help="Wait for all; exit with the first code that is not 0.")
 def sweep_command(
@@ -128,13 +145,13 @@ def sweep_command(
         points=None if points is None else _points(points),
         **{name: _axis(name, text) for name, text in pairs("--axis", axes).items()},
     )
-    runs = submission.submit(sweep, site, after=after, max_running=max_running)
+    runs = hpcml.submit(sweep, site, after=after, max_running=max_running)
     if not as_json:
-        click.echo(batch_of(runs[0].id))
+        click.echo(runs[0].id.partition(".")[0])
     if wait:
-        runs.wait(progress=not as_json)
+        wait_for(runs, quiet=as_json)
     if as_json:
-        print_json([as_data(run) for run, _ in runs.seen()])
+        print_json(runs_data(runs))
     if wait:
         sys.exit(worst_exit_code(runs))
 
@@ -182,18 +199,18 @@ def _job(
     memory: str | None,
     time: str,
     partition: str | None,
-) -> Job:
+) -> hpcml.Job:
     if entry[0] == "-m" and len(entry) > 1:  # it stood behind --
         module, entry = True, entry[1:]
     is_script = module or entry[0].endswith((".py", ".sh", ".bash"))
-    return Job(
+    return hpcml.Job(
         (f"-m {entry[0]}" if module else entry[0]) if is_script else list(entry),
         name=name,
         params={key: _value(text) for key, text in pairs("--param", params).items()},
         args=list(entry[1:]) if is_script and len(entry) > 1 else None,
-        inputs={key: Dataset(path) for key, path in pairs("--input", inputs).items()},
+        inputs={key: hpcml.Dataset(path) for key, path in pairs("--input", inputs).items()},
         outputs=outputs,
-        resources=Resources(
+        resources=hpcml.Resources(
             device=device,
             cpus=cpus,
             memory=memory,
@@ -204,19 +221,6 @@ def _job(
         code=None if code == "none" else code or "auto",
         tags=pairs("--tag", tags),
     )
-
-
-def pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
-    """What an option's values of the form NAME=VALUE say."""
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
-        if name in found:
-            raise click.BadParameter(f"{name!r} stands twice", param_hint=option)
-        found[name] = value
-    return found
 
 
 def _value(text: str) -> Any:

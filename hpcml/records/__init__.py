@@ -27,9 +27,23 @@ if TYPE_CHECKING:
     from hpcml.records.database import Database
     from hpcml.records.model import Link, Record
 
-__all__ = ["find", "histories", "history", "ingest", "lineage", "recorded", "sync", "top"]
+__all__ = [
+    "SiteWarning",
+    "find",
+    "histories",
+    "history",
+    "ingest",
+    "lineage",
+    "recorded",
+    "sync",
+    "top",
+]
 
 T = TypeVar("T")
+
+
+class SiteWarning(UserWarning):
+    """A site could not be reached, and was passed over."""
 
 
 def sync(site: str | None = None) -> int:
@@ -226,7 +240,7 @@ def _sync(database: Database, site: str | None) -> int:
         except RecordsError:
             raise
         except HpcmlError as error:
-            warnings.warn(f"site {name} is passed over: {error}", stacklevel=4)
+            warnings.warn(f"site {name} is passed over: {error}", SiteWarning, stacklevel=4)
     return count
 
 

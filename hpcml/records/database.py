@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from json import JSONDecodeError
 from pathlib import Path
@@ -40,6 +41,25 @@ LOG = ("-wal", "-shm")
 
 class CorruptError(RecordsError):
     """The file is no database, or not a whole one."""
+
+
+@dataclass(frozen=True)
+class DatabaseState:
+    """What a database is.
+
+    Attributes
+    ----------
+    revision : str or None
+        Of its schema; ``None``: it has none yet.
+    current : bool
+        Whether that is this version's.
+    size : int
+        Bytes, its log left out.
+    """
+
+    revision: str | None
+    current: bool
+    size: int
 
 
 class Database:
@@ -119,6 +139,23 @@ class Database:
                     connection.execute(text(f"SELECT pg_advisory_lock({MIRRORS})"))
             except exc.DBAPIError as error:
                 raise self._told(error) from error
+
+    def state(self) -> DatabaseState:
+        """What there is, as it is: nothing is brought up.
+
+        Raises
+        ------
+        RecordsError
+            It cannot be read, or is of a newer version.
+        """
+        with self._opened() as connection, connection.begin():
+            revision = _revision(connection)
+            if self.place.path is not None:
+                size = self.place.path.stat().st_size
+            else:
+                asked = connection.scalar(text("SELECT pg_database_size(current_database())"))
+                size = int(asked or 0)
+            return DatabaseState(revision, not self._behind(revision), size)
 
     def move_aside(self) -> Path | None:
         """Put the file that was used last, with its log, where it harms nobody.

@@ -1,6 +1,15 @@
 """Site profiles: model, loading."""
 
-from hpcml.sites.loading import load_site, packaged_profiles, site_names
+from hpcml.sites.loading import load_site, packaged_profiles, places_of, profile_of, site_names
 from hpcml.sites.profile import Node, Partition, Site
 
-__all__ = ["Node", "Partition", "Site", "load_site", "packaged_profiles", "site_names"]
+__all__ = [
+    "Node",
+    "Partition",
+    "Site",
+    "load_site",
+    "packaged_profiles",
+    "places_of",
+    "profile_of",
+    "site_names",
+]

@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from hpcml.documents import Lines, check_model, read_document
+from hpcml.documents import Lines, Place, check_model, read_document
 from hpcml.errors import ArgumentError, ProfileError, nearest
 from hpcml.settings import config_folder, data_folder
 from hpcml.sites.profile import Partition, Site
@@ -53,6 +53,45 @@ def load_site(name: str) -> Site:
     partitions = {key: _measured(part) for key, part in site.partitions.items()}
     workspace = site.workspace and site.workspace.replace("{data}", str(data_folder()))
     return site.model_copy(update={"partitions": partitions, "workspace": workspace})
+
+
+def profile_of(name: str) -> Traversable:
+    """The file of a profile.
+
+    Raises
+    ------
+    ProfileError
+        There is none of that name.
+    """
+    return _find(name, "")
+
+
+def places_of(name: str) -> dict[tuple[str, ...], str]:
+    """Where each fact of a profile, and of what it extends, is said: file and line, by its keys.
+
+    A fact that is nowhere said has no entry: it is hpcml's default.
+
+    Raises
+    ------
+    ProfileError
+        As :func:`load_site`.
+    """
+    content, lines, path = _read(name, ())
+    found = {}
+    for place, (file, line) in lines.items():
+        if place == ("extends",):
+            continue
+        measured = "measured, as asked in " if _said(content, place) == "auto" else ""
+        found[tuple(map(str, place))] = f"{measured}{file}, line {line}"
+    if "name" in content and lines.get(("name",), (path, 0))[0] != path:
+        found["name",] = str(path)  # it is called as its file is, not as what it extends
+    return found
+
+
+def _said(content: Any, place: Place) -> Any:
+    for key in place:
+        content = content[key]
+    return content
 
 
 def _packaged() -> Traversable:

@@ -20,18 +20,22 @@ MAX_MEGABYTES = 75
 
 def call(*argv: object, cwd: Path | None = None) -> str:
     """Run a command away from this tree, free of what would pin or redirect it."""
+    result = try_to_call(*argv, cwd=cwd)
+    assert result.returncode == 0, f"{argv} failed:\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+def try_to_call(*argv: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """As :func:`call`, for what may fail."""
     steering = ("PYTHONPATH", "PYTHONHOME", "PIP_CONSTRAINT", "PIP_TARGET", "PIP_USER")
-    env = {k: v for k, v in os.environ.items() if k not in steering}
-    result = subprocess.run(
+    return subprocess.run(
         [str(a) for a in argv],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=env,
+        env={k: v for k, v in os.environ.items() if k not in steering},
         stdin=subprocess.DEVNULL,
     )
-    assert result.returncode == 0, f"{argv} failed:\n{result.stdout}{result.stderr}"
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,15 @@ def test_the_wheel_carries_every_site_profile_of_the_tree(wheel: Path) -> None:
     assert [p for p in profiles if f"hpcml/site-configs/{p}" not in names] == []
 
 
+def test_the_wheel_carries_the_demo_and_none_of_its_data(wheel: Path) -> None:
+    """`hpcml demo` has its files without this repository."""
+    folder = "examples/temperature"
+    tracked = call("git", "-C", ROOT / folder, "ls-files").split()
+    names = zipfile.ZipFile(wheel).namelist()
+    packed = [name for name in names if name.startswith("hpcml/demo/")]
+    assert sorted(packed) == sorted(f"hpcml/demo/{name}" for name in tracked)
+
+
 def test_the_wheel_carries_nothing_beside_the_package(wheel: Path) -> None:
     """Tests, examples and tools stay in the repository."""
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
@@ -112,6 +125,23 @@ def test_an_installed_hpcml_makes_its_records(environment: Path) -> None:
 def test_an_installed_hpcml_has_its_command(environment: Path) -> None:
     """`hpcml --help` answers from the installed wheel."""
     assert "Usage" in call(environment / "bin" / "hpcml", "--help", cwd=environment)
+
+
+def test_the_demo_says_what_to_install_and_writes_nothing(
+    environment: Path, tmp_path: Path
+) -> None:
+    """An environment with hpcml alone lacks what the demo trains with."""
+    done = try_to_call(environment / "bin" / "hpcml", "demo", cwd=tmp_path)
+    assert done.returncode == 70
+    assert "torch" in done.stderr and '-m pip install "hpcml[demo]"' in done.stderr
+    assert not (tmp_path / "hpcml-demo").exists()
+
+
+def test_the_doctor_of_a_bare_installation_finds_nothing_bad(environment: Path) -> None:
+    """What it lacks is optional, and is told with the command that installs it."""
+    told = call(environment / "bin" / "hpcml", "doctor", cwd=environment)
+    for extra in ("plot", "mlflow", "postgresql"):
+        assert f'-m pip install "hpcml[{extra}]"' in told
 
 
 @pytest.mark.parametrize("group", ["hpcml.transports", "hpcml.schedulers"])

@@ -9,7 +9,7 @@ import click
 
 from hpcml import finding
 from hpcml.cli.looking import runs_command
-from hpcml.cli.submitting import pairs
+from hpcml.cli.options import pairs
 from hpcml.connection import connect
 from hpcml.errors import HpcmlError
 

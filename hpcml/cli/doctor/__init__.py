@@ -1,0 +1,83 @@
+"""``hpcml doctor``: what works here, and what to do about the rest. Each check tries the thing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from threading import Thread
+
+import click
+
+from hpcml.cli import shapes
+from hpcml.cli.doctor import here, records, sites
+from hpcml.cli.doctor.finding import Check, Finding, bad
+from hpcml.cli.options import json_option
+from hpcml.cli.showing import print_json
+from hpcml.errors import HpcmlError
+from hpcml.texts import plain
+
+PATIENCE = 30.0  # seconds that a check may take: a file system that hangs does so for ever
+COLOURS = {"ok": "green", "warn": "yellow", "bad": "red"}
+
+
+@click.command("doctor")
+@json_option
+def doctor_command(as_json: bool) -> None:
+    """Show what of hpcml works here, and what to install.
+
+    The exit code is 1 if something is bad, else 0.
+    """
+    findings = []
+    for finding in examine([*here.CHECKS, *sites.checks(), *records.CHECKS]):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    well = all(finding["verdict"] != "bad" for finding in findings)
+    if as_json:
+        diagnosis: shapes.Diagnosis = {"ok": well, "findings": findings}
+        print_json(diagnosis)
+    sys.exit(0 if well else 1)
+
+
+def examine(checks: Iterable[tuple[str, Check]]) -> Iterator[shapes.Finding]:
+    """What the checks find, one after the other. One that fails or hangs harms no other."""
+    for name, check in checks:
+        for found in _within_patience(check):
+            yield {"check": name, **found._asdict()}  # type: ignore[typeddict-item]
+
+
+def _within_patience(check: Check) -> list[Finding]:
+    found: list[Finding] = []
+
+    def work() -> None:
+        try:
+            found.extend(check())
+        except HpcmlError as error:
+            found.append(bad(error.problem, error.advice))
+        except Exception as error:
+            found.append(bad(f"this could not be found out: {error!r}", "Please report it."))
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if thread.is_alive():
+        hangs = bad(f"no answer within {PATIENCE:.0f} s", "Look whether a file system hangs.")
+        return [*found, hangs]
+    return found
+
+
+def _print(finding: shapes.Finding) -> None:
+    """A line in a pipe; on a terminal the advice is below it."""
+    verdict, check, what, advice = (
+        plain(" ".join(finding[key].split())) for key in ("verdict", "check", "what", "advice")
+    )
+    if not sys.stdout.isatty():
+        click.echo("\t".join((verdict, check, what, advice)))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text.assemble((f"{verdict:<4}", COLOURS[verdict]), f"  {check:<12}  {what}")
+    if advice:
+        line.append(f"\n{'':<20}{advice}")
+    Console().print(line, soft_wrap=True)

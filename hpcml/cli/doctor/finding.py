@@ -1,0 +1,32 @@
+"""What a check says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+
+class Finding(NamedTuple):
+    """What was found, and what to do about it."""
+
+    verdict: str
+    what: str
+    advice: str = ""
+
+
+Check = Callable[[], Iterable[Finding]]
+
+
+def ok(what: str) -> Finding:
+    """It works."""
+    return Finding("ok", what)
+
+
+def warn(what: str, advice: str) -> Finding:
+    """hpcml works without it; something will be missing."""
+    return Finding("warn", what, advice)
+
+
+def bad(what: str, advice: str) -> Finding:
+    """Runs cannot be submitted, or hpcml cannot go on."""
+    return Finding("bad", what, advice)

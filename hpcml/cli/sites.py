@@ -1,0 +1,117 @@
+"""``hpcml sites``: which there are, and what is known of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hpcml.cli import shapes
+from hpcml.cli.completing import complete_sites
+from hpcml.cli.options import json_option
+from hpcml.cli.showing import print_json, print_table
+
+HEADER = ("site", "scheduler", "workspace", "profile", "description")
+
+
+@click.group("sites", invoke_without_command=True)
+@json_option
+@click.pass_context
+def sites_command(ctx: click.Context, as_json: bool) -> None:
+    """List sites: the profiles that come with hpcml, and yours.
+
+    `hpcml sites show NAME` shows the facts of one, and where each is from.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from hpcml.sites import site_names
+
+    found = [_site(name) for name in site_names()]
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            *(site["name"], site["scheduler"] or "", site["workspace"] or ""),
+            *(site["profile"], site["problem"] or site["description"]),
+        )
+        for site in found
+    ]
+    print_table(HEADER, rows, folded=HEADER[2:])
+
+
+@sites_command.command("show")
+@click.argument("name", shell_complete=complete_sites)
+@json_option
+@click.pass_context
+def show_command(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Show the facts of the site NAME, and where each is from."""
+    facts = _facts(name)
+    if as_json or (ctx.parent is not None and ctx.parent.params["as_json"]):
+        told: shapes.SiteFacts = {"name": name, "facts": facts}
+        print_json(told)
+        return
+    rows = [
+        (fact["key"], str(fact["value"]), "; ".join(filter(None, (fact["where"], fact["source"]))))
+        for fact in facts
+    ]
+    print_table(("fact", "is", "from"), rows, folded=("is", "from"))
+
+
+def _site(name: str) -> shapes.Site:
+    from hpcml.connection import bind
+    from hpcml.errors import HpcmlError
+    from hpcml.sites import load_site, profile_of
+
+    found: shapes.Site = {
+        "name": name,
+        "description": "",
+        "scheduler": None,
+        "transport": None,
+        "workspace": None,
+        "profile": str(profile_of(name)),
+        "problem": None,
+    }
+    try:
+        site = load_site(name)
+        found["description"] = site.description
+        found["scheduler"], found["transport"] = site.scheduler, site.transport
+        found["workspace"] = bind(site).workspace
+    except HpcmlError as error:
+        found["problem"] = " ".join(str(error).split())
+    return found
+
+
+def _facts(name: str) -> list[shapes.Fact]:
+    """The facts of a profile, then what the settings say of the site."""
+    from hpcml.documents import read_document
+    from hpcml.settings import config_folder, load_settings
+    from hpcml.sites import load_site, places_of
+
+    site, places = load_site(name), places_of(name)
+    told = site.model_dump(exclude_none=True, exclude={"source"})
+    facts = [_fact(key, value, places, site.source) for key, value in _leaves(told)]
+    yours = load_settings().sites.get(name)
+    if yours is not None:
+        _, lines = read_document(config_folder() / "settings.yaml")
+        for key, value in yours.model_dump(exclude_none=True).items():
+            file, line = lines["sites", name, key]
+            where = f"{file}, line {line}"
+            facts.append({"key": f"yours.{key}", "value": value, "where": where, "source": None})
+    return facts
+
+
+def _fact(
+    key: tuple[str, ...], value: Any, places: dict[tuple[str, ...], str], source: dict[str, str]
+) -> shapes.Fact:
+    name = ".".join(key)
+    where = places.get(key, "default of hpcml")
+    return {"key": name, "value": value, "where": where, "source": source.get(name)}
+
+
+def _leaves(tree: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    found = []
+    for key, value in tree.items():
+        inner = isinstance(value, dict)
+        found += _leaves(value, (*above, key)) if inner else [((*above, key), value)]
+    return found

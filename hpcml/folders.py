@@ -1,0 +1,33 @@
+"""Where hpcml keeps its files, by the XDG base-directory specification."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def config_folder() -> Path:
+    """``$XDG_CONFIG_HOME/hpcml``."""
+    return _xdg("XDG_CONFIG_HOME", ".config")
+
+
+def state_folder() -> Path:
+    """``$XDG_STATE_HOME/hpcml``: what the client must not lose."""
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/hpcml``: what can be made again."""
+    return _xdg("XDG_CACHE_HOME", ".cache")
+
+
+def data_folder() -> Path:
+    """``$XDG_DATA_HOME/hpcml``: the embedded site's default workspace."""
+    return _xdg("XDG_DATA_HOME", ".local/share")
+
+
+def _xdg(variable: str, default: str) -> Path:
+    value = os.environ.get(variable, "")
+    # The base-directory specification says to ignore relative paths.
+    base = Path(value) if os.path.isabs(value) else Path.home() / default
+    return base / "hpcml"
