@@ -50,8 +50,11 @@ def worst_exit_code(runs: hpcml.Runs) -> int:
 
 
 def print_json(data: Any) -> None:
-    """JSON on stdout; its shapes are in :mod:`hpcml.cli.shapes`."""
-    click.echo(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False))
+    """JSON on stdout; its shapes are in :mod:`hpcml.cli.shapes`.
+
+    In ASCII: any locale can write that, and there is nothing in it that a terminal would obey.
+    """
+    click.echo(json.dumps(data, indent=1, allow_nan=False))
 
 
 def run_data(run: hpcml.Run) -> shapes.Run:

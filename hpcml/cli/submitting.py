@@ -75,7 +75,7 @@ def plan_command(as_json: bool, script: bool, site: str, **options: Any) -> None
     """
     plan = hpcml.plan(_job(**options), site)
     if as_json:
-        click.echo(plan.to_json())
+        print_json(plan.as_data())
     elif script:
         click.echo(plan.script, nl=False)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -62,6 +63,18 @@ def test_control_characters_of_names_reach_no_terminal_and_break_no_column() -> 
     for args in (["runs"], ["wait", swept[0].id], ["compare", swept[0].id, swept[1].id]):
         shown = on_a_terminal(*args)
         assert "\x07" not in shown and "\x1b]" not in shown and "\x1b[31m" not in shown, args
+
+
+def test_json_is_ascii_whatever_a_job_says_and_the_locale_is() -> None:
+    """U+009B begins a control sequence, too; a locale without U+1F600 must not break JSON."""
+    said = "\x9b31m\x7f\u202e\u00e9\U0001f600"
+    run = hpcml.submit(hpcml.Job(["printf", said], code=None)).wait(30)
+    poor = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    logs = call("logs", run.id, "--json", env=poor).stdout
+    plan = call("plan", "--json", f"--param=said={said}", "true").stdout
+    for written in (logs, plan):
+        assert written.isascii() and "\x7f" not in written
+    assert json.loads(logs)["stdout"] == json.loads(plan)["what"]["params"]["said"] == said
 
 
 def test_a_terminal_that_is_dumb_gets_text_alone() -> None:
