@@ -16,7 +16,8 @@ from typing import Any
 from hpcml.agent import wire
 
 MOST_STEPS = 100_000  # instructions that are followed, about 0.2 s
-MOST_VALUES = 10_000  # that a plain value has
+MOST_VALUES = 20_000  # that a plain value has, keys included
+MOST_BYTES = 1 << 20  # of its texts and large integers, each as often as it is there
 DEEPEST = 50
 
 
@@ -205,7 +206,12 @@ class _Machine:
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(items[::2], items[1::2], strict=True))
+    return dict(zip(map(_key, items[::2]), items[1::2], strict=True))
+
+
+def _key(value: Any) -> Any:
+    """A key of a dict. To hash a tuple of tuples of … may take for ever, so that none is hashed."""
+    return Made(Name("builtins", "tuple"), value) if isinstance(value, tuple) else value
 
 
 def _set(items: list[Any]) -> Made:
@@ -255,7 +261,7 @@ def digest_of(value: Any) -> str:
         It is too large.
     """
     return wire.sha256(
-        "\0".join(_told(value, [MOST_VALUES], 0)).encode("utf-8", "backslashreplace")
+        "\0".join(_told(value, _Size(), 0)).encode("utf-8", "backslashreplace")
     )
 
 
@@ -311,15 +317,30 @@ def parameter_names(function: Any) -> list[str]:
             return []
 
 
-class _Plain:
-    """Counts what it makes: a pickle of a few bytes can stand for more than fits into memory."""
+class _Size:
+    """Counts what is made: a pickle of a few bytes can stand for more than fits into memory."""
 
     def __init__(self) -> None:
-        self.left = MOST_VALUES
+        self.values, self.bytes = MOST_VALUES, MOST_BYTES
+
+    def exceeded_by(self, value: Any, depth: int) -> bool:
+        """Whether it is too much with one more value."""
+        self.values -= 1
+        if isinstance(value, str | bytes | bytearray):
+            self.bytes -= len(value)
+        elif isinstance(value, int):
+            self.bytes -= value.bit_length() // 8
+        return min(self.values, self.bytes) < 0 or depth > DEEPEST
+
+
+class _Plain:
+    """Makes plain values, as long as they are not too many."""
+
+    def __init__(self) -> None:
+        self.size = _Size()
 
     def of(self, value: Any, depth: int) -> Any:
-        self.left -= 1
-        if self.left < 0 or depth > DEEPEST:
+        if self.size.exceeded_by(value, depth):
             raise NotPlainError(f"large {type_of(value)}")
         if value is None or isinstance(value, bool | float | str):
             return value
@@ -328,7 +349,7 @@ class _Plain:
         if isinstance(value, list | tuple):
             return [self.of(item, depth + 1) for item in value]
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-            return {key: self.of(item, depth + 1) for key, item in value.items()}
+            return {self.of(key, depth + 1): self.of(it, depth + 1) for key, it in value.items()}
         match value:
             case Made(
                 Name(_, "scalar"),
@@ -350,10 +371,9 @@ FORMATS = {"b1": "?", "f2": "e", "f4": "f", "f8": "d"} | {
 }
 
 
-def _told(value: Any, left: list[int], depth: int) -> Iterator[str]:
+def _told(value: Any, size: _Size, depth: int) -> Iterator[str]:
     """A value in words that no other value has."""
-    left[0] -= 1
-    if left[0] < 0 or depth > DEEPEST:
+    if size.exceeded_by(value, depth):
         raise TooLargeError("it is too large to be read")
     inner: list[Any]
     if isinstance(value, Name):
@@ -370,7 +390,7 @@ def _told(value: Any, left: list[int], depth: int) -> Iterator[str]:
         return
     yield f"{kind} {len(inner)}"
     for item in inner:
-        yield from _told(item, left, depth + 1)
+        yield from _told(item, size, depth + 1)
 
 
 def numbers_in(value: Any, name: str) -> Iterator[tuple[str, float]]:

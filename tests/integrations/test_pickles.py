@@ -137,6 +137,27 @@ def test_a_small_pickle_that_stands_for_endless_values_is_refused() -> None:
         pickles.plain(pickles.read(pickle.dumps(itself)))
 
 
+def test_a_text_that_a_pickle_has_once_counts_as_often_as_it_is_there() -> None:
+    for once in ("x" * 10_000, b"x" * 10_000, 1 << 80_000):
+        for many in ([once] * 1000, {"a": [once] * 1000}):
+            found = pickles.read(pickle.dumps(many))
+            with pytest.raises(pickles.NotPlainError):
+                pickles.plain(found)
+            with pytest.raises(pickles.TooLargeError):
+                pickles.digest_of(found)
+    assert pickles.plain(pickles.read(pickle.dumps(["x" * 10_000] * 10))) == ["x" * 10_000] * 10
+
+
+def test_a_key_that_would_take_for_ever_to_hash_does_no_harm() -> None:
+    """A tuple of twice the tuple before it, sixty times, is a key of a dict."""
+    dup, tuple2, one, setitem = b"2", b"\x86", b"K\x01", b"s"
+    found = pickles.read(b"\x80\x02})" + (dup + tuple2) * 60 + one + setitem + b".")
+    with pytest.raises(pickles.NotPlainError, match="dict"):
+        pickles.plain(found)
+    usual = pickles.read(pickle.dumps({(1, 2): 3}))
+    assert pickles.digest_of(usual) == pickles.digest_of(pickles.read(pickle.dumps({(1, 2): 3})))
+
+
 def test_a_torn_pickle_is_refused_wherever_it_is_torn() -> None:
     whole = pickle.dumps(("success", {"loss": [0.5, "text", None, 1 << 70]}), 5)
     assert pickles.first_text(whole[:30]) == "success"
