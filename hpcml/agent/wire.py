@@ -422,9 +422,12 @@ def attempt_record(content: bytes, kind: str) -> "Any":
     start still says that somebody had begun, before this boot; such an end says nothing: ``None``.
     """
     try:
-        return json.loads(content.decode("utf-8"))
+        record = json.loads(content.decode("utf-8"))
     except ValueError:
-        return {"owner": NOBODY} if kind == "start" else None
+        record = None
+    if isinstance(record, dict) and (kind == "start" or "time" in record):
+        return record
+    return {"owner": NOBODY} if kind == "start" else None
 
 
 def attempts_of(names: "Iterable[str]") -> "dict[int, dict[int, set[str]]]":

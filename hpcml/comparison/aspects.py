@@ -58,7 +58,10 @@ def _accelerators(record: Record) -> str | None:
     found = [one.host.get("accelerators") for one in record.attempts]
     if not found or None in found:
         return None
-    models = [card["model"] or card["kind"] for cards in found for card in cards or ()]
+    try:
+        models = [str(card["model"] or card["kind"]) for cards in found for card in cards or ()]
+    except (KeyError, TypeError):
+        return None  # a job can write into its events what no agent would
     return ", ".join(f"{models.count(model)} × {model}" for model in sorted(set(models))) or "none"
 
 

@@ -25,6 +25,7 @@ SCOPES = {
     "dram": "dram",
     "device": "device",
 }
+LARGEST = 1 << 64  # what is more is no count of a counter, and no time
 FAILED = "a reading failed"
 RESET = "a counter was reset"
 SLOW = "the next reading came so late that a counter may have wrapped more than once"
@@ -160,11 +161,15 @@ def read(content: bytes) -> list[Series]:
 def _is_reading(line: Mapping[str, Any], count: int) -> bool:
     counts = line.get("v")
     return (
-        isinstance(line.get("m"), int)
+        _is_count(line.get("m"))
         and isinstance(counts, list)
         and len(counts) == count
-        and all(one is None or isinstance(one, int) for one in counts)
+        and all(one is None or _is_count(one) for one in counts)
     )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) < LARGEST
 
 
 def joined(series: Iterable[Series], domain: str | None = None) -> list[Piece]:

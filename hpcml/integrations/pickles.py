@@ -260,9 +260,7 @@ def digest_of(value: Any) -> str:
     UnreadableError
         It is too large.
     """
-    return wire.sha256(
-        "\0".join(_told(value, _Size(), 0)).encode("utf-8", "backslashreplace")
-    )
+    return wire.sha256("\0".join(_told(value, _Size(), 0)).encode("utf-8", "backslashreplace"))
 
 
 def type_of(value: Any) -> str:

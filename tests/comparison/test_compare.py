@@ -16,8 +16,9 @@ import hpcml
 from hpcml import records
 from hpcml.comparison import Column
 from hpcml.errors import ArgumentError, RunNotFoundError
+from hpcml.records.model import AttemptRecord
 from tests.byhand import ByHand
-from tests.comparison.known import energy, phase, record, table, widths
+from tests.comparison.known import NODE, energy, phase, record, table, widths
 from tests.records.telling import ended, log
 
 NO_REPEATS = "no row has repeats: how much its figures vary is not known"
@@ -316,6 +317,15 @@ def test_what_was_not_told_counts_as_unknown(fields: dict[str, Any], name: str) 
     assert f"{name} is not known of 1 of 2 runs" in some.marks and name in some.differing
     (mark,) = (mark for mark in table(record(0, **fields)).marks if mark.startswith("not known"))
     assert name in mark.partition(": ")[2].split(", ")
+
+
+@pytest.mark.parametrize("cards", [[{}], ["a card"], 3])
+def test_accelerators_that_no_agent_would_tell_of_are_not_known(cards: Any) -> None:
+    """A job can write a start of its own into its events."""
+    host = {**NODE, "accelerators": cards}
+    attempt = AttemptRecord(1, 0.0, 1.0, 0, None, None, None, False, host)
+    found = table(record(attempts=(attempt,)))
+    assert found.rows[0].aspects["accelerators"] == (None,)
 
 
 def test_parameters_that_rows_do_not_go_by_are_marked() -> None:

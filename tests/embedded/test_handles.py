@@ -251,6 +251,18 @@ def test_a_run_that_left_a_checkpoint_is_cancelled_before_it_starts_again() -> N
 # --- what a point is ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("said", [b"", b"[]", b"{}", b"7"])
+def test_an_end_that_no_agent_wrote_whole_says_nothing_and_harms_no_other_run(said: bytes) -> None:
+    broken, other = ByHand(), ByHand()
+    broken.start()
+    (broken.folder / "attempts" / "0.1.end").write_bytes(said)
+    other.end()
+
+    states = hpcml.Runs([*broken.runs, *other.runs]).states
+    assert [*states.values()] == ["UNKNOWN", "COMPLETED"]
+    assert hpcml.sync() == 2
+
+
 def test_a_run_of_a_sweep_knows_its_own_parameters_digest_and_name() -> None:
     points = [{"width": 32, "seed": 0, "why": "x"}, {"width": 64, "seed": 0, "why": "x"}]
     made = ByHand(points, name="train", params={"lr": 0.1})

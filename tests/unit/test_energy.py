@@ -386,7 +386,11 @@ def test_readings_below_no_whole_header_are_passed_over(changes: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    "line", [{"m": "x", "v": [1]}, {"v": [1]}, {"m": 5, "v": 3}, {"m": 5, "v": ["1"]}, {"m": 5}]
+    "line",
+    [
+        *({"m": "x", "v": [1]}, {"v": [1]}, {"m": 5, "v": 3}, {"m": 5, "v": ["1"]}, {"m": 5}),
+        *({"m": 10**400, "v": [1]}, {"m": 5, "v": [10**400]}),
+    ],
 )
 def test_lines_that_are_no_readings_are_passed_over(line: dict[str, Any]) -> None:
     first, *rest = readings(steady(100), times=seconds())
