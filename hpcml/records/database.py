@@ -343,6 +343,11 @@ def _file_number(path: Path) -> int | None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    with open(f"{path}.lock", "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        # Closing would not do: a child forked meanwhile may hold a copy.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)

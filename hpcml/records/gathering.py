@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpcml.agent import wire
-from hpcml.batch_view import Attempt, BatchView
+from hpcml.batch_view import Attempt, BatchView, Seen
 from hpcml.energy import Energy, Readings, is_awaited, measure
 from hpcml.planning import Plan, run_digest
 from hpcml.timeline import Story, starts, tell
@@ -108,12 +108,15 @@ class Told:
         return _time(self.attempts[0].start) if _has_begun(self.attempts) else None
 
 
-def gather(view: BatchView, index: int, events: bytes, readings: Callable[[], Readings]) -> Told:
+def gather(
+    view: BatchView, index: int, seen: Seen, events: bytes, readings: Callable[[], Readings]
+) -> Told:
     """Put together what a batch's files and a run's events tell.
 
-    Energy is asked for, and so are the readings, once the run has ended.
+    The run was seen before its events were read. Energy is asked for, and so are the readings, once
+    it has ended.
     """
-    seen, repeats = view.seen[index], view.submission.resubmits
+    repeats = view.submission.resubmits
     attempts = view.attempts(index)
     last = attempts[-1].end if attempts else None
     lines = list(wire.parse_lines(events))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
-from hpcml.batch_view import BatchView, look
+from hpcml.batch_view import BatchView, Seen, look
 from hpcml.energy import Readings
 from hpcml.errors import HpcmlError
 from hpcml.poller import poller
@@ -19,6 +19,7 @@ from hpcml.records.writing import parts, write_batch, write_runs
 
 BATCHES = 64  # that are looked at together
 RUNS = 200  # that are read, and then written, together
+FIRST, BYTES = 8, 1 << 24  # runs to begin with; events of more bytes are not to be read together
 
 News = tuple[object, ...]
 
@@ -85,11 +86,18 @@ def _view(site: str, batch: str) -> BatchView | None:
 
 def _ingest(database: Database, view: BatchView) -> int:
     known = _known(database, view.id)
-    left = [index for index in view.indices if known.get(index) != FINAL]
+    # As they are before their files are read: only of what has ended by now these are whole.
+    seen = {index: one for index, one in view.seen.copy().items() if known.get(index) != FINAL}
+    left = sorted(seen)
     readings = cache(lambda: _readings(view))
-    count = 0
-    for some in parts(left, RUNS):
-        found = list(_gather(view, some, known, readings))
+    count, size = 0, FIRST
+    while left:
+        some, left = left[:size], left[size:]
+        events = _events(view, [index for index in some if seen[index].attempts])
+        # What runs have told may be little or much: that of the next ones is likely to be as much.
+        size = min(RUNS, 2 * size) if sum(map(len, events.values())) < BYTES else -(-size // 2)
+        news = {index: seen[index] for index in some}
+        found = list(_gather(view, news, events, known, readings))
         if found:
             with database.writing() as connection:
                 count += write_runs(connection, write_batch(connection, Head.of(view)), found)
@@ -118,27 +126,27 @@ def _readings(view: BatchView) -> Readings:
     return Readings(files.get(dict.fromkeys(paths, 0)).values() if paths else ())
 
 
+def _events(view: BatchView, indices: Sequence[int]) -> dict[int, bytes]:
+    """What runs have told."""
+    paths = {f"{view.folder}/{index}/events.jsonl": index for index in indices}
+    found = view.connection.files.get(dict.fromkeys(paths, 0)) if paths else {}
+    return {paths[path]: content for path, content in found.items()}
+
+
 def _gather(
     view: BatchView,
-    indices: Sequence[int],
-    known: dict[int, News],
+    seen: Mapping[int, Seen],
+    events: Mapping[int, bytes],
+    known: Mapping[int, News],
     readings: Callable[[], Readings],
 ) -> Iterator[Told]:
     """What there is to say of runs of which there is news."""
-    view.read_starts(indices)
-    indices = [index for index in indices if index in view.seen]
-    paths = {
-        f"{view.folder}/{index}/events.jsonl": index
-        for index in indices
-        if view.seen[index].attempts
-    }
-    events = view.connection.files.get(dict.fromkeys(paths, 0)) if paths else {}
-    told = {paths[path]: content for path, content in events.items()}
-    for index in indices:
-        content, seen = told.get(index, b""), view.seen[index]
-        news = seen.state, seen.reason, len(view.attempts(index)), len(content) - content.count(0)
-        if seen.state.final or known.get(index) != news:
-            yield gather(view, index, content, readings)
+    view.read_starts(seen)
+    for index, one in seen.items():
+        content = events.get(index, b"")
+        news = one.state, one.reason, len(view.attempts(index)), len(content) - content.count(0)
+        if one.state.final or known.get(index) != news:
+            yield gather(view, index, one, content, readings)
 
 
 def _note_complete(database: Database, view: BatchView) -> None:
@@ -148,6 +156,6 @@ def _note_complete(database: Database, view: BatchView) -> None:
         return
     with database.writing() as connection:
         ours = select(table.c.id).where(table.c.batch == view.id).scalar_subquery()
-        final = select(runs.c.id).where(runs.c.batch_id == ours, runs.c.final)
-        if len(connection.scalars(final).all()) == view.count:
+        final = select(func.count()).where(runs.c.batch_id == ours, runs.c.final)
+        if connection.scalar(final) == view.count:
             connection.execute(update(table).where(table.c.id == ours).values(complete=True))

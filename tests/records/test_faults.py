@@ -12,8 +12,9 @@ import subprocess
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -21,12 +22,16 @@ from sqlalchemy.pool import NullPool
 
 import hpcml
 from hpcml import records
+from hpcml.batch_view import look
 from hpcml.errors import ProfileError, RecordsError
-from hpcml.records import place, schema
+from hpcml.poller import poller
+from hpcml.records import ingesting, place, schema
 from hpcml.records.database import Database
+from hpcml.records.place import find_place
+from hpcml.transports.local import LocalTransport
 from tests.byhand import ByHand
 from tests.conftest import eventually
-from tests.records.telling import ended, log
+from tests.records.telling import ended, events, log
 
 Another = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -52,6 +57,12 @@ def test_a_database_is_for_its_owner_alone(index: Path) -> None:
     hpcml.sync()
     assert stat.S_IMODE(index.stat().st_mode) == 0o600
     assert stat.S_IMODE(index.parent.stat().st_mode) == 0o700
+    with Database(find_place()).mirroring():
+        pass
+    index.write_bytes(b"no database")
+    with pytest.warns(UserWarning, match="moved to"):
+        records.find()
+    assert not [path for path in index.parent.iterdir() if path.stat().st_mode & 0o077]
 
 
 def test_a_removed_database_is_made_anew_by_the_next_question(index: Path) -> None:
@@ -63,6 +74,15 @@ def test_a_removed_database_is_made_anew_by_the_next_question(index: Path) -> No
     index.unlink()
     assert records.ingest("local", []) == 0
     assert records.find() == before
+
+
+def test_asking_what_is_on_record_makes_no_database_that_would_be_taken_for_whole(
+    index: Path,
+) -> None:
+    first, _ = ten_runs(), ten_runs()
+    assert records.recorded([first.batch.id]) == set() and not index.exists()
+    records.ingest("local", [first.batch.id])
+    assert len(records.find()) == 20
 
 
 def test_a_file_that_is_no_database_is_moved_aside_and_made_anew(index: Path) -> None:
@@ -379,6 +399,50 @@ def test_a_process_that_is_killed_while_it_ingests_leaves_whole_runs(
 
 
 # --- where it lies -----------------------------------------------------------------------------
+
+
+def test_a_run_that_ends_while_it_is_read_is_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody else in this process looks at it meanwhile, and sees that it has ended."""
+    batch = ByHand()
+    batch.start()
+    told = [log(0, loss=0.5), log(1, loss=0.25)]
+    batch.file("events.jsonl").write_bytes(events(*told[:1], end=False))
+    view, get = poller("local").view(batch.batch.id), LocalTransport.get
+
+    def end_after_reading(self: LocalTransport, paths: Mapping[str, int]) -> dict[str, bytes]:
+        found = get(self, paths)
+        if any(path.endswith("events.jsonl") for path in paths) and not view.final:
+            batch.file("events.jsonl").write_bytes(events(*told))
+            batch.end()
+            look([view])
+        return found
+
+    monkeypatch.setattr(LocalTransport, "get", end_after_reading)
+    hpcml.sync()
+    hpcml.sync()
+    (found,) = records.find()
+    assert (found.state, found.metrics["loss"].last) == ("COMPLETED", 0.25)
+
+
+def test_runs_that_have_told_much_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = ByHand([{"n": n} for n in range(40)])
+    for n in range(40):
+        ended(batch, n, *[log(step, loss=0.5) for step in range(20)])
+    together: list[int] = []
+    read = ingesting._events
+
+    def noted(*args: Any) -> dict[int, bytes]:
+        found = read(*args)
+        together.append(len(found))
+        return found
+
+    monkeypatch.setattr(ingesting, "_events", noted)
+    monkeypatch.setattr(ingesting, "BYTES", 1)
+    assert hpcml.sync() == 40
+    assert together == [8, 4, 2, *[1] * 26]
+    assert len(records.find(state="COMPLETED")) == 40
 
 
 def test_a_home_on_a_network_has_its_database_on_the_node(
