@@ -105,6 +105,14 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     return made
 
 
+def known_sites() -> list[str]:
+    """The embedded site, and those of the settings; within a job, the job's own alone."""
+    run = enclosing_run()
+    if run is not None:
+        return [run.site]
+    return list(dict.fromkeys(["local", *load_settings().sites]))
+
+
 def bind(site: Site) -> Binding:
     """What is yours on a site, from the settings; within a job, what the job itself has there.
 

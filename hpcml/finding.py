@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, load_outbox, outbox_ids, outbox_owner_alive
 from hpcml.batch_view import BatchView, look
-from hpcml.connection import connect
-from hpcml.enclosing import enclosing_run
+from hpcml.connection import connect, known_sites
 from hpcml.errors import ArgumentError, RunNotFoundError, nearest
 from hpcml.poller import poller
 from hpcml.run import Run, Runs, parts_of
-from hpcml.settings import load_settings
 from hpcml.sites import site_names
 from hpcml.states import State
 
@@ -180,11 +178,3 @@ def forget_if_queued(view: BatchView) -> None:
 def _lies_at(batch: Batch, place: str) -> bool:
     """Whether a batch of the outbox is on its way to the workspace of a site."""
     return bool(batch.plan.where["workspace"] == connect(place).binding.workspace)
-
-
-def known_sites() -> list[str]:
-    """The embedded site, and those of the settings; within a job, the job's own alone."""
-    run = enclosing_run()
-    if run is not None:
-        return [run.site]
-    return list(dict.fromkeys(["local", *load_settings().sites]))

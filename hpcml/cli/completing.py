@@ -106,9 +106,8 @@ def _workspaces(ctx: click.Context) -> list[str]:
     config = folders.config_folder()
     if not any((config / name).exists() for name in ("settings.yaml", "sites")):
         return [str(folders.data_folder() / EMBEDDED)]  # the profile is slow to load
-    from hpcml.connection import bind
+    from hpcml.connection import bind, known_sites
     from hpcml.errors import HpcmlError
-    from hpcml.finding import known_sites
     from hpcml.sites import load_site
 
     try:

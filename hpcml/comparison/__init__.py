@@ -18,16 +18,14 @@ from hpcml.comparison.figures import Column
 from hpcml.comparison.grouping import tabulate
 from hpcml.comparison.median import Summary
 from hpcml.comparison.table import Point, Row, Table
+from hpcml.connection import known_sites
 from hpcml.errors import ArgumentError, HpcmlError, RecordsError, RunNotFoundError
 from hpcml.records.model import Record
-from hpcml.settings import load_settings
 
 if TYPE_CHECKING:
     from hpcml.run import Run
 
 __all__ = ["Column", "Point", "Row", "Summary", "Table", "compare"]
-
-AT_ONCE = 5000  # ids in one question
 
 
 def compare(
@@ -110,7 +108,7 @@ def _ingest(addresses: dict[str, str | None]) -> None:
             sites.setdefault(record.site, set()).add(record.batch)
         unknown.discard(record.batch)
     if unknown:
-        for site in dict.fromkeys(["local", *load_settings().sites]):
+        for site in known_sites():
             sites.setdefault(site, set()).update(unknown)
     for site, batches in sites.items():
         try:
@@ -128,7 +126,7 @@ def _first_of(batches: Collection[str]) -> list[Record]:
 def _find(addresses: Iterable[str]) -> Iterator[Record]:
     ids = [address for address in addresses if "." in address]
     batches = [address for address in addresses if "." not in address]
-    for begin in range(0, len(ids), AT_ONCE):
-        yield from records.find(id=ids[begin : begin + AT_ONCE])
+    if ids:
+        yield from records.find(id=ids)
     if batches:
         yield from records.find(batch=batches)

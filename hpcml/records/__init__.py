@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import HpcmlError, RecordsError
 from hpcml.records.place import find_place
-from hpcml.settings import load_settings
 from hpcml.timeline import Point
 
 if TYPE_CHECKING:
@@ -97,6 +96,8 @@ def recorded(batches: Collection[str]) -> set[str]:
     from hpcml.records import ingesting
 
     def work(database: Database) -> set[str]:
+        if database.missing:
+            return set()  # and it stays so: the next question would take an empty one for whole
         found = ingesting.complete(database, batches)
         database.make_durable()
         return found
@@ -229,12 +230,13 @@ def _given(filters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sync(database: Database, site: str | None) -> int:
+    from hpcml.connection import known_sites
     from hpcml.records import ingesting
 
     if site is not None:
         return ingesting.ingest(database, site)
     count = 0
-    for name in dict.fromkeys(["local", *load_settings().sites]):
+    for name in known_sites():
         try:
             count += ingesting.ingest(database, name)
         except RecordsError:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from hpcml.agent import wire
 from hpcml.cli.doctor.finding import Check, Finding, bad, ok, warn
-from hpcml.connection import Connection, connect
+from hpcml.connection import Connection, connect, known_sites
 from hpcml.errors import HpcmlError
-from hpcml.finding import known_sites
 from hpcml.library import library
 from hpcml.records.place import network_of
 from hpcml.units import memory_text

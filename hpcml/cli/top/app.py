@@ -20,7 +20,7 @@ from hpcml.cli.top.board import Cells, Choice, Entry, Filter, Row, brief, cells,
 from hpcml.cli.top.looker import Looker, problem_of
 from hpcml.cli.top.screens import Details, Help, Logs, Question, in_background
 from hpcml.cli.top.table import HEADER, RunTable, line
-from hpcml.finding import known_sites
+from hpcml.connection import known_sites
 from hpcml.run import Runs
 
 LEAST_INTERVAL = 0.2  # seconds between two times that news is shown
