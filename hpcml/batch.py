@@ -238,6 +238,15 @@ def outbox_ids() -> list[str]:
     return sorted(path.stem for path in outbox_folder().glob("*.jsonl") if path.stem[0] != ".")
 
 
+def outbox_names(digest: str) -> bool:
+    """Whether a batch of the outbox names something by its digest."""
+    for identifier in outbox_ids():
+        with suppress(FileNotFoundError):  # the site has it by now
+            if digest.encode() in (outbox_folder() / f"{identifier}.jsonl").read_bytes():
+                return True
+    return False
+
+
 def load_outbox(identifier: str) -> Batch | None:
     """A batch from the outbox, ``None`` if it is not there."""
     path = outbox_folder() / f"{identifier}.jsonl"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, batch_of, claim, new_batch
+from hpcml.batch import Batch, batch_of, claim, new_batch, outbox_names
 from hpcml.batch_view import INTENT_PATIENCE, BatchView, files_gone, note_queued
 from hpcml.call import is_loading
 from hpcml.connection import Connection, bind, connect
@@ -324,7 +324,8 @@ def carry_on(batch: Batch, connection: Connection) -> None:
         raise
     batch.forget()
     for path in _kept_code(batch.plan):
-        path.unlink(missing_ok=True)  # the site has it
+        if not outbox_names(path.stem):  # else another site may not have it yet
+            path.unlink(missing_ok=True)
 
 
 def published(batch: Batch, connection: Connection) -> bool:

@@ -24,7 +24,7 @@ from hpcml.agent import wire
 from hpcml.errors import RunNotFoundError, RunStateError
 from hpcml.schedulers.process import ProcessScheduler
 from tests.conftest import eventually, processes_below
-from tests.embedded.scene import RECORD, Scene
+from tests.embedded.scene import RECORD, Scene, write_profile
 
 CLIENT = """
 import os, shutil, signal, sys
@@ -271,6 +271,26 @@ def test_editing_the_code_after_the_kill_changes_nothing(
     run.resume()
 
     ran_once(scene, run)
+
+
+def test_the_code_that_waits_for_a_site_stays_though_another_site_has_it(
+    home: Path,
+    tmp_path: Path,
+    script: Callable[..., str],
+    another_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    other = write_profile(home, "other", f"workspace: {tmp_path / 'other'}")
+    train = script("print(1)")
+    another_python(
+        "import os, hpcml, hpcml.submission as s\ns.prepare = lambda *a: os._exit(0)\n"
+        f"hpcml.submit({train!r}, site={other!r})"
+    )
+    (waiting,) = hpcml.runs(other)
+    hpcml.submit(train).wait(30)
+
+    waiting.resume()
+    assert waiting.wait(30).logs() == "1\n"
+    assert os.listdir(home / "cache" / "hpcml" / "code") == []
 
 
 def test_a_submission_under_way_is_nobody_elses(scene: Scene) -> None:
