@@ -28,7 +28,7 @@ from hpcml.transports import FileStatus
 TRASH = ".trash-"  # begins the names of what was taken away, and is being removed
 TEMPORARY = ".tmp-"
 CODE_NAME = re.compile(r"([0-9a-f]{64})(\.tar|\.pkl)?")
-JOB_FILE = re.compile(r"\d+-(.+)\.0\.(?:job|slot\.\d+)")
+JOB_FILE = re.compile(r"\d+-(.+)\.\d+\.(?:job|slot\.\d+)")
 
 
 @dataclass(frozen=True)

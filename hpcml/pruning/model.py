@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
+from hpcml import html
+from hpcml.texts import plain
 from hpcml.units import memory_text
 
 DAY = 86400.0  # seconds
+MOST = 50  # items, and reasons, that a notebook shows
+HEADER = ("kind", "size", "age", "name", "what it is")
 
 RUNS = "runs"
 WORK = "work"
@@ -167,10 +170,14 @@ class Pruning:
         return [plain(f"{kept.kind} {kept.name} stays: {kept.why}") for kept in self.kept]
 
     def _repr_html_(self) -> str:
-        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self.rows())
-        rows = "".join(f"<tr>{row}</tr>" for row in cells)
-        said = "<br>".join(escape(line) for line in [self.summary, *self.notes()])
-        return f"<table>{rows}</table><p>{said}</p>"
+        rows, notes = self.rows(), self.notes()
+        parts = [html.table(HEADER, rows[:MOST])] if rows else []
+        if len(rows) > MOST:
+            parts.append(html.note(f"… and {len(rows) - MOST} more items"))
+        parts += map(html.note, notes[:MOST])
+        if len(notes) > MOST:
+            parts.append(html.note(f"… and {len(notes) - MOST} more that stay"))
+        return html.card(self.summary, *parts)
 
 
 def age_text(seconds: float) -> str:
@@ -179,10 +186,3 @@ def age_text(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return "now"
-
-
-def plain(text: str) -> str:
-    """Text without what a terminal would obey: control and formatting characters are escaped."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

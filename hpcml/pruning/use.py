@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from hpcml.connection import Connection
 BATCH = re.compile(r"\d{8}-\d{6}-[a-z0-9]{6}")
 LIBRARY = re.compile(r"hpcml-[0-9a-f]{16}\.pyz|fn-[0-9a-f]{16}\.zip")
 DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+JOB = re.compile(r"\d+-(.+)\.\d+\.job")  # of the queue: a batch may have several
 AT_ONCE = 64  # batches whose files are read together
 
 
@@ -58,17 +59,23 @@ class Use:
     queued: set[str] = field(default_factory=set)
     _there: dict[str, Named] = field(default_factory=dict)
     _waiting: dict[str, Named] = field(default_factory=dict)
+    _made_with: dict[str, list[str]] = field(default_factory=dict)  # batches, by code and libraries
+    _users: dict[str, list[str]] | None = None  # batches that go on, by what they use
 
     def refresh(self) -> None:
         """See what is new. A batch of which nothing was known yet counts as going on."""
         # In this order: a batch is in the outbox until it is in both other places.
         self._waiting = dict(self._in_outbox())
-        queue = self.connection.files.names("queue") or set()
-        self.queued = {name.partition("-")[2][:-6] for name in queue if name.endswith(".0.job")}
+        queue = map(JOB.fullmatch, self.connection.files.names("queue") or ())
+        self.queued = {match[1] for match in queue if match is not None}
         there = {*filter(BATCH.fullmatch, self.connection.files.names("runs") or ())}
         self.going |= there - self._there.keys()
         known = {name: self._there[name] for name in there & self._there.keys()}
         self._there = {**known, **dict(self._read(there - known.keys()))}
+        self._made_with, self._users = {}, None
+        for batch, named in [*self._waiting.items(), *self._there.items()]:
+            for name in named.files:
+                self._made_with.setdefault(name, []).append(batch)
 
     def ended(self, batches: Iterable[str]) -> None:
         """These have ended."""
@@ -90,13 +97,22 @@ class Use:
         for other, named in self._waiting.items():
             if batch in named.uses:
                 return f"{other} uses it, which is being submitted"
-        for other in self.going:
-            if batch in self._there.get(other, Named()).uses:
+        for other in self._used_by().get(batch, ()):
+            if other in self.going:
                 return f"{other} uses it, which has not ended"
         parent = self._there.get(batch, Named()).parent
         if parent is not None and batch_of(parent) in self.going:
             return f"{parent} submitted it, and may wait for it"
         return ""
+
+    def _used_by(self) -> dict[str, list[str]]:
+        """Which batches that go on use a batch; found out when that is asked first."""
+        if self._users is None:
+            self._users = {}
+            for other in self.going:
+                for batch in self._there.get(other, Named()).uses:
+                    self._users.setdefault(batch, []).append(other)
+        return self._users
 
     def has(self, batch: str) -> bool:
         """Whether a batch is there, or on its way."""
@@ -106,11 +122,10 @@ class Use:
         """Whether a batch on its way needs code or a library."""
         return any(name in named.files for named in self._waiting.values())
 
-    def of_file(self, name: str, without: Iterable[str] = ()) -> str:
+    def of_file(self, name: str, without: Collection[str] = ()) -> str:
         """Why code or a library is in use, if some batches were gone."""
-        gone = {*without}
-        for other, named in [*self._waiting.items(), *self._there.items()]:
-            if name in named.files and other not in gone:
+        for other in self._made_with.get(name, ()):
+            if self.has(other) and other not in without:
                 return f"{other} was made with it"
         return ""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ import hpcml
 from hpcml import batch as batches
 from hpcml import records, submission
 from hpcml.batch import Batch
+from hpcml.batch_view import Seen
+from hpcml.connection import connect
 from hpcml.errors import ArgumentError, HpcmlError, RecordsError, RunNotFoundError, TransportError
 from hpcml.poller import poller
-from hpcml.pruning import Pruning
+from hpcml.pruning import Item, Kept, Pruning
+from hpcml.pruning.use import Named, Use
+from hpcml.states import State
 from hpcml.transports import local as local_transport
 from hpcml.transports.local import LocalTransport
 from tests.conftest import end_everything_below, eventually
@@ -769,6 +774,52 @@ def test_what_killed_processes_left_is_freed_after_a_day(scene: Scene) -> None:
 
     assert len(done.items) == 6 and set(kinds(done)) == {"leftover"}
     assert not any(path.exists() for path in tops)
+
+
+def test_every_call_of_the_queue_that_a_batch_takes_keeps_it(scene: Scene, unserved: None) -> None:
+    """A queue may take a large batch in several calls, of which the first may be over."""
+    run = hpcml.submit(scene.job())
+    (job,) = (scene.workspace / "queue").glob("*.0.job")
+    job.rename(job.with_name(job.name.replace(".0.job", ".1.job")))
+    view = poller("local").view(batches.batch_of(run.id))
+    view.seen[0] = Seen(State.COMPLETED)
+    view.ended.append(0)
+
+    assert why(everything(), run) == "the queue still has it"
+
+
+def test_code_that_nobody_names_is_looked_up_and_not_searched_for() -> None:
+    """Of thousands of snapshots and submissions each is looked at once."""
+    use, looked = Use(connect("local")), Counter[str]()
+
+    class Noted(frozenset[str]):
+        def __contains__(self, name: object) -> bool:
+            looked["in"] += 1
+            return super().__contains__(name)
+
+        def __iter__(self) -> Iterator[str]:
+            looked["all"] += 1
+            return super().__iter__()
+
+    folders = [f"20260101-000000-{n:06d}" for n in range(100)]
+    for name in folders:
+        (Path(use.connection.binding.workspace) / "runs" / name).mkdir(parents=True)
+        use._there[name] = Named(Noted(), Noted([f"{int(name[-6:]):064x}"]))
+    use.refresh()
+    use.going |= {*folders}
+
+    assert use.of_file(f"{7:064x}") == f"{folders[7]} was made with it"
+    assert [use.of_file(f"{n + 100:064x}") for n in range(100)] == [""] * 100
+    assert {use.of_batch("20260101-000001-aaaaaa") for _ in range(100)} == {""}
+    assert looked["all"] <= 400 and looked["in"] == 0
+
+
+def test_a_notebook_shows_what_would_be_freed_bounded_and_escaped() -> None:
+    items = tuple(Item("runs", f"{n}", 1, 0.0, "<script>", ()) for n in range(60))
+    kept = tuple(Kept("runs", f"{n}", "<b>" + "x" * 10_000) for n in range(60))
+    shown = Pruning("local", "/w", items, kept)._repr_html_()
+    assert "<script" not in shown and "<b>" not in shown and len(shown) < 60_000
+    assert "… and 10 more items" in shown and "… and 10 more that stay" in shown
 
 
 def test_files_of_the_queue_that_serve_somebody_stay(scene: Scene) -> None:
