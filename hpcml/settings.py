@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -30,6 +30,19 @@ from hpcml.folders import cache_folder as cache_folder
 from hpcml.folders import config_folder as config_folder
 from hpcml.folders import data_folder as data_folder
 from hpcml.folders import state_folder as state_folder
+
+
+def password_in(url: str) -> str | None:
+    """The password in a URL, before its host or among what it asks for; ``None`` if there is none.
+
+    Raises
+    ------
+    ValueError
+        It is no URL.
+    """
+    parts = urlsplit(url)
+    asked = parse_qs(parts.query, keep_blank_values=True).get("password", [None])
+    return parts.password if parts.password is not None else asked[0]
 
 
 class SiteSettings(BaseModel):
@@ -68,7 +81,7 @@ class MlflowSettings(BaseModel):
             scheme.startswith("sqlite") and not rest.startswith("//")
         ):
             raise ValueError('a path from the root is expected, like "sqlite:////home/me/ml.db"')
-        if urlsplit(value).password is not None:
+        if password_in(value) is not None:
             raise ValueError("there is a password in it: MLFLOW_TRACKING_PASSWORD is for that")
         return value
 

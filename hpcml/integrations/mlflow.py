@@ -25,7 +25,7 @@ from hpcml.records.database import Database
 from hpcml.records.mirroring import any_mirror, forget_mirrors, note_mirrors, unmirrored
 from hpcml.records.model import Record
 from hpcml.records.writing import parts
-from hpcml.settings import load_settings
+from hpcml.settings import load_settings, password_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -106,25 +106,25 @@ def _mirror(
             if chosen is None and store.is_another(any_mirror(database, store.key)):
                 forget_mirrors(database, store.key)
                 ids = unmirrored(database, store.key)
-            count = 0
+            count, asked = 0, set[str]()
+            there: dict[str, str] = {}
             for some in parts(ids, AT_ONCE):
                 found = [record for record in records.find(id=some) if record.final]
-                there = store.find({record.batch for record in found})
-                mirrors = {}
+                new = {record.batch for record in found} - asked
+                there |= store.find(new)
+                asked |= new
                 for record in found:
                     if record.id not in there:
                         there[record.id] = store.copy(record, experiment or record.place["name"])
                         count += 1
-                    mirrors[record.id] = there[record.id]
+                mirrors = {record.id: there[record.id] for record in found}
                 note_mirrors(database, store.key, mirrors)
     return count
 
 
 def _on_record(chosen: Sequence[str]) -> list[str]:
     """Ids of runs; a submission's id stands for all its runs."""
-    batches = [one for one in chosen if "." not in one]
-    found = [record for some in parts(chosen) for record in records.find(id=some)]
-    found += records.find(batch=batches) if batches else []
+    found = [*records.find(id=chosen), *records.find(batch=chosen)]
     known = {name for record in found for name in (record.id, record.batch)}
     for one in chosen:
         if one not in known:
@@ -141,7 +141,10 @@ class _Store:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self.shown = _without_secrets(uri)
+        try:
+            self.password, self.shown = password_in(uri), _without_password(uri)
+        except ValueError:
+            raise ArgumentError(f"{uri!r} is no URI", "It begins like https://host.") from None
         self.key = wire.sha256(self.shown.encode())
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
@@ -161,8 +164,7 @@ class _Store:
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:  # as the store is one of
-            password = urlsplit(self.uri).password
-            problem = str(error).replace(password, "***") if password else str(error)
+            problem = str(error).replace(self.password, "***") if self.password else str(error)
             raise HpcmlError(
                 f"the MLflow store {self.shown} cannot be used: {problem}",
                 "Mend that, and mirror again: what has not been copied yet will be.",
@@ -266,8 +268,11 @@ def _absolute(uri: str) -> str:
     return uri
 
 
-def _without_secrets(uri: str) -> str:
-    parts = urlsplit(uri)
-    if parts.password is None:
+def _without_password(uri: str) -> str:
+    if password_in(uri) is None:
         return uri
-    return urlunsplit(parts._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}"))
+    parts = urlsplit(uri)
+    place = parts.netloc.rpartition("@")[2]
+    place = f"{parts.username}@{place}" if parts.username else place
+    asked = [one for one in parts.query.split("&") if not one.startswith("password=")]
+    return urlunsplit(parts._replace(netloc=place, query="&".join(asked)))

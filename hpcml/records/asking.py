@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Select, Table, and_, case, func, or_, select
@@ -23,15 +24,19 @@ Filters = Mapping[str, Any]
 
 def find(connection: Connection, filters: Filters) -> list[Record]:
     """Records of the runs that fit, oldest first."""
-    filters = {key: _several(one) if key in SEVERAL else one for key, one in filters.items()}
     order = schema.batches.c.created, schema.batches.c.batch, schema.runs.c.number
     rows = {
         tuple(row)
-        for some in _apart(filters)
+        for some in _apart(_collected(filters))
         for row in connection.execute(_filtered(select(*order, schema.runs.c.id), some))
     }
     ids = [identifier for *_, identifier in sorted(rows)]
     return [record for some in parts(ids) for record in _records(connection, some)]
+
+
+def _collected(filters: Filters) -> Filters:
+    """The same, and what may be a collection is one."""
+    return {key: _several(one) if key in SEVERAL else one for key, one in filters.items()}
 
 
 def _apart(filters: Filters) -> Iterator[Filters]:
@@ -55,10 +60,16 @@ def top(
     name = _name_id(connection, metric)
     value = schema.metrics.c[by]
     asked: Select[Any] = select(schema.runs.c.run, value).join_from(schema.metrics, schema.runs)
-    asked = _filtered(asked, filters) if filters else asked
     asked = asked.where(schema.metrics.c.name_id == name, value.is_not(None))
     asked = asked.order_by(value.desc() if highest else value).limit(count)
-    return [(run, number) for run, number in connection.execute(asked)]
+    if not filters:
+        return [(run, number) for run, number in connection.execute(asked)]
+    best = {
+        run: number
+        for some in _apart(_collected(filters))
+        for run, number in connection.execute(_filtered(asked, some))
+    }
+    return sorted(best.items(), key=itemgetter(1), reverse=highest)[:count]
 
 
 def history(connection: Connection, run: str, metric: str) -> tuple[Point, ...]:
@@ -139,7 +150,7 @@ def _filtered(asked: Select[Any], filters: Filters) -> Select[Any]:
     }
     for key, value in filters.items():
         if key in SEVERAL:
-            asked = asked.where(columns[key].in_([_plain(one) for one in _several(value)]))
+            asked = asked.where(columns[key].in_([_plain(one) for one in value]))
         elif key in ("name", "site"):
             asked = asked.where(columns[key] == _text(value))
         elif key in columns:

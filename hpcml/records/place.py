@@ -8,11 +8,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from hpcml.agent import wire
 from hpcml.errors import HpcmlError, ProfileError, RecordsError
-from hpcml.settings import config_folder, load_settings, private_folder, state_folder
+from hpcml.settings import (
+    config_folder,
+    load_settings,
+    password_in,
+    private_folder,
+    state_folder,
+)
 
 # f_type of statfs(2), from linux/magic.h and the file systems' own sources.
 NETWORKS: Mapping[int, str] = {
@@ -136,8 +142,7 @@ def _checked(url: str) -> str:
     """The settings' URL, with the driver that we use. It is quoted in no error: see why."""
     where = f"{config_folder() / 'settings.yaml'}, key records"
     try:
-        parts = urlsplit(url)
-        secret = parts.password is not None or "password" in parse_qs(parts.query)
+        scheme, secret = urlsplit(url).scheme, password_in(url) is not None
     except ValueError:
         raise ProfileError(f"{where}: this is no URL", _EXAMPLE) from None
     if secret:
@@ -145,9 +150,9 @@ def _checked(url: str) -> str:
             f"{where}: there is a password in it",
             "Put that into ~/.pgpass or PGPASSWORD, or name a service in PGSERVICE.",
         )
-    if parts.scheme not in ("postgresql", "postgresql+psycopg"):
+    if scheme not in ("postgresql", "postgresql+psycopg"):
         raise ProfileError(f"{where}: this is no URL of PostgreSQL", _EXAMPLE)
-    return "postgresql+psycopg" + url[len(parts.scheme) :]
+    return "postgresql+psycopg" + url[len(scheme) :]
 
 
 _EXAMPLE = "Write records: postgresql://me@host/name"

@@ -405,6 +405,7 @@ def test_a_store_that_cannot_be_used_does_not_keep_runs_from_the_records(
     ("uri", "problem"),
     [
         ("https://me:secret@mlflow.example.org", "there is a password"),
+        ("postgresql://host/db?password=secret", "there is a password"),
         ("mlruns", "a path from the root"),
         ("sqlite:///mlflow.db", "a path from the root"),
     ],
@@ -417,11 +418,41 @@ def test_settings_name_a_store_wherever_they_are_read_and_hold_no_password(
         mirror()
 
 
-def test_a_password_is_in_no_message_and_no_record(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("weird://me:secret@nowhere/x", "weird://me@nowhere/x"),
+        ("weird://:secret@nowhere/x", "weird://nowhere/x"),
+        ("weird://nowhere/x?password=secret&a=1", "weird://nowhere/x?a=1"),
+    ],
+)
+def test_a_password_is_in_no_message_and_no_record(home: Path, uri: str, shown: str) -> None:
     told()
     with pytest.raises(HpcmlError) as caught:
-        mirror("weird://me:secret@nowhere/x")
-    assert "secret" not in str(caught.value) and "weird://me@nowhere/x" in str(caught.value)
+        mirror(uri)
+    assert "secret" not in str(caught.value) and f"{shown} " in str(caught.value)
+
+
+def test_what_is_no_uri_is_said_to_be_none() -> None:
+    with pytest.raises(ArgumentError, match="is no URI"):
+        mirror("http://[x")
+
+
+def test_the_store_is_asked_once_what_it_has_of_a_submission(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, asked, find = ByHand([{"n": n} for n in range(6)]), [], ours._Store.find
+    for n in range(6):
+        ended(batch, n)
+    hpcml.sync()
+
+    def noted(self: ours._Store, batches: set[str]) -> dict[str, str]:
+        asked.extend(batches)
+        return find(self, batches)
+
+    monkeypatch.setattr(ours, "AT_ONCE", 2)
+    monkeypatch.setattr(ours._Store, "find", noted)
+    assert mirror(sqlite) == 6 and asked == [batch.batch.id]
 
 
 def test_a_relative_path_names_a_store_in_the_current_folder(

@@ -427,12 +427,14 @@ def test_questions_that_make_no_sense_are_refused_with_what_would_do() -> None:
 def test_a_question_may_name_any_number_of_runs_and_anything(database: str) -> None:
     batch = ByHand([{"n": n} for n in range(3)])
     for n in range(3):
-        batch.end(n)
+        ended(batch, n, log(0, loss=float(n)))
     hpcml.sync()
     ids = [run.id for run in batch.runs]
     others = [f"20260101-000000-abcdef.{n:05d}" for n in range(70_000)]
 
     assert [one.id for one in records.find(id=[*ids[::-1], *others, ids[0]])] == ids
+    best = records.top("loss", 2, highest=True, id=[*ids, *others, ids[2]])
+    assert best == [(ids[2], 2.0), (ids[1], 1.0)]
     assert records.find(id=(id for id in ("\x00", "\ud800", "é", ids[1])))[0].id == ids[1]
     assert records.find(id=[]) == records.find(state="\x00") == records.find(site="\ud800") == []
 
