@@ -17,7 +17,8 @@ from hpcml import records
 from hpcml.comparison.figures import COVERED, Column
 from hpcml.comparison.median import Summary, number_of, ranks, summarise
 from hpcml.comparison.showing import number
-from hpcml.errors import ArgumentError, HpcmlError, nearest
+from hpcml.comparison.table import not_written
+from hpcml.errors import ArgumentError, nearest
 from hpcml.records.schema import key_of_value
 from hpcml.texts import plain
 
@@ -107,8 +108,7 @@ def _save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=300, metadata={date: None} if date else {})
     except OSError as error:
-        problem = f"{path} cannot be written: {error.strerror}"
-        raise HpcmlError(problem, "Name a file in a folder that is yours.") from error
+        raise not_written(path, error) from error
 
 
 # --- energy over time -------------------------------------------------------------------------

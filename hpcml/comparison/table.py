@@ -165,6 +165,11 @@ class Table:
         ----------
         path : path, optional
             Write it there, too.
+
+        Raises
+        ------
+        HpcmlError
+            It cannot be written there.
         """
         return _written(showing.csv_text(self), path)
 
@@ -216,7 +221,7 @@ class Table:
         ArgumentError
             There is no such plot, or nothing that it could show; the message says why.
         HpcmlError
-            There is no matplotlib.
+            There is no matplotlib, or it cannot be written there.
         """
         if kind not in PLOTS:
             raise ArgumentError(f"there is no plot {kind!r}", nearest(str(kind), PLOTS))
@@ -234,5 +239,14 @@ def _needs(error: ModuleNotFoundError, what: str) -> HpcmlError:
 
 def _written(text: str, path: str | Path | None) -> str:
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8", newline="")
+        try:
+            Path(path).write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            raise not_written(path, error) from error
     return text
+
+
+def not_written(path: str | Path, error: OSError) -> HpcmlError:
+    """What to say of a file that a comparison could not be written to."""
+    problem = f"{path} cannot be written: {error.strerror}"
+    return HpcmlError(problem, "Name a file in a folder that is yours.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -344,6 +345,20 @@ def test_a_machine_that_was_suspended_says_so(machine: Machine) -> None:
 
 
 # --- how an agent has it started ---------------------------------------------------------------
+
+
+def test_an_agent_on_a_full_disk_keeps_no_file_open(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            energy.elect(str(file))
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_where_nothing_is_shown_it_is_written_down_once_and_nothing_is_started(

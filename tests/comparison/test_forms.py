@@ -105,6 +105,8 @@ def test_csv_and_data_frames_have_empty_cells_for_what_is_missing(tmp_path: Path
     path = tmp_path / "table.csv"
     text = found.to_csv(path)
     assert path.read_bytes().decode() == text
+    with pytest.raises(HpcmlError, match="cannot be written"):
+        found.to_csv(tmp_path / "nowhere" / "table.csv")
     first, second = csv.DictReader(io.StringIO(text))
     assert (first["param:width"], first["command"], first["command:low"]) == ("8", "10.0", "")
     assert (second["energy:cpu"], second["energy:cpu:n"]) == ("", "0")

@@ -427,6 +427,22 @@ def test_a_run_that_ends_while_it_is_read_is_read_to_its_end(
     assert (found.state, found.metrics["loss"].last) == ("COMPLETED", 0.25)
 
 
+def test_runs_whose_files_go_while_they_are_read_are_not_recorded_as_having_told_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    batch, get = ByHand(), LocalTransport.get
+    ended(batch, 0, log(0, loss=0.5))
+
+    def removed_before_reading(self: LocalTransport, paths: Mapping[str, int]) -> dict[str, bytes]:
+        if any(path.endswith("events.jsonl") for path in paths):
+            batch.folder.rename(batch.folder.with_name(".trash-1"))
+        return get(self, paths)
+
+    monkeypatch.setattr(LocalTransport, "get", removed_before_reading)
+    assert hpcml.sync() == 0
+    assert records.find() == []
+
+
 def test_runs_that_have_told_much_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = ByHand([{"n": n} for n in range(40)])
     for n in range(40):

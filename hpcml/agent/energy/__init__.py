@@ -81,16 +81,18 @@ def elect(path: str) -> "int | None":
         descriptor, made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
     except FileExistsError:
         descriptor, made = os.open(path, flags), False
-    # In this order: a sampler that leaves lets go of the lock, and then looks for us once more.
-    os.write(descriptor, b"\n" + wire.canonical({"agent": wire.identity()}) + b"\n")
+    elected = False
     try:
-        elected = wire.take_lock(descriptor)
-    except OSError:
-        elected = made
-    if elected:
-        return descriptor
-    os.close(descriptor)
-    return None
+        # In this order: a sampler that leaves lets go of the lock, and then looks for us once more.
+        os.write(descriptor, b"\n" + wire.canonical({"agent": wire.identity()}) + b"\n")
+        try:
+            elected = wire.take_lock(descriptor)
+        except OSError:
+            elected = made
+    finally:
+        if not elected:
+            os.close(descriptor)
+    return descriptor if elected else None
 
 
 def _begin(path: str, root: str) -> None:
