@@ -8,7 +8,7 @@ import click
 
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
-from hpcml.integrations.submitit import SITE, import_folder
+from hpcml.integrations.submitit_jobs import SITE
 from hpcml.texts import plain
 
 
@@ -23,6 +23,8 @@ def import_command() -> None:
 @json_option
 def submitit_command(folder: str, site: str, as_json: bool) -> None:
     """Take finished submitit jobs in FOLDER into the records."""
+    from hpcml.integrations.submitit import import_folder  # slow to load
+
     imported = import_folder(folder, site)
     if as_json:
         print_json(asdict(imported))

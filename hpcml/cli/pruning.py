@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from hpcml import pruning
+import hpcml
+from hpcml.cli.completing import complete_sites
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
 from hpcml.errors import HpcmlError
 
+if TYPE_CHECKING:
+    from hpcml import pruning
+
 
 @click.command("prune")
-@click.option("--site", default="local", show_default=True, help="Name of a site profile.")
+@click.option(
+    "--site",
+    default="local",
+    show_default=True,
+    help="Name of a site profile.",
+    shell_complete=complete_sites,
+)
 @click.option(
     "--older-than",
     metavar="TIME",
@@ -38,7 +49,7 @@ def prune_command(
     It shows what it would free, and asks. In a pipe it frees nothing without --yes. What is in use
     is never freed.
     """
-    found = pruning.prune(
+    found = hpcml.prune(
         site,
         older_than=older_than,
         down_to=down_to,

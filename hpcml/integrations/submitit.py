@@ -23,7 +23,7 @@ from hpcml.agent import wire
 from hpcml.batch_view import Attempt
 from hpcml.errors import ArgumentError
 from hpcml.integrations import pickles, submitit_jobs
-from hpcml.integrations.submitit_jobs import Job, RefusedError
+from hpcml.integrations.submitit_jobs import SITE, Job, RefusedError
 from hpcml.planning import Plan
 from hpcml.records.database import Database
 from hpcml.records.gathering import Figure, Head, Told
@@ -33,7 +33,6 @@ from hpcml.timeline import Point, Story, Timeline
 
 __all__ = ["Imported", "import_folder"]
 
-SITE = "submitit"
 LOG, FILES = "submitit log", "submitit files"  # who says so
 Verdict = tuple[State, str]
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from hpcml.integrations import pickles
 
+SITE = "submitit"  # that the records name
 DEEPEST = 2  # folders below the one that is asked for: submitit's may be "%A/%a"
 MOST_BYTES = 64 << 20  # of a pickle that is read
 LONGEST_LINE = 1 << 16

@@ -76,6 +76,13 @@ def ingest(site: str, batches: Collection[str] | None = None) -> int:
     -------
     int
         How many runs there was news of.
+
+    Raises
+    ------
+    RecordsError
+        The records cannot be written.
+    HpcmlError
+        The site cannot be read.
     """
     from hpcml.records import ingesting
 
@@ -135,6 +142,13 @@ def find(
     Returns
     -------
     list of Record
+
+    Raises
+    ------
+    ArgumentError
+        A filter is of another type than such values are.
+    RecordsError
+        The records cannot be read.
     """
     from hpcml.records import asking
 
@@ -165,6 +179,7 @@ def top(
     ----------
     metric : str
     count : int
+        How many at most.
     highest : bool
         Whether more is better.
     by : {"last", "lowest", "highest"}
@@ -176,6 +191,13 @@ def top(
     -------
     list of (str, float)
         Ids and values.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such filter or way to rank, or the count is below 0.
+    RecordsError
+        The records cannot be read.
     """
     from hpcml.records import asking
 
@@ -189,7 +211,7 @@ def history(run: str, metric: str) -> tuple[Point, ...]:
     Raises
     ------
     RecordsError
-        There is no such metric of it on record.
+        There is no such metric of it on record, or the records cannot be read.
     """
     from hpcml.records import asking
 
@@ -197,7 +219,13 @@ def history(run: str, metric: str) -> tuple[Point, ...]:
 
 
 def histories(runs: Collection[str], metric: str) -> dict[str, tuple[Point, ...]]:
-    """All values of a metric of several runs, by their ids; a run without it has no entry."""
+    """All values of a metric of several runs, by their ids; a run without it has no entry.
+
+    Raises
+    ------
+    RecordsError
+        The records cannot be read.
+    """
     from hpcml.records import asking
 
     return _ask(lambda connection: asking.histories(connection, runs, metric))
@@ -219,6 +247,11 @@ def lineage(run: str, hops: int = 3, *, down: bool = False) -> list[Link]:
     -------
     list of Link
         Nearest first.
+
+    Raises
+    ------
+    RecordsError
+        The records cannot be read.
     """
     from hpcml.records import asking
 

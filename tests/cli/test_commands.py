@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import hpcml
-from hpcml.cli import COMMANDS
+from hpcml.cli import COMMANDS, remembering
+from hpcml.comparison.table import PLOTS
 from tests.cli.calling import call, on_a_terminal
 from tests.conftest import eventually
 
@@ -312,6 +313,10 @@ def test_a_sweep_that_was_broken_off_is_resumed_as_a_whole(
     done = call("resume", "--wait", "--json", first.id.rpartition(".")[0])
 
     assert [run["state"] for run in json.loads(done.stdout)] == ["COMPLETED", "COMPLETED"]
+
+
+def test_the_plots_of_the_command_are_those_of_a_table() -> None:
+    assert remembering.PLOTS == PLOTS
 
 
 def test_compare_prints_every_form_and_draws(script: Callable[..., str], tmp_path: Path) -> None:

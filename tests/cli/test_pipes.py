@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import hpcml
+from hpcml.cli import COMMANDS
 from tests.cli.calling import HPCML, call, on_a_terminal
 
 EVIL = "bad\x1b]0;owned\x07\x1b[31m\tname\nline"
@@ -35,12 +36,13 @@ def test_what_only_lists_loads_no_heavy_package(line: str) -> None:
 
 
 def test_help_and_completion_load_neither_pydantic_nor_yaml() -> None:
-    for args in (["--help"], ["status", "--help"], ["submit", "--help"], ["completion", "fish"]):
-        code = (
-            "import sys; from hpcml.cli import main\n"
-            "try: main()\n"
-            "finally: print(sorted({'pydantic', 'yaml'} & set(sys.modules)), file=sys.stderr)"
-        )
+    code = (
+        "import sys; from hpcml.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'pydantic', 'yaml'} & set(sys.modules)), file=sys.stderr)"
+    )
+    helps = [[*name.split(), "--help"] for name in ("", *COMMANDS, "import submitit", "sites show")]
+    for args in (*helps, ["completion", "fish"]):
         argv = [sys.executable, "-c", code, *args]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "[]\n"), args

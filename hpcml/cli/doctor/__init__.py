@@ -9,7 +9,6 @@ from threading import Thread
 import click
 
 from hpcml.cli import shapes
-from hpcml.cli.doctor import here, records, sites
 from hpcml.cli.doctor.finding import Check, Finding, bad
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
@@ -27,6 +26,8 @@ def doctor_command(as_json: bool) -> None:
 
     The exit code is 1 if something is bad, else 0.
     """
+    from hpcml.cli.doctor import here, records, sites  # slow to load
+
     findings = []
     for finding in examine([*here.CHECKS, *sites.checks(), *records.CHECKS]):
         findings.append(finding)

@@ -7,10 +7,8 @@ import sys
 
 import click
 
-from hpcml import finding
 from hpcml.cli.looking import runs_command
 from hpcml.cli.options import pairs
-from hpcml.connection import connect
 from hpcml.errors import HpcmlError
 
 FILTERS = ("site", "batch", "state", "name", "tags")
@@ -29,6 +27,9 @@ def top_command(
     if not _on_a_terminal():
         problem = "this is no terminal that a screen could be drawn on"
         raise click.UsageError(f"{problem}; `hpcml runs` lists runs anywhere")
+    from hpcml import finding  # slow to load
+    from hpcml.connection import connect
+
     if site is not None:
         connect(site)  # what is wrong with it is better said before the screen is there
     if batch is not None:
