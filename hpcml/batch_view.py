@@ -186,10 +186,21 @@ class BatchView:
         return len(self.ended) == self.count
 
     def is_gone(self) -> bool:
-        """Whether its files were there, and are not any more."""
+        """Whether its files were there, and are not any more.
+
+        Raises
+        ------
+        TransportError
+            The whole workspace is not there, so that nothing is known.
+        """
         names, small = self.connection.files.names, f"{self.folder}/queue"
         if names(small) is not None or load_outbox(self.id) is not None:
             return False
+        if names("runs") is None:
+            raise TransportError(
+                f"{self.connection.binding.workspace} has no runs: it is not the workspace it was",
+                "See whether its file system is there.",
+            )
         return names(small) is None  # the outbox forgets it after it was published
 
     # --- what its runs are ----------------------------------------------------------------

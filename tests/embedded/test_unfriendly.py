@@ -16,7 +16,15 @@ import pytest
 import hpcml
 from hpcml import batch, submission
 from hpcml.agent import wire
-from hpcml.errors import HpcmlError, QueueError, RunNotFoundError, RunStateError
+from hpcml.errors import (
+    HpcmlError,
+    QueueError,
+    RunNotFoundError,
+    RunStateError,
+    TransportError,
+)
+from hpcml.poller import poller
+from tests.byhand import ByHand
 from tests.conftest import eventually
 
 
@@ -151,6 +159,24 @@ def test_a_run_goes_on_though_the_files_of_its_queue_are_away(
     (workspace / "away").rename(workspace / "queue")
     gate.touch()
     assert run.wait(20).state == "COMPLETED", run.reason
+
+
+def test_a_workspace_that_is_away_for_a_while_was_not_removed(workspace: Path) -> None:
+    batch = ByHand()
+    batch.start()
+    (run,) = batch.runs
+    future = run.future()
+    away = workspace.with_name("away")
+    workspace.rename(away)
+
+    for ask in (lambda: run.state, lambda: run.metrics, lambda: batch.runs.states):
+        with pytest.raises(TransportError, match="See whether its file system is there"):
+            ask()
+    eventually(lambda: poller("local").blind is not None)
+    away.rename(workspace)
+    batch.end()
+
+    assert run.state == "COMPLETED" and future.result(30) is None
 
 
 def test_a_run_that_ended_in_time_is_no_timeout_though_its_agent_slept() -> None:
