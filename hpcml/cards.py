@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from hpcml.batch import batch_of
 from hpcml.batch_view import BatchView, Seen, look
 from hpcml.html import Html, card, element, facts, few, joined, known, note, state, table
 from hpcml.poller import poller
@@ -52,7 +53,7 @@ def glimpse(runs: Sequence[Run]) -> tuple[list[tuple[Run, Seen | None]], list[st
 
 
 def _batch_of(run: Run) -> tuple[str, str]:
-    return run.site, run.id.rpartition(".")[0]
+    return run.site, batch_of(run.id)
 
 
 def _first_line(error: Exception) -> str:

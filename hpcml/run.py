@@ -184,12 +184,10 @@ class Run:
         """What its machine used while it ran, so far: joules, scope, coverage, or why not."""
         final = self._seen().state.final  # before its files are read: they say how it ended
         story, files = self._tell(), self._connection().files
-        folder = f"{batch_folder(self._batch)}/energy"
-        paths = [f"{folder}/{name}" for name in sorted(files.names(folder) or ())]
-        events = self._path("events.jsonl")
-        found = files.get(dict.fromkeys([events, *paths], 0))
-        lines = wire.parse_lines(found.pop(events, b""))
-        return measure(lines, story.timeline, Readings(found.values()), final=final)
+        path = self._path("events.jsonl")
+        lines = wire.parse_lines(files.get({path: 0}).get(path, b""))
+        readings = Readings.beside(batch_folder(self._batch), files)
+        return measure(lines, story.timeline, readings, final=final)
 
     # --- waiting and files ----------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from hpcml.agent import wire
 from hpcml.energy.model import MEASURED
+from hpcml.transports import Transport
 
 SCHEMA = 1
 SLACK = 0.01  # s by which a reading may lag behind its time: the sampler's LAG
@@ -222,6 +223,13 @@ class Readings:
         for one in (one for content in files for one in read(content)):
             machines.setdefault((one.host, one.boot or None), []).append(one)
         self._machines = {key: Machine(series) for key, series in machines.items()}
+
+    @classmethod
+    def beside(cls, batch: str, files: Transport) -> Readings:
+        """Those of a batch, by its folder on a site."""
+        folder = f"{batch}/energy"
+        paths = [f"{folder}/{name}" for name in sorted(files.names(folder) or ())]
+        return cls(files.get(dict.fromkeys(paths, 0)).values() if paths else ())
 
     def of(self, host: object, boot: object) -> Machine:
         """Those of one machine, by name and boot: the monotonic clock of another says nothing."""

@@ -19,7 +19,7 @@ from hpcml.finding import forget_if_queued
 from hpcml.library import library_name
 from hpcml.poller import poller
 from hpcml.pruning.model import CACHE, CODE, DAY, LEFTOVER, LIBRARY, RUNS, WORK, Item, Kept
-from hpcml.pruning.use import BATCH, Use
+from hpcml.pruning.use import BATCH, SERVED, Use
 from hpcml.pruning.use import LIBRARY as LIBRARY_NAME
 from hpcml.records.place import find_place
 from hpcml.settings import cache_folder, state_folder
@@ -164,8 +164,7 @@ class Candidates:
                 if self._age(entry) < self.wish.rarely or self.use.of_file(name, gone):
                     continue
                 if kind == LIBRARY and self.use.queued:
-                    why = "the queue has jobs, and its dispatcher may be running from it"
-                    self.kept.append(Kept(kind, entry.name, why))
+                    self.kept.append(Kept(kind, entry.name, SERVED))
                     continue
                 yield from self._item(kind, folder, entry)
 

@@ -17,7 +17,7 @@ from hpcml.connection import Connection
 from hpcml.errors import RecordsError, TransportError
 from hpcml.pruning.candidates import CODE_NAME, TRASH, Wish
 from hpcml.pruning.model import CACHE, CODE, LEFTOVER, LIBRARY, RUNS, WORK, Item, Kept
-from hpcml.pruning.use import Use
+from hpcml.pruning.use import SERVED, Use
 from hpcml.records.place import find_place
 
 
@@ -69,7 +69,7 @@ class Freeing:
         if item.kind in (RUNS, WORK):
             return self.use.of_batch(item.name)
         if item.kind == LIBRARY and self.use.queued:
-            return "the queue has jobs, and its dispatcher may be running from it"
+            return SERVED
         match = CODE_NAME.fullmatch(item.name)
         name = match[1] if match else item.name
         if item.kind == CACHE and self.use.of_waiting(name):

@@ -22,6 +22,7 @@ BATCH = re.compile(r"\d{8}-\d{6}-[a-z0-9]{6}")
 LIBRARY = re.compile(r"hpcml-[0-9a-f]{16}\.pyz|fn-[0-9a-f]{16}\.zip")
 DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 JOB = re.compile(r"\d+-(.+)\.\d+\.job")  # of the queue: a batch may have several
+SERVED = "the queue has jobs, and its dispatcher may be running from it"  # a library
 AT_ONCE = 64  # batches whose files are read together
 
 

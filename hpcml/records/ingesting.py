@@ -89,7 +89,7 @@ def _ingest(database: Database, view: BatchView) -> int:
     # As they are before their files are read: only of what has ended by now these are whole.
     seen = {index: one for index, one in view.seen.copy().items() if known.get(index) != FINAL}
     left = sorted(seen)
-    readings = cache(lambda: _readings(view))
+    readings = cache(lambda: Readings.beside(view.folder, view.connection.files))
     count, size = 0, FIRST
     while left:
         some, left = left[:size], left[size:]
@@ -119,13 +119,6 @@ def _known(database: Database, batch: str) -> dict[int, News]:
             select(*columns).join(batches).where(batches.c.batch == batch)
         ).all()
     return {number: FINAL if final else tuple(news) for number, final, *news in rows}
-
-
-def _readings(view: BatchView) -> Readings:
-    """What the machines' counters showed while runs of a batch were on them."""
-    files, folder = view.connection.files, f"{view.folder}/energy"
-    paths = [f"{folder}/{name}" for name in sorted(files.names(folder) or ())]
-    return Readings(files.get(dict.fromkeys(paths, 0)).values() if paths else ())
 
 
 def _events(view: BatchView, indices: Sequence[int]) -> dict[int, bytes]:
