@@ -67,15 +67,19 @@ class Submission:
         HpcmlError
             Another version of hpcml wrote it.
         """
-        missing = cls.__dataclass_fields__.keys() - data.keys()
-        if missing:
-            problem = f"a submission does not say {', '.join(sorted(missing))}"
-            raise HpcmlError(problem, "Use the version of hpcml that wrote it.")
-        known = {name: data[name] for name in cls.__dataclass_fields__}
-        known["layout"] = Layout(**known["layout"])
-        for name in ("after", "resubmits"):
-            known[name] = tuple(known[name])
-        return cls(**known)
+        advice = "Use the version of hpcml that wrote it."
+        try:
+            missing = cls.__dataclass_fields__.keys() - data.keys()
+            if missing:
+                problem = f"a submission does not say {', '.join(sorted(missing))}"
+                raise HpcmlError(problem, advice)
+            known = {name: data[name] for name in cls.__dataclass_fields__}
+            known["layout"] = Layout(**known["layout"])
+            for name in ("after", "resubmits"):
+                known[name] = tuple(known[name])
+            return cls(**known)
+        except (AttributeError, TypeError) as error:
+            raise HpcmlError(f"this is no submission: {error}", advice) from error
 
     def chunks(self, batch: str, count: int) -> tuple[Chunk, ...]:
         """The calls of the queue, of a batch with so many runs."""

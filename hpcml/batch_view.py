@@ -138,7 +138,7 @@ class BatchView:
         if len(found) == 2:
             text = found[f"{folder}/plan.json"].decode("utf-8", "replace")
             plan = Plan.from_json(text)  # says what is wrong with a torn one
-            submission = Submission.from_data(json.loads(text)["batch"])
+            submission = Submission.from_data(json.loads(text).get("batch"))
             lines = found[f"{folder}/points.jsonl"]
             return cls(identifier, connection, plan, submission, lines)
         batch = load_outbox(identifier)
@@ -209,10 +209,14 @@ class BatchView:
     def points(self) -> tuple[dict[str, Any], ...]:
         """What each run has of its own, in the order of the runs."""
         try:
-            return tuple(json.loads(line) for line in self.lines.split(b"\n") if line)
-        except ValueError as error:
-            problem = f"{self.folder}/points.jsonl is torn: {error}"
-            raise HpcmlError(problem, "Submit the job again.") from error
+            points = tuple(json.loads(line) for line in self.lines.split(b"\n") if line)
+            if all(isinstance(point.get("params", {}), dict) for point in points):
+                return points
+            error: Exception = TypeError("params are no dict")
+        except (ValueError, AttributeError) as torn:
+            error = torn
+        problem = f"{self.folder}/points.jsonl is torn: {error}"
+        raise HpcmlError(problem, "Submit the job again.") from error
 
     def name(self, index: int) -> str:
         """The job's name, and the parameters of a run's own point: ``train seed=0 width=32``."""

@@ -97,6 +97,9 @@ class Plan:
                 tuple(data["unresolved"]),
             )
             intact = read.digest == data["digest"]
+            for name, kind in WHERE.items():
+                if not isinstance(read.where[name], kind):
+                    raise TypeError(f"{name}: {read.where[name]!r}")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise HpcmlError(f"this is no plan: {error!r}", "Plan the job again.") from error
         if not intact:
@@ -113,6 +116,7 @@ class Plan:
         return plan_card(self)
 
 
+WHERE = {"site": str, "workspace": str, "name": str, "tags": dict}  # what every plan says there
 PORTABLE = ("entry", "args", "params", "env", "code", "folder", "inputs", "outputs")
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, update
 
 from hpcml.batch_view import BatchView, Seen, look
 from hpcml.energy import Readings
-from hpcml.errors import HpcmlError
+from hpcml.errors import HpcmlError, QueueError, RecordsError, TransportError
 from hpcml.poller import poller
 from hpcml.records import schema
 from hpcml.records.database import Database
@@ -57,7 +57,7 @@ def ingest(database: Database, site: str, batches: Collection[str] | None = None
         views = [view for view in (_view(site, batch) for batch in some) if view is not None]
         look(views)
         with database.held():
-            count += sum(_ingest(database, view) for view in views if not view.removed)
+            count += sum(_ingest_or_warn(database, view) for view in views if not view.removed)
     return count
 
 
@@ -82,6 +82,18 @@ def _view(site: str, batch: str) -> BatchView | None:
     except HpcmlError as error:
         warnings.warn(f"batch {batch} is passed over: {error}", stacklevel=4)
         return None
+
+
+def _ingest_or_warn(database: Database, view: BatchView) -> int:
+    """Record what is new of a batch. One whose files say what none of ours does stops no other."""
+    try:
+        return _ingest(database, view)
+    except (RecordsError, TransportError, QueueError):
+        raise
+    except Exception as error:
+        why = str(error) if isinstance(error, HpcmlError) else repr(error)
+        warnings.warn(f"batch {view.id} is passed over: {why}", stacklevel=5)
+        return 0
 
 
 def _ingest(database: Database, view: BatchView) -> int:

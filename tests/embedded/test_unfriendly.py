@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -249,6 +251,42 @@ def test_a_torn_batch_is_passed_over_with_a_warning_and_named_when_asked_for(
     assert "is passed over" in listed.stderr
     asked = python(f"import hpcml; hpcml.attach({torn.id!r}).state")
     assert "HpcmlError" in asked.stderr and "JSONDecodeError: " not in asked.stderr.split("\n")[-2]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [
+        ("plan.json", "batch", []),
+        ("plan.json", "batch", {"created": 1}),
+        ("plan.json", "where", {"site": "local"}),
+        ("points.jsonl", "params", 3),
+    ],
+)
+def test_a_batch_with_files_of_another_shape_hides_no_other(
+    name: str, key: str, said: object
+) -> None:
+    good, broken = ByHand(), ByHand()
+    good.end()
+    broken.end()
+    path = broken.folder / name
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), key: said}) + "\n")
+
+    with pytest.warns(UserWarning, match=f"batch {broken.batch.id} is passed over"):
+        hpcml.sync()
+    assert [record.id for record in hpcml.records.find()] == [good.runs[0].id]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert good.runs[0] in hpcml.runs()
+
+
+def test_an_end_of_another_shape_is_passed_over_by_the_records_alone() -> None:
+    good, broken = ByHand(), ByHand()
+    good.end()
+    broken.end(outputs={"x": 3}, inputs=[])
+
+    with pytest.warns(UserWarning, match=f"batch {broken.batch.id} is passed over"):
+        assert hpcml.sync() == 1
+    assert len(hpcml.runs()) == 2
 
 
 def test_folders_of_ones_own_are_ones_own(
