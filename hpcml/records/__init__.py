@@ -269,13 +269,14 @@ def _sync(database: Database, site: str | None) -> int:
     if site is not None:
         return ingesting.ingest(database, site)
     count = 0
-    for name in known_sites():
-        try:
-            count += ingesting.ingest(database, name)
-        except RecordsError:
-            raise
-        except HpcmlError as error:
-            warnings.warn(f"site {name} is passed over: {error}", SiteWarning, stacklevel=4)
+    with database.making():
+        for name in known_sites():
+            try:
+                count += ingesting.ingest(database, name)
+            except RecordsError:
+                raise
+            except HpcmlError as error:
+                warnings.warn(f"site {name} is passed over: {error}", SiteWarning, stacklevel=4)
     return count
 
 
@@ -290,8 +291,8 @@ def _ask(question: Callable[[Connection], T]) -> T:
 def with_database(work: Callable[[Database], T], *, remade: bool = True) -> T:
     """Do something with the records, for other parts of hpcml.
 
-    Ones that are not there are made from the sites first. Corrupt ones are moved aside, and then
-    there are none.
+    Ones that are not there, or whose making was broken off, are made from the sites first. Corrupt
+    ones are moved aside, and then there are none.
     """
     from hpcml.records.database import CorruptError, Database
 
@@ -311,6 +312,6 @@ def with_database(work: Callable[[Database], T], *, remade: bool = True) -> T:
 
 
 def _try(work: Callable[[Database], T], database: Database, remade: bool) -> T:
-    if remade and database.missing:
+    if remade and database.unmade:
         _sync(database, None)
     return work(database)

@@ -80,6 +80,26 @@ class Database:
         """Whether there is none yet, so that only the sites know."""
         return self.place.path is not None and not self.place.path.exists()
 
+    @property
+    def unmade(self) -> bool:
+        """Whether there is none yet, or one that nobody has finished making from the sites."""
+        return self.missing or (self.place.path is not None and self._mark.exists())
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Within the block all that the sites know is recorded; if that is broken off, it shows."""
+        unmade = self.unmade
+        if unmade:
+            with self._opened():
+                self._mark.touch(0o600)
+        yield
+        if unmade:
+            self._mark.unlink(missing_ok=True)
+
+    @property
+    def _mark(self) -> Path:
+        return Path(f"{self.place.path}.unfinished")
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One consistent view of the records.
