@@ -498,7 +498,7 @@ def test_a_job_keeps_no_records(script: Callable[..., str]) -> None:
 def test_the_command_says_how_many_runs_there_was_news_of(home: Path) -> None:
     ten_runs()
     code = "from hpcml.cli import main; main()"
-    none = '{ "runs": 0, "passed_over": [] }'
+    none = '{ "runs": 0, "mirrored": null, "passed_over": [] }'
     for rest, printed in (([], "10 runs with news"), (["local", "--json"], none)):
         done = subprocess.run(
             [sys.executable, "-c", code, "sync", *rest], capture_output=True, text=True, check=True
