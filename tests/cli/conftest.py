@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """``hpcml`` of this tree is a command on PATH."""
     command = tmp_path / "bin" / "hpcml"
     command.parent.mkdir()
-    command.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{HPCML[-1]}' \"$@\"\n")
+    command.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c '{HPCML[-1]}' \"$@\"\n")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
     return command

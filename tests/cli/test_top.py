@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -670,7 +671,8 @@ def terminal(project: Path) -> Iterator[Terminal]:
         made.tmux("kill-server")
 
 
-TOP = f"{sys.executable} -c 'from hpcml.cli import main; main()' top"
+PYTHON = shlex.quote(sys.executable)
+TOP = f"{PYTHON} -c 'from hpcml.cli import main; main()' top"
 
 
 def test_in_a_real_terminal_a_run_is_cancelled_and_the_terminal_is_given_back(
@@ -708,7 +710,7 @@ def test_whatever_ends_it_the_terminal_is_given_back(
 def test_an_error_of_its_own_is_shown_in_a_terminal_that_is_given_back(terminal: Terminal) -> None:
     run = hpcml.submit(shell("exit 0")).wait(30)
     wrong = "from hpcml.cli.top.app import Main; Main.action_help = lambda self: 1 / 0"
-    terminal.type(f"{sys.executable} -c '{wrong}; from hpcml.cli import main; main()' top")
+    terminal.type(f"{PYTHON} -c '{wrong}; from hpcml.cli import main; main()' top")
     terminal.shows(rf"{run.id} +COMPLETED")
     terminal.press("?")
     terminal.shows("ZeroDivisionError")

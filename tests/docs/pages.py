@@ -94,6 +94,7 @@ class Reader:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         plain = {name: it for name, it in os.environ.items() if not name.startswith("XDG_")}
         self.environment = {**plain, "PATH": path, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+        self.environment["MLFLOW_DISABLE_TELEMETRY"] = "true"  # tests call nobody
 
     def follow(self) -> None:
         """Do all that the page says."""

@@ -516,6 +516,6 @@ def test_the_command_mirrors_and_says_how_many(sqlite: str) -> None:
     told()
     command = [sys.executable, "-c", "from hpcml.cli import main; main()", "sync", "--mlflow"]
     done = subprocess.run([*command, sqlite, "--json"], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == {"runs": 0, "mirrored": 1}
+    assert json.loads(done.stdout) == {"runs": 0, "mirrored": 1, "passed_over": []}
     done = subprocess.run([*command, sqlite], capture_output=True, text=True, check=True)
     assert done.stdout == "0 runs with news, 0 mirrored\n"
