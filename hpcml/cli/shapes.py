@@ -100,7 +100,7 @@ class Column(TypedDict):
     kind: str
     name: str
     unit: str
-    scope: str | None
+    scope: str
 
 
 class Summary(TypedDict):
