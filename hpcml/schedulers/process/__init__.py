@@ -191,7 +191,8 @@ class ProcessScheduler:
         folder = os.path.join(self.binding.workspace, chunk.folder)
         with open(os.path.join(folder, "plan.json"), "rb") as file:
             plan = json.load(file)
-        node = self.site.partitions[_partition(plan)].node
+        placed = plan["what"]["placement"]
+        node = self.site.partitions[placed["partition"]].node
         return wire.enqueue(
             self.binding.workspace,
             {
@@ -199,7 +200,7 @@ class ProcessScheduler:
                 "folder": folder,
                 "first": chunk.first,
                 "count": chunk.count,
-                "cpus": plan["what"]["cpus"],
+                "cpus": placed["tasks"] * placed["cpus"],
                 "memory": plan["what"]["limits"]["memory"],
                 "machine": {"cpus": node.cpus, "memory": node.memory_bytes},
                 "after": list(chunk.after),
@@ -248,8 +249,3 @@ class ProcessScheduler:
         if entry["after"]:
             return f"after {', '.join(entry['after'])}"
         return "waits for CPUs, memory, or its turn"
-
-
-def _partition(plan: dict[str, Any]) -> str:
-    option = next(d for d in plan["what"]["directives"] if d.startswith("--partition="))
-    return str(option.partition("=")[2])
