@@ -301,7 +301,8 @@ def test_what_differs_is_shown_and_marked(fields: dict[str, Any], mark: str) -> 
 
 
 def test_two_nodes_have_twice_the_cpus() -> None:
-    found = table(record(0), record(1, what=placed(nodes=2), params={"width": 32}))
+    runs = record(0, params={"width": 8}), record(1, what=placed(nodes=2), params={"width": 32})
+    found = table(*runs)
     assert found.differing == ("nodes", "cpus")
     assert "nodes differs: 1 (width=8); 2 (width=32)" in found.marks
 
