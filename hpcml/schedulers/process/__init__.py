@@ -67,6 +67,9 @@ class ProcessScheduler:
         with self._lock:
             return {chunk.name: self._status(chunk, jobs) for chunk in chunks}
 
+    def account(self, chunk: Chunk, indices: Sequence[int]) -> dict[tuple[int, int], Word]:
+        return {}  # what is known stands in the batch's words, and poll has told it
+
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         folder = os.path.join(self.binding.workspace, chunk.folder)
         said = {"state": str(word.state), "reason": word.reason, "time": time.time()}
