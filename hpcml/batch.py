@@ -153,7 +153,7 @@ class Batch:
         return {
             "plan.json": wire.canonical(plan),
             "points.jsonl": b"".join(wire.canonical(point) + b"\n" for point in self.points),
-            "job.sh": self.plan.script.encode("utf-8"),
+            "job.sh": self.plan.script_of(self.submission.layout).encode("utf-8"),
         }
 
     def save(self) -> None:
@@ -200,6 +200,7 @@ def new_batch(
     group: str | None = None,
     max_running: int | None = None,
     resubmits: Sequence[str] = (),
+    layout: Layout | None = None,
 ) -> Batch:
     """A batch with a fresh id; its parent is the run that this process is part of."""
     run = enclosing_run()
@@ -210,7 +211,7 @@ def new_batch(
         tuple(points),
         Submission(
             time.time(),
-            Layout(size=len(points)),
+            layout or Layout(size=len(points)),
             group or identifier,
             tuple(after),
             max_running,

@@ -64,6 +64,8 @@ class ChunkView:
         Runs of which the queue says the same, in one word.
     everyone : Seen or None
         What was last seen of those.
+    accounted : dict
+        Final words of the scheduler's accounting, by (index, attempt).
     """
 
     chunk: Chunk
@@ -71,6 +73,12 @@ class ChunkView:
     status: JobStatus = field(default_factory=JobStatus)
     waiting: set[int] = field(default_factory=set, repr=False)
     everyone: Seen | None = None
+    accounted: dict[tuple[int, int], Word] = field(default_factory=dict, repr=False)
+
+    def word(self, index: int, attempt: int) -> Word | None:
+        """The scheduler's final word on an attempt, if it has said one."""
+        key = index, attempt
+        return self.status.final.get(key) or self.accounted.get(key)
 
     @property
     def file(self) -> str:
@@ -122,6 +130,7 @@ class BatchView:
         self._news: set[int] = set()  # runs of which files have told something new
         self._open: set[int] = set()  # to be judged at each look: time alone may change them
         self._requeued: set[int] = set()
+        self._unexplained: set[int] = set()  # how they ended only the accounting may say
         self._searched = False
 
     @classmethod
@@ -228,13 +237,21 @@ class BatchView:
 
     def read_files(self) -> None:
         """Learn which attempts have started and ended, and whether the queue has the batch."""
-        names = self.connection.files.names(f"{self.folder}/attempts")
+        self.read_listed(self.connection.files.names(self.attempts_folder))
+
+    @property
+    def attempts_folder(self) -> str:
+        """Where its attempts are, relative to the workspace."""
+        return f"{self.folder}/attempts"
+
+    def read_listed(self, names: set[str] | None) -> None:
+        """As :meth:`read_files`, with what its folder of attempts holds; ``None``: it is gone."""
         if names is None:
             self.removed, names = self.is_gone(), set()
         new = names - self._names
         if new:
             self._read_attempts(wire.attempts_of(new))
-            self._names = names
+            self._names |= names
         self._read_ids(part for part in self.chunks if part.chunk.id is None)
 
     def _read_attempts(self, new: Mapping[int, Mapping[int, set[str]]]) -> None:
@@ -315,7 +332,7 @@ class BatchView:
             self._news |= _changed(before, part.status)
             if before.rest != part.status.rest:
                 self._news |= self._requeued
-        self._open = set()
+        self._open, self._unexplained = set(), set()
         self.stuck = self._searched = False
         silent, ended = False, []
         try:
@@ -338,7 +355,7 @@ class BatchView:
             return None
         part = self.part_of(index)
         status = part.status
-        if not (index in self._attempts or index in status.live or (index, 1) in status.final):
+        if not (index in self._attempts or index in status.live or part.word(index, 1)):
             part.waiting.add(index)
             part.everyone = None
             return None
@@ -361,6 +378,8 @@ class BatchView:
             state, reason = rest.state, rest.reason
         else:
             state, reason = self._before_the_queue(part)
+            if state is State.UNKNOWN:
+                self._unexplained |= part.waiting
         everyone = Seen(state, reason)
         if everyone != part.everyone:
             part.everyone = everyone
@@ -376,14 +395,15 @@ class BatchView:
         self._requeued.discard(index)
         if last.end is not None and last.end.get("requeue"):
             self._requeued.add(index)
-            return self._judge_requeued(index, last.number + 1, status)
-        word = status.final.get((index, last.number))
+            return self._judge_requeued(index, last.number + 1, part)
+        word = part.word(index, last.number)
         said = {"state": str(word.state), "reason": word.reason} if word else None
         if last.end is not None:
             waited = self.connection.files.now() - last.end["time"]
             judged = wire.how_it_ended(last.end, said, waited)
             if judged is None:
                 self._open.add(index)
+                self._unexplained.add(index)
                 return State.RUNNING, "it ended on a signal; the scheduler has not said why yet"
             if said is None and wire.how_it_ended(last.end, None, 0.0) is None:
                 # A word that comes after patience ran out must not change what was said.
@@ -400,6 +420,7 @@ class BatchView:
         judged = wire.how_it_ended(None, said, 0.0)
         if said is not None and judged is not None:
             return State(judged[0]), judged[1]
+        self._unexplained.add(index)
         if last.start is None:
             return self._before_the_queue(part)
         if part.chunk.id is None:  # killed before its id was written down; look() asks again
@@ -407,16 +428,30 @@ class BatchView:
             self._searched = self._searched or not self._find_in_queue(part)
         return State.UNKNOWN, "it started, and neither its agent nor the queue knows it any more"
 
-    def _judge_requeued(self, index: int, number: int, status: JobStatus) -> tuple[State, str]:
+    def _judge_requeued(self, index: int, number: int, part: ChunkView) -> tuple[State, str]:
         """Its last attempt left a checkpoint, and the next one has not begun."""
-        live, word = status.live.get(index), status.final.get((index, number))
+        live, word = part.status.live.get(index), part.word(index, number)
         if live is not None:
             return live.state, live.reason
         if word is not None and word.state.final:
             return word.state, word.reason
-        if status.rest is not None:
+        if part.status.rest is not None:
             return State.PENDING, "it left a checkpoint, and starts again"
+        self._unexplained.add(index)
         return State.UNKNOWN, "it left a checkpoint, and the queue does not know it any more"
+
+    def account(self) -> bool:
+        """Ask the scheduler how runs ended that nothing else explains. Whether it knew any."""
+        unexplained, heard = sorted(self._unexplained), False
+        for part in self.chunks:
+            ours = [index for index in unexplained if index in part.chunk.indices]
+            if ours and part.chunk.id is not None:
+                words = self.connection.queue.account(part.chunk, ours)
+                new = words.keys() - part.accounted.keys()
+                part.accounted.update({key: words[key] for key in new})
+                self._news |= {index for index, _ in new}
+                heard |= bool(new)
+        return heard
 
     def _before_the_queue(self, part: ChunkView) -> tuple[State, str]:
         """How far the submission of a chunk came."""
@@ -482,12 +517,14 @@ def note_queued(chunk: Chunk, identifier: str, connection: Connection, asked: fl
 
 def look(views: Sequence[BatchView]) -> None:
     """Look at batches of one site: their files, then the queue once for all that need it."""
+    views = [view for view in views if not (view.final or view.removed)]
+    if not views:
+        return
     looks: dict[BatchView, int] = {}
+    listed = views[0].connection.files.names_in([view.attempts_folder for view in views])
     for view in views:
         with view.lock:
-            if view.final or view.removed:
-                continue
-            view.read_files()
+            view.read_listed(listed.get(view.attempts_folder))
             if not view.removed:
                 view.looks += 1
                 looks[view] = view.looks
@@ -507,6 +544,8 @@ def _judge(view: BatchView, statuses: Mapping[str, JobStatus]) -> None:
         view.read_files()  # it may have ended between the two looks
         if _ids(view) != known or view.looks != view.judged:  # the answer is the older of both
             statuses = _poll([view])
+        view.judge(statuses)
+    if view.account():
         view.judge(statuses)
 
 

@@ -23,6 +23,11 @@ class Layout:
     slots: int | None = None
     call: int = 1
 
+    @property
+    def rounds(self) -> int:
+        """How many runs follow each other in a slot, at most."""
+        return -(-self.size // (self.slots or 1))
+
     def chunks(self, count: int) -> list[range]:
         """The runs of each call, for so many runs."""
         step = self.size * self.call

@@ -45,6 +45,9 @@ FILES: Calls = {
     "get": (logging.DEBUG, lambda paths: _several(paths)),
     "list": (logging.DEBUG, lambda folder: folder),
     "names": (logging.DEBUG, lambda folder: folder),
+    "names_in": (logging.DEBUG, lambda folders: _several(folders)),
+    "put_once": (logging.INFO, lambda files: _several(files)),
+    "append": (logging.INFO, lambda path, record: path),
     "open_private": (logging.DEBUG, lambda path: path),
     "fetch": (logging.INFO, lambda path, destination: f"{path} to {destination}"),
     "remove": (logging.INFO, lambda paths: _several(paths)),
@@ -58,6 +61,10 @@ QUEUE: Calls = {
     "submit": (logging.INFO, lambda chunks: _chunks(chunks)),
     "find": (logging.DEBUG, lambda names: _several(names)),
     "poll": (logging.DEBUG, lambda chunks: _chunks(chunks)),
+    "account": (
+        logging.DEBUG,
+        lambda chunk, indices: f"{chunk.name}, {len(indices)} runs",
+    ),
     "record": (
         logging.INFO,
         lambda chunk, index, attempt, word: f"{chunk.name}, run {index}: {word.state}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 from hpcml.records.model import Record
@@ -37,18 +38,16 @@ def _data(record: Record) -> str | None:
     return ", ".join(f"{name} {record.used[name].digest[:SHORT]}" for name in sorted(wanted))
 
 
-def _directive(record: Record, *names: str) -> str | None:
-    """What the batch system was asked for."""
-    for directive in record.what["directives"]:
-        name, _, value = directive.partition("=")
-        if name in names:
-            return str(value)
-    return None
+def _placed(record: Record, *names: str) -> str | None:
+    """What the batch system was asked for; of several numbers the product."""
+    found = [record.what["placement"].get(name) for name in names]
+    return None if None in found else str(prod(found))
 
 
 def _devices(record: Record) -> str | None:
     """As described, else as asked for; none where the machine has none."""
-    told = record.described.get("devices", _directive(record, "--gpus-per-node", "--gres"))
+    asked = _placed(record, "nodes", "devices")
+    told = record.described.get("devices", None if asked == "0" else asked)
     if told is None and all(_host(record, "accelerators", [])):
         return "0"
     return _text(told)
@@ -96,8 +95,8 @@ ASPECTS: Mapping[str, Callable[[Record], str | None]] = {
     "data": _data,
     "precision": _described("precision"),
     "global batch": _described("global_batch"),
-    "nodes": lambda record: _directive(record, "--nodes"),
-    "cpus": lambda record: _text(record.what["cpus"]),
+    "nodes": lambda record: _placed(record, "nodes"),
+    "cpus": lambda record: _placed(record, "nodes", "tasks", "cpus"),
     "devices": _devices,
     "site": lambda record: record.site,
     "CPU": _cpu,

@@ -12,7 +12,7 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,7 +266,6 @@ def _plan(job: Job, site: str) -> Plan:
     """
     name = _storable(job.submission.function) or SITE
     array = job.id.partition("_")[0]
-    directives = [_storable(directive) for directive in job.directives]
     what = {
         "entry": {"kind": "function", "target": name},
         "args": None,
@@ -280,8 +279,7 @@ def _plan(job: Job, site: str) -> Plan:
         "launcher": None,
         "scheduler": SITE,
         "limits": {"time": job.submission.seconds},
-        "cpus": _cpus(directives),
-        "directives": directives,
+        "placement": _placement(job.directives),
         "submission": [wire.sha256(os.fsencode(job.folder)), array],
     }
     where: dict[str, Any] = {
@@ -308,12 +306,21 @@ def _user() -> str | None:
         return None  # nobody has this number
 
 
-def _cpus(directives: list[str]) -> int | None:
-    for directive in directives:
-        name, _, value = directive.partition("=")
-        if name == "--cpus-per-task" and value.isdecimal():
-            return int(value)
-    return None
+def _placement(directives: Sequence[str]) -> dict[str, int | None]:
+    """What Slurm was asked for; what it was not told is its default of one, and no devices."""
+    told = dict(directive.partition("=")[::2] for directive in directives)
+
+    def number(*options: str) -> int | None:
+        last = next((told[name].rpartition(":")[2] for name in options if name in told), "")
+        return int(last) if last.isdecimal() else None
+
+    asked = {
+        "nodes": number("--nodes"),
+        "tasks": number("--ntasks-per-node"),
+        "cpus": number("--cpus-per-task"),
+    }
+    known = {name: value or 1 if told else None for name, value in asked.items()}
+    return {**known, "devices": number("--gres", "--gpus-per-node")}
 
 
 def _created(job: Job) -> float:

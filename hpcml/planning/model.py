@@ -10,6 +10,7 @@ from typing import Any
 
 from hpcml.agent import wire
 from hpcml.errors import HpcmlError
+from hpcml.layout import Layout
 from hpcml.planning.card import plan_card
 from hpcml.planning.render import render_script
 
@@ -55,8 +56,12 @@ class Plan:
 
     @property
     def script(self) -> str:
-        """The batch script as it is handed to the site's scheduler."""
-        return render_script(self.what, self.where)
+        """The batch script of one run, as it is handed to the site's scheduler."""
+        return self.script_of(Layout(size=1))
+
+    def script_of(self, layout: Layout) -> str:
+        """The batch script of an allocation for several runs."""
+        return render_script(self.what, self.where, layout)
 
     def to_json(self) -> str:
         """The plan as JSON; :meth:`from_json` gives an equal one."""

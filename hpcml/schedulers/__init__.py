@@ -110,6 +110,14 @@ class Scheduler(Protocol):
         """What the queue knows of chunks that have an id, by name; one query for all."""
         ...
 
+    def account(self, chunk: Chunk, indices: Sequence[int]) -> Mapping[tuple[int, int], Word]:
+        """Final words on runs that have left the queue, by (index, attempt).
+
+        It is asked for runs of which neither their own files nor :meth:`poll` say how they ended.
+        What it cannot say is left out.
+        """
+        ...
+
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         """Write down a final judgement on the scheduler's behalf.
 

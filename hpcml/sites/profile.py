@@ -13,6 +13,8 @@ from hpcml.errors import JobError
 # A partition's name stands in the batch script's directives.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 
+Gres = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.+-]+)?$")]
+
 
 class _Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +45,11 @@ class Partition(_Facts):
     """Nodes of one kind under one set of limits."""
 
     nodes: int = Field(ge=1, description="Most nodes that a job may have.")
+    node_sharing: Literal["shared", "exclusive"] = Field(
+        "shared", description="Whether a node has jobs of others at the same time."
+    )
+    memory_option: bool = Field(True, description="Whether jobs may say --mem.")
+    gres: Gres | None = Field(None, description='Devices as the scheduler calls them, "gpu:a100".')
     time: str = Field(description="Longest walltime of a job.")
     node: Node
 
@@ -52,6 +59,15 @@ class Partition(_Facts):
         return _checked(value, units.seconds)
 
 
+class Ssh(_Facts):
+    """How the system's OpenSSH reaches a site."""
+
+    host: str = Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]*$",
+        description="Host or alias of ~/.ssh/config; never an option.",
+    )
+
+
 class Site(_Facts):
     """A site profile."""
 
@@ -59,6 +75,14 @@ class Site(_Facts):
     description: str = ""
     scheduler: str = Field(description="Entry point of hpcml.schedulers.")
     transport: str = Field(description="Entry point of hpcml.transports.")
+    ssh: Ssh | None = Field(None, description="The way in for transport ssh.")
+    max_array: int | None = Field(
+        None, ge=1, description="Most jobs that one call of the queue takes (MaxArraySize)."
+    )
+    max_submitted: int | None = Field(
+        None, ge=1, description="Most jobs that one may have in the queue, those of arrays counted."
+    )
+    account_required: bool = Field(False, description="Whether a job must name an account.")
     workspace: str | None = Field(
         None, description="Where hpcml keeps its files; {data} is the user's data folder."
     )

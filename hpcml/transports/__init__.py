@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from hpcml.settings import Binding
 from hpcml.sites import Site
@@ -90,6 +90,21 @@ class Transport(Protocol):
 
     def names(self, folder: str) -> set[str] | None:
         """Names in a folder, without the cost of a status each; ``None`` if there is none."""
+        ...
+
+    def names_in(self, folders: Iterable[str]) -> dict[str, set[str]]:
+        """As :meth:`names`, of many folders at once; those that are not there are left out."""
+        ...
+
+    def put_once(self, files: Mapping[str, bytes]) -> set[str]:
+        """Make one-time facts appear, each whole, in folders that are there.
+
+        Returns the paths that were made; the others stand already, and stay as they are.
+        """
+        ...
+
+    def append(self, path: str, record: Mapping[str, Any]) -> None:
+        """Append one line of JSON; lines of several writers do not mix."""
         ...
 
     def open_private(self, path: str) -> BinaryIO:

@@ -114,6 +114,24 @@ class LocalTransport:
             except FileNotFoundError:
                 return None
 
+    def names_in(self, folders: Iterable[str]) -> dict[str, set[str]]:
+        found = ((folder, self.names(folder)) for folder in folders)
+        return {folder: names for folder, names in found if names is not None}
+
+    def put_once(self, files: Mapping[str, bytes]) -> set[str]:
+        made = set()
+        for name, content in files.items():
+            path = self.workspace / name
+            with _told(f"{path} cannot be written"):
+                if wire.write_once(str(path), content):
+                    made.add(name)
+        return made
+
+    def append(self, path: str, record: Mapping[str, Any]) -> None:
+        full = self.workspace / path
+        with _told(f"{full} cannot be written"):
+            wire.append_line(str(full), record)
+
     def open_private(self, path: str) -> BinaryIO:
         full = self.workspace / path
         above = [place for place in full.parents if place.is_relative_to(self.workspace)]

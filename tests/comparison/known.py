@@ -12,6 +12,11 @@ from hpcml.records.model import AttemptRecord, EnergyRecord, Metric, Phase, Reco
 NODE = {"host": "node1", "cpu": "A CPU", "accelerators": []}
 
 
+def placed(**other: int) -> dict[str, Any]:
+    """Of a plan's ``what``: one task with one CPU, but for what is said."""
+    return {"placement": {"nodes": 1, "tasks": 1, "cpus": 1, "devices": 0, **other}}
+
+
 def record(number: int = 0, **fields: Any) -> Record:
     """A run of which everything is known; ``command`` and the like are its figures."""
     names = ("queue", "setup", "command", "cpu_user", "cpu_system", "peak_memory")
@@ -26,8 +31,7 @@ def record(number: int = 0, **fields: Any) -> Record:
         "entry": {"kind": "script", "target": ["train.py"]},
         "code": "c0de" * 16,
         "inputs": {"t2m": "da7a" * 16},
-        "cpus": 1,
-        "directives": ["--nodes=1"],
+        **placed(),
     }
     usual: dict[str, Any] = {
         "id": f"20260101-000000-abcdef.{number:05d}",

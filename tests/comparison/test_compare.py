@@ -18,7 +18,7 @@ from hpcml.comparison import Column
 from hpcml.errors import ArgumentError, RunNotFoundError
 from hpcml.records.model import AttemptRecord
 from tests.byhand import ByHand
-from tests.comparison.known import NODE, energy, phase, record, table, widths
+from tests.comparison.known import NODE, energy, phase, placed, record, table, widths
 from tests.records.telling import ended, log
 
 NO_REPEATS = "no row has repeats: how much its figures vary is not known"
@@ -283,8 +283,7 @@ DIFFERENT: list[tuple[dict[str, Any], str]] = [
     ({"described": {"precision": "bf16"}}, "precision differs: float32 (width=8); bf16"),
     ({"described": {"global_batch": 32}}, "global batch differs: 16 (width=8); 32 (width=32)"),
     ({"described": {"devices": 4}}, "devices differs: 0 (width=8); 4 (width=32)"),
-    ({"what": {"cpus": 2}}, "cpus differs: 1 (width=8); 2 (width=32)"),
-    ({"what": {"directives": ["--nodes=2"]}}, "nodes differs: 1 (width=8); 2 (width=32)"),
+    ({"what": placed(cpus=2)}, "cpus differs: 1 (width=8); 2 (width=32)"),
     ({"what": {"code": "0ther" * 12}}, "code differs: c0dec0dec0de (width=8); 0ther0ther0t"),
     ({"used": {"t2m": records.gathering.Use("ffff" * 16, True)}}, "data differs: t2m da7ada7ada7a"),
     ({"site": "far"}, "site differs: local (width=8); far (width=32)"),
@@ -300,6 +299,13 @@ def test_what_differs_is_shown_and_marked(fields: dict[str, Any], mark: str) -> 
     assert found.differing == (name,)
     header, _ = hpcml.comparison.showing.grid(found)
     assert name in header
+
+
+def test_two_nodes_have_twice_the_cpus() -> None:
+    runs = record(0, params={"width": 8}), record(1, what=placed(nodes=2), params={"width": 32})
+    found = table(*runs)
+    assert found.differing == ("nodes", "cpus")
+    assert "nodes differs: 1 (width=8); 2 (width=32)" in found.marks
 
 
 UNKNOWN: list[tuple[dict[str, Any], str]] = [

@@ -16,7 +16,7 @@ from hpcml.comparison import Table
 from hpcml.comparison.plotting import COLOURS
 from hpcml.errors import ArgumentError, HpcmlError
 from tests.byhand import ByHand
-from tests.comparison.known import energy, phase, record, table, widths
+from tests.comparison.known import energy, phase, placed, record, table, widths
 from tests.records.telling import ended, log
 from tests.records.test_records import HOSTILE
 
@@ -125,7 +125,7 @@ def _widths(figure: Any) -> list[list[float]]:
 
 def scaled(*times: tuple[int, float], **fields: Any) -> list[Any]:
     return [
-        record(n, what={"cpus": cpus}, command=time, **fields)
+        record(n, what=placed(cpus=cpus), command=time, **fields)
         for n, (cpus, time) in enumerate(times)
     ]
 
@@ -192,7 +192,7 @@ def test_more_rows_than_can_be_named_are_drawn_alike_and_in_linear_time() -> Non
 def test_scaling_is_over_what_differs_or_what_is_asked_for() -> None:
     with pytest.raises(ArgumentError, match="all runs have the same"):
         table(record(0), record(1)).plot("scaling")
-    both = [record(0), record(1, what={"cpus": 2, "directives": ["--nodes=2"]})]
+    both = [record(0), record(1, what=placed(cpus=2, nodes=2))]
     with pytest.raises(ArgumentError, match=r"differ in cpus and nodes\n.*over='cpus'"):
         table(*both).plot("scaling")
     assert table(*both).plot("scaling", over="nodes").axes[0].get_xlabel() == "nodes"

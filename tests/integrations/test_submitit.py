@@ -293,7 +293,7 @@ def test_of_a_job_without_a_result_slurm_may_have_said_how_it_ended(
     assert import_folder(logs) == Imported(1, 0, 0, ())
     (record,) = records.find()
     assert record.state == state and "as its log says" in record.reason
-    assert record.what["directives"] == ["--nodes=2", "--gres=gpu:4"]
+    assert record.what["placement"] == {"nodes": 2, "tasks": 1, "cpus": 1, "devices": 4}
 
 
 def test_a_job_that_slurm_has_started_again_is_not_over(logs: Path) -> None:

@@ -992,4 +992,4 @@ def test_a_call_that_was_meant_otherwise_says_how(
 
 def test_what_python_has_for_paths_and_numbers_is_understood(project: Path) -> None:
     plan = hpcml.plan(Path("train.py"), resources=hpcml.Resources(cpus=np.int64(1)))
-    assert plan.what["entry"]["target"] == "train.py" and plan.what["cpus"] == 1
+    assert plan.what["entry"]["target"] == "train.py" and plan.what["placement"]["cpus"] == 1

@@ -67,6 +67,9 @@ class ProcessScheduler:
         with self._lock:
             return {chunk.name: self._status(chunk, jobs) for chunk in chunks}
 
+    def account(self, chunk: Chunk, indices: Sequence[int]) -> dict[tuple[int, int], Word]:
+        return {}  # what is known stands in the batch's words, and poll has told it
+
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         folder = os.path.join(self.binding.workspace, chunk.folder)
         said = {"state": str(word.state), "reason": word.reason, "time": time.time()}
@@ -191,7 +194,8 @@ class ProcessScheduler:
         folder = os.path.join(self.binding.workspace, chunk.folder)
         with open(os.path.join(folder, "plan.json"), "rb") as file:
             plan = json.load(file)
-        node = self.site.partitions[_partition(plan)].node
+        placed = plan["what"]["placement"]
+        node = self.site.partitions[placed["partition"]].node
         return wire.enqueue(
             self.binding.workspace,
             {
@@ -199,7 +203,7 @@ class ProcessScheduler:
                 "folder": folder,
                 "first": chunk.first,
                 "count": chunk.count,
-                "cpus": plan["what"]["cpus"],
+                "cpus": placed["tasks"] * placed["cpus"],
                 "memory": plan["what"]["limits"]["memory"],
                 "machine": {"cpus": node.cpus, "memory": node.memory_bytes},
                 "after": list(chunk.after),
@@ -248,8 +252,3 @@ class ProcessScheduler:
         if entry["after"]:
             return f"after {', '.join(entry['after'])}"
         return "waits for CPUs, memory, or its turn"
-
-
-def _partition(plan: dict[str, Any]) -> str:
-    option = next(d for d in plan["what"]["directives"] if d.startswith("--partition="))
-    return str(option.partition("=")[2])

@@ -1,0 +1,86 @@
+"""How the runs of a batch share allocations.
+
+Sites limit how many jobs one may have in the queue, and many give whole nodes only. So small runs
+share an allocation where nodes are given whole, and many runs share fewer allocations where one may
+not submit as many jobs. An allocation works through its runs, as many at a time as it has slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpcml import units
+from hpcml.errors import PlanError
+from hpcml.layout import Layout
+from hpcml.planning.model import Plan
+from hpcml.sites import Partition, Site
+
+PACK = ("auto", "never")
+
+
+def lay_out(
+    plan: Plan,
+    site: Site,
+    count: int,
+    *,
+    pack: str = "auto",
+    max_running: int | None = None,
+) -> Layout:
+    """Share out so many runs of a plan to allocations.
+
+    On the embedded site the machine is the one allocation, and its dispatcher opens as many slots
+    as there is room for.
+
+    Parameters
+    ----------
+    plan : Plan
+    site : Site
+    count : int
+    pack : {"auto", "never"}
+        Whether runs may share allocations.
+    max_running : int, optional
+        How many runs may run at once.
+
+    Raises
+    ------
+    PlanError
+        The site does not take as many jobs, however the runs are shared out.
+    """
+    if site.scheduler == "process":
+        return Layout(size=count)
+    placed = plan.what["placement"]
+    partition = site.partitions[placed["partition"]]
+    time, longest = plan.what["limits"]["time"], units.seconds(partition.time)
+    most = site.max_submitted or count
+    slots = _slots(plan.what, partition) if pack == "auto" and count > 1 else 1
+    slots = min(slots, count, max_running or count)
+    wanted = -(-count // slots)  # allocations, if each has one round
+    if slots == 1 and wanted <= most:
+        return Layout(1, 1, site.max_array or count)
+    if pack == "never":
+        raise _too_many(site, count, f'{site.name} takes {most} jobs; pack="auto" shares them out.')
+    allocations = min(wanted, most, partition.nodes if slots > 1 else most)
+    rounds = min(-(-count // (allocations * slots)), longest // time)
+    size = rounds * slots
+    if -(-count // size) > most:
+        fits = most * (longest // time) * slots
+        raise _too_many(site, count, f"At most {fits} runs of this walltime fit; submit in parts.")
+    return Layout(size, slots, site.max_array or count)
+
+
+def _slots(what: Mapping[str, Any], partition: Partition) -> int:
+    """How many runs a whole node has room for; 1 where nodes are shared with others anyway."""
+    placed, node = what["placement"], partition.node
+    if partition.node_sharing == "shared" or placed["nodes"] > 1:
+        return 1
+    room: list[int] = [int(node.cpus) // (placed["tasks"] * placed["cpus"])]
+    if placed["devices"]:
+        room.append(node.devices // placed["devices"])
+    if what["limits"]["memory"] is not None:
+        room.append(node.memory_bytes // what["limits"]["memory"])
+    return max(1, min(room))
+
+
+def _too_many(site: Site, count: int, advice: str) -> PlanError:
+    return PlanError("job", f"{site.name} does not take {count} jobs at a time", advice)
