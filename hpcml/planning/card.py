@@ -56,7 +56,14 @@ def _digest(value: Any) -> str:
 
 
 def _limits(what: Mapping[str, Any]) -> str:
-    limits = what["limits"]
-    memory = f", memory {memory_text(limits['memory'])}" if limits["memory"] else ""
-    cpus = "1 CPU" if what["cpus"] == 1 else f"{what['cpus']} CPUs"
-    return f"walltime {clock(limits['time'])}, {cpus}{memory}"
+    limits, placed = what["limits"], what["placement"]
+    parts = [f"walltime {clock(limits['time'])}"]
+    if placed["nodes"] > 1:
+        parts.append(f"{placed['nodes']} nodes with each")
+    cpus = placed["tasks"] * placed["cpus"]
+    parts.append("1 CPU" if cpus == 1 else f"{cpus} CPUs")
+    if placed["devices"]:
+        parts.append(f"{placed['devices']} devices")
+    if limits["memory"]:
+        parts.append(f"memory {memory_text(limits['memory'])}")
+    return ", ".join(parts)
