@@ -67,6 +67,7 @@ DOUBLINGS = 8  # from so many times as much on, scaling is drawn by doublings
 NOT_WRITTEN = "The agents did not write of the end of the commands."
 SCALES = ((1e6, "MJ"), (1e3, "kJ"), (0.0, "J"))
 NAN = float("nan")
+UNKNOWN = "(not known)"  # where time went
 BARS = 60  # rows that can be told apart as bars
 
 
@@ -301,10 +302,16 @@ def _seconds(point: Point) -> float:
 
 def _parts(point: Point) -> dict[str, float]:
     """Where the time of a run went: nothing counts twice."""
-    phases = sorted(point.record.phases.items(), key=lambda item: (item[1].began or 0.0, item[0]))
-    own = {name: phase.own for name, phase in phases if phase.own is not None}
+    record, command = point.record, _seconds(point)
     setup = {"(setup)": point.figures[Column("setup")]} if Column("setup") in point.figures else {}
-    rest = max(0.0, _seconds(point) - sum(own.values()))
+    if record.events_lost:
+        return {**setup, UNKNOWN: command}
+    phases = sorted(record.phases.items(), key=lambda item: (item[1].began or 0.0, item[0]))
+    own: dict[str, float] = {}
+    for name, phase in phases:
+        name = UNKNOWN if phase.unfinished else name
+        own[name] = own.get(name, 0.0) + (phase.own or 0.0)
+    rest = max(0.0, command - sum(own.values()))
     return {**setup, **own, "(no phase)": rest}
 
 

@@ -276,10 +276,94 @@ def test_a_full_disk_costs_events_never_the_run(script: Callable[..., str]) -> N
     ended = job(script, code)
 
     assert (ended.code, ended.stdout) == (0, "went on\n")
-    assert ended.stderr == "hpcml: no more events can be recorded: [Errno 27] File too large\n"
+    said = "hpcml: events are lost, as they cannot be written: [Errno 27] File too large\n"
+    assert ended.stderr == said
     kept = logged(ended, "loss")
     assert 50 < len(kept) < 500, "what fitted is there"
     assert ended.event("end")["exit_code"] == 0
+
+
+LIMITED = """
+import resource, time
+import hpcml.injob
+hpcml.injob.PAUSE = 10**7
+def room(there_is):
+    # whether the file of events may grow
+    size = os.path.getsize(hpcml.injob._sink.path)
+    limit = resource.RLIM_INFINITY if there_is else size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+big = "y" * 3000
+step = 0
+def log(count):
+    global step
+    for step in range(step + 1, step + count + 1):
+        hpcml.log(step=step, loss=0.5, text=big)
+log(10)
+"""
+
+
+def counted(ended: Attempt) -> tuple[int, int]:
+    """How many points are there, and how many it says were lost."""
+    return len(logged(ended, "loss")), tell(ended.events, None).timeline.lost
+
+
+def test_once_there_is_room_again_events_are_written_and_it_is_told_how_many_were_lost(
+    script: Callable[..., str],
+) -> None:
+    code = """
+    for turn in range(3):
+        room(False)
+        log(200)
+        room(True)
+        time.sleep(hpcml.injob.PAUSE / 1e9)  # it would try again no sooner
+        log(100)
+        print(step)
+    """
+    ended = job(script, LIMITED + textwrap.dedent(code))
+
+    assert ended.stdout == "310\n610\n910\n", ended.stderr
+    kept, lost = counted(ended)
+    assert kept + lost == 910 and lost >= 3 * 100
+    steps = [point.step for point in tell(ended.events, None).history["loss"]]
+    assert steps[-1] == 910 and set(range(811, 911)) <= set(steps)
+    assert ended.stderr.count("events are lost") == 1
+
+
+def test_events_that_there_was_no_room_for_to_the_end_are_counted_at_the_end(
+    script: Callable[..., str],
+) -> None:
+    ended = job(script, LIMITED + "room(False)\nlog(1000)\n")
+
+    kept, lost = counted(ended)
+    assert kept + lost == 1010 and lost > 900
+
+
+def test_a_run_that_is_killed_on_a_full_disk_has_said_that_events_were_lost(
+    script: Callable[..., str],
+) -> None:
+    """Room for that was reserved when there was some."""
+    ended = job(script, LIMITED + "room(False)\nlog(1000)\nos.kill(os.getpid(), 9)")
+
+    kept, lost = counted(ended)
+    assert kept < 100 and lost > 0
+
+
+def test_where_lines_are_written_one_by_one_losses_are_counted_as_well(
+    script: Callable[..., str],
+) -> None:
+    code = """
+    room(False)
+    log(100)
+    room(True)
+    time.sleep(hpcml.injob.PAUSE / 1e9)
+    log(10)
+    room(False)
+    log(5)
+    """
+    ended = job(script, "del os.posix_fallocate\n" + LIMITED + textwrap.dedent(code))
+
+    kept, lost = counted(ended)
+    assert kept >= 20 and lost >= 90, "those of the end alone cannot be told"
 
 
 def test_a_full_disk_that_holds_stderr_too(script: Callable[..., str]) -> None:

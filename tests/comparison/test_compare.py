@@ -146,6 +146,68 @@ def test_runs_under_way_have_no_part_in_the_figures(unserved: None) -> None:
     assert "2 of 3 runs left out of all figures: 1 PENDING, 1 RUNNING" in found.marks
 
 
+def test_a_run_that_told_more_than_could_be_written_has_no_figures_of_what_it_told(
+    script: Callable[..., str],
+) -> None:
+    train = script(
+        """
+        import os, resource, time
+        import hpcml, hpcml.injob
+        hpcml.injob.PAUSE = 10**7
+        with hpcml.phase("train"):
+            hpcml.log(step=0, samples=10, loss=1.0)
+            limits = os.path.getsize(hpcml.injob._sink.path), resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)  # the disk is full
+            for step in range(400):
+                hpcml.log(step=step, samples=10, loss=0.5, text="y" * 8000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits[1:] * 2)
+        time.sleep(0.01)
+        with hpcml.phase("validate"):
+            hpcml.log(step=1, loss=0.25)
+        """
+    )
+    run = hpcml.submit(train).wait(60)
+
+    found = hpcml.compare(run)
+    (point,) = found.points
+    (lost,) = (one for one in point.record.figures if one.name == "events_lost")
+    assert run.state == "COMPLETED" and lost.value == point.record.events_lost > 300
+    told = {"phase", "rate", "metric", "first_step", "phase_energy", "per_joule"}
+    assert not told & {column.kind for column in point.figures}
+    assert Column("command") in point.figures
+    said = f"{lost.value:.0f} events or more of 1 of 1 run could not be written: phases, "
+    assert any(mark.startswith(said) for mark in found.marks), found.marks
+    assert f"{lost.value:.0f} events or more could not be written" in str(run.timeline)
+    assert set(run.timeline.samples_per_second.values()) == {None}
+    with pytest.warns(UserWarning, match="events or more could not be written"):
+        assert run.metrics["loss"] == 0.25
+    assert found.plot("phases")
+
+
+def test_a_phase_that_was_not_left_has_no_figure(script: Callable[..., str]) -> None:
+    """It was open when the process ended: when the work in it was over is not known."""
+    train = script(
+        """
+        import os, hpcml
+        with hpcml.phase("load"):
+            pass
+        hpcml.phase("train").__enter__()
+        hpcml.log(step=0, samples=500, loss=0.5)
+        os._exit(0)
+        """
+    )
+    run = hpcml.submit(train).wait(60)
+
+    found = hpcml.compare(run)
+    assert [c.key for c in found.columns if c.kind in ("phase", "rate")] == ["phase:load"]
+    assert "phases that did not end are left out: train (1) in 1 run" in found.marks
+    assert figure(found, "metric", "loss").median == 0.5
+    (line,) = (line for line in str(run.timeline).splitlines() if "train" in line)
+    assert line.endswith("s (not ended)")
+    assert "(not ended)" in run.timeline._repr_html_()
+    assert found.plot("phases")
+
+
 # --- rows and figures -------------------------------------------------------------------------
 
 
