@@ -8,6 +8,7 @@ import errno
 import itertools
 import json
 import os
+import sys
 import threading
 import time
 
@@ -20,6 +21,8 @@ WINDOW = (1 << 14, 1 << 18)  # bytes a process reserves first, and then again an
 PAUSE = 2 * 10**9  # ns until it is tried again to write where there was no room
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what may have room again later
 LOST = b'{"m":%d,"e":"lost","n":%-12d}\n'  # of one length, whatever the number
+SOFTWARE = ("torch", "numpy", "xarray", "jax", "tensorflow")  # whose versions are told
+TOLD = "HPCML_TOLD"  # in the environment: of which run a process above told its Python, and which
 SPARE = 64  # bytes at the end of a window that are kept for it
 
 
@@ -465,6 +468,13 @@ class Sink:
             if self.spare == spare:
                 self.spare = None  # it says what it is to say; the next window has another one
 
+    def note(self, kind: str, **facts: "Any") -> None:
+        """Append an event that is worth no window, and nobody misses on a full disk."""
+        try:
+            self._append(_line(dict(facts, m=_now(), e=kind)))
+        except OSError:
+            pass
+
     def _place(self, line: bytes) -> None:
         if _now() >= self.plain_until and len(line) <= self.size - SPARE:
             try:
@@ -628,6 +638,30 @@ def bind() -> None:
         # Before Python 3.7 nobody is told of a fork.
         told = hasattr(os, "register_at_fork")
         _emit = _sink.write if told else _sink.write_as_who_i_am
+        _tell_python(_sink, place)
+
+
+def _tell_python(sink: Sink, place: "tuple[str, str]") -> None:
+    """Tell which Python this is, unless a process above it has told the same of this run."""
+    import atexit
+
+    version, prefix = sys.version.split()[0], os.path.realpath(sys.prefix)
+    if sys.implementation.name != "cpython":
+        version = "%s (%s)" % (version, sys.implementation.name)
+    told = "\n".join((*place, version, prefix))
+    if os.environ.get(TOLD) != told:
+        os.environ[TOLD] = told
+        sink.note("python", version=version, prefix=prefix)
+        atexit.register(_tell_software, sink, os.getpid())
+
+
+def _tell_software(sink: Sink, pid: int) -> None:
+    """Tell versions of what this process has imported; it imports nothing for that."""
+    modules = ((name, sys.modules.get(name)) for name in SOFTWARE)
+    versions = {name: vars(found).get("__version__") for name, found in modules if found}
+    known = {name: str(one) for name, one in versions.items() if isinstance(one, str)}
+    if known and os.getpid() == pid:
+        sink.note("software", v=known)
 
 
 def watch_use() -> None:

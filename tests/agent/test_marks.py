@@ -582,7 +582,7 @@ def test_tidying_that_fails_leaves_the_file_as_it_was(
     monkeypatch.setattr(os, "rename", refuse)
     events.tidy()
 
-    assert events.lost == 1 and path.read_bytes() == b'{"m":1}\n\0\0'
+    assert events.lost == 0 and path.read_bytes() == b'{"m":1}\n\0\0'
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["events.jsonl", "home"]
 
 
@@ -592,3 +592,35 @@ def test_a_command_that_knows_nothing_of_hpcml_has_a_timeline_too() -> None:
     assert line.setup is not None and 0 < line.setup < 10
     assert line.command is not None and 0 < line.command < 10
     assert os.sep not in str(line)
+
+
+# --- the interpreter --------------------------------------------------------------------------
+
+
+def test_a_job_tells_its_python_once_and_what_it_had_imported_in_the_end(
+    script: Callable[..., str],
+) -> None:
+    script("__version__ = '2.1+cpu'", "torch.py")
+    script("raise SystemExit('nobody has asked for it')", "jax.py")
+    code = """
+    import subprocess, torch
+    subprocess.run([sys.executable, "-c", "import hpcml, torch"], check=True)
+    """
+    ended = job(script, code)
+
+    (python,) = [event for event in ended.events if event["e"] == "python"]
+    assert python["version"] == sys.version.split()[0]
+    assert python["prefix"] == os.path.realpath(sys.prefix)
+    (software,) = [event for event in ended.events if event["e"] == "software"]
+    assert software["v"] == {"torch": "2.1+cpu"} and ended.stderr == ""
+
+
+def test_each_run_of_a_function_tells_its_python(project: Path) -> None:
+    def nothing(x: int) -> None:
+        """Its runs are forks of one interpreter."""
+
+    runs = hpcml.submit(hpcml.Job(nothing).sweep(x=[1, 2])).wait(60)
+
+    for record in hpcml.records.find(batch=runs[0].id.partition(".")[0]):
+        (told,) = [event.facts for event in record.events if event.kind == "python"]
+        assert told["version"] == sys.version.split()[0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,16 @@ from hpcml.comparison import Column
 from hpcml.errors import ArgumentError, RunNotFoundError
 from hpcml.records.model import AttemptRecord
 from tests.byhand import ByHand
-from tests.comparison.known import NODE, energy, phase, record, table, widths
+from tests.comparison.known import (
+    NODE,
+    energy,
+    phase,
+    python,
+    record,
+    software,
+    table,
+    widths,
+)
 from tests.records.telling import ended, log
 
 NO_REPEATS = "no row has repeats: how much its figures vary is not known"
@@ -350,7 +361,8 @@ DIFFERENT: list[tuple[dict[str, Any], str]] = [
     ({"what": {"code": "0ther" * 12}}, "code differs: c0dec0dec0de (width=8); 0ther0ther0t"),
     ({"used": {"t2m": records.gathering.Use("ffff" * 16, True)}}, "data differs: t2m da7ada7ada7a"),
     ({"site": "far"}, "site differs: local (width=8); far (width=32)"),
-    ({"place": {"python": "/other"}}, "Python differs: /usr/bin/python3 (width=8); /other"),
+    ({"events": (python("3.12.1"),)}, "Python differs: 3.11.7 (width=8); 3.12.1 (width=32)"),
+    ({"events": (python(prefix="/env"),)}, "Python prefix differs: /usr (width=8); /env"),
 ]
 
 
@@ -370,6 +382,7 @@ UNKNOWN: list[tuple[dict[str, Any], str]] = [
     ({"used": {}}, "data"),
     ({"what": {"code": None}}, "code"),
     ({"attempts": ()}, "CPU"),
+    ({"events": ()}, "Python"),
 ]
 
 
@@ -379,6 +392,33 @@ def test_what_was_not_told_counts_as_unknown(fields: dict[str, Any], name: str) 
     assert f"{name} is not known of 1 of 2 runs" in some.marks and name in some.differing
     (mark,) = (mark for mark in table(record(0, **fields)).marks if mark.startswith("not known"))
     assert name in mark.partition(": ")[2].split(", ")
+
+
+def test_versions_of_what_was_imported_are_compared_where_any_were_told() -> None:
+    one, other = (software(torch=version, numpy="1.26") for version in ("2.1", "2.2"))
+    found = table(record(0, events=(python(), one)), record(1, events=(python(), other)))
+    assert found.rows[0].aspects["software"] == ("numpy 1.26, torch 2.1", "numpy 1.26, torch 2.2")
+    assert any(mark.startswith("software differs, within rows as well: ") for mark in found.marks)
+    some = table(record(0, events=(python(), one)), *widths(8))
+    assert "software is not known of 1 of 2 runs" in some.marks and "software" in some.differing
+    assert "software" not in table(record(0)).rows[0].aspects
+
+
+def test_the_python_of_a_run_is_what_it_says_of_itself_by_whatever_name_it_was_started(
+    project: Path, script: Callable[..., str], home: Path
+) -> None:
+    """The name of an interpreter may be a link: to the same one, or to another one tomorrow."""
+    script("import hpcml, sys\nprint(sys.version_info[:3])")
+    profile = home / "config" / "hpcml" / "sites" / "linked.yaml"
+    profile.parent.mkdir(parents=True, exist_ok=True)
+    links = [project / name for name in ("python", "python3")]
+    runs = []
+    for link in links:
+        link.symlink_to(sys.executable)
+        profile.write_text(f"extends: local\npython: {link}\n")
+        runs.append(hpcml.submit("train.py", site="linked").wait(60))
+    versions = {hpcml.compare(run).points[0].aspects["Python"] for run in runs}
+    assert versions == {platform.python_version()}
 
 
 @pytest.mark.parametrize("cards", [[{}], ["a card"], 3])
