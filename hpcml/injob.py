@@ -245,7 +245,7 @@ def log(step: "int | None" = None, samples: "int | None" = None, **values: "Any"
         Which training step, epoch or iteration the values belong to.
     samples : int, optional
         Samples processed since the last ``log`` that told it; gives samples/s of the phase it is
-        called in.
+        called in. What is no finite number from 0 up is passed over when it is read, and counted.
     **values : float
         Metrics by name. What is not a number (a tensor, say) is converted by ``float()``, what
         cannot be converted is kept as text. Nothing here ever raises: a metric is not worth a run.
@@ -314,8 +314,8 @@ def _careful(step: "Any", samples: "Any", values: "dict[str, Any]") -> bytes:
         "v": {name: _number(v) for name, v in values.items()},
     }
     for name, value in (("step", step), ("samples", samples)):
-        if value is not None:
-            record[name] = _number(value)
+        if value is not None:  # text is no count, even if it looks like one
+            record[name] = value if isinstance(value, str) else _number(value)
     return _line(record)
 
 

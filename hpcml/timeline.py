@@ -235,7 +235,8 @@ class Story:
     """All that the events of a run tell. Its host is the last attempt's.
 
     ``events`` are those that are neither metrics, phases nor descriptions. ``passed_over`` counts
-    the lines that are no events: a job can write there, too.
+    the lines that are no events: a job can write there, too. ``no_counts`` counts the samples that
+    are no finite number from 0 up; they are passed over as well.
     """
 
     timeline: Timeline
@@ -244,6 +245,17 @@ class Story:
     host: Mapping[str, Any]
     events: tuple[Event, ...] = ()
     passed_over: int = 0
+    no_counts: int = 0
+
+    @property
+    def unread(self) -> str | None:
+        """What was passed over, in words, if anything."""
+        said = []
+        if self.passed_over:
+            said.append(f"{self.passed_over} of its lines are no events")
+        if self.no_counts:
+            said.append(f"{self.no_counts} of its sample counts are no numbers from 0 up")
+        return "; ".join(said) or None
 
 
 def tell(events: Iterable[Mapping[str, Any]], asked: float | None, lost: int = 0) -> Story:
@@ -306,6 +318,10 @@ def _is_finite(value: Any) -> TypeGuard[float]:
         return False
 
 
+def _is_count(value: Any) -> TypeGuard[float]:
+    return _is_finite(value) and value >= 0 and not isinstance(value, bool)
+
+
 def _attempts(events: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
     """The events of each attempt, its start first.
 
@@ -341,6 +357,7 @@ class _Reader:
         self.described: dict[str, Any] = {}
         self.events: list[Event] = []
         self.passed_over = 0
+        self.no_counts = 0
 
     def sound(self, events: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Only what is an event."""
@@ -396,7 +413,15 @@ class _Reader:
         history = {name: tuple(points) for name, points in self.history.items()}
         left_out = ("e", "t", "m", "run", "agent", "attempt")
         host = {key: value for key, value in self.start.items() if key not in left_out}
-        return Story(timeline, history, self.described, host, tuple(self.events), self.passed_over)
+        return Story(
+            timeline,
+            history,
+            self.described,
+            host,
+            tuple(self.events),
+            self.passed_over,
+            self.no_counts,
+        )
 
     def _note(self, command: Mapping[str, Any] | None, end: Mapping[str, Any] | None) -> None:
         self.attempts.append(
@@ -425,7 +450,9 @@ class _Reader:
 
     def _log(self, event: Mapping[str, Any], now: float) -> None:
         samples = event.get("samples")
-        if _is_finite(samples):
+        if not _is_count(samples):
+            self.no_counts += samples is not None
+        else:
             for name in {name for name, _, _ in self.open}:
                 self.samples[name] = self.samples.get(name, 0) + samples
         for name, value in event["v"].items():

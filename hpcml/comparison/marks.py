@@ -126,7 +126,7 @@ def _values(rows: Sequence[Row]) -> Iterator[str]:
                 odd.setdefault(column.name, Counter()).update(figure.others)
     for name, others in odd.items():
         values = _few([f"{value} ({count})" for value, count in others.items()])
-        yield f"{name} is no finite number in {_of(others.total(), total[name])}: {values}"
+        yield f"{name} is no finite double in {_of(others.total(), total[name])}: {values}"
 
 
 def _intervals(rows: Sequence[Row]) -> Iterator[str]:

@@ -146,7 +146,7 @@ def gather(
         [*_counted(attempts), *_timed(story), *_lost(attempts, story)],
         len(events) - events.count(0),
         story,
-        f"{story.passed_over} of its lines are no events" if story.passed_over else None,
+        story.unread,
         _time(last) if seen.state.final else None,
         energy,
     )

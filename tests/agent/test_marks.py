@@ -177,6 +177,18 @@ def test_log_takes_whatever_it_is_given(script: Callable[..., str]) -> None:
     assert story.timeline.samples == {'100 % ü\n"q"': 5}
 
 
+def test_text_is_no_count_of_samples(script: Callable[..., str]) -> None:
+    code = """
+    with hpcml.phase("train"):
+        hpcml.log(samples="12")
+        hpcml.log(samples=-100)
+        hpcml.log(step=1, samples=5)
+    """
+    story = tell(job(script, code).events, None)
+
+    assert story.timeline.samples == {"train": 5} and story.no_counts == 2
+
+
 def test_threads_lose_nothing(script: Callable[..., str]) -> None:
     code = """
     import threading

@@ -339,8 +339,28 @@ def test_a_metric_that_is_no_number_leaves_no_median_and_is_marked(odd: Any) -> 
     found = table(record(0, metrics={"loss": 1.0}), record(1, metrics={"loss": odd}))
     assert figure(found, "metric", "loss").median is None
     (mark,) = (mark for mark in found.marks if mark.startswith("loss"))
-    assert mark.startswith("loss is no finite number in 1 of 2 runs: ")
+    assert mark.startswith("loss is no finite double in 1 of 2 runs: ")
     assert "no median" in str(found)
+
+
+def test_a_truth_value_counts_as_one_or_zero() -> None:
+    """As it does in the records, and in their copy in MLflow."""
+    found = table(*(record(n, metrics={"solved": value}) for n, value in enumerate([True, 0, 1])))
+    assert figure(found, "metric", "solved").median == 1.0
+    assert not any(mark.startswith("solved") for mark in found.marks)
+
+
+@pytest.mark.parametrize("count", [-100, "12", True, math.inf, math.nan, [12]])
+def test_samples_that_are_no_count_become_no_rate(script: Callable[..., str], count: Any) -> None:
+    batch = ByHand()
+    begin, finish = ({"e": kind, "phase": "train"} for kind in ("begin", "finish"))
+    ended(batch, 0, begin, {**log(0, loss=1.0), "samples": count}, finish)
+    found = hpcml.compare(batch.runs)
+    assert figure(found, "phase", "train").median == 2.0
+    assert figure(found, "rate", "train") is None
+    said = "1 of its sample counts are no numbers from 0 up"
+    assert found.points[0].record.unread == said
+    assert any("told something that cannot be read" in mark for mark in found.marks)
 
 
 # --- marks ------------------------------------------------------------------------------------
