@@ -93,8 +93,15 @@ def output_path(name: str) -> str:
     """Path under which to write an output; its folder is made.
 
     In a run this is ``work/<name>``, outside it ``<name>`` in the current folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        The run's folder was removed while it runs; it is not made again.
     """
     run = _given()
+    if run.work and not os.path.isdir(run.work):
+        raise FileNotFoundError(errno.ENOENT, "the folder of this run was removed", run.work)
     path = os.path.join(run.work, name) if run.work else name
     folder = os.path.dirname(path)
     if folder:

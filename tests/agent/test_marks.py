@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -125,6 +126,30 @@ def test_paths_in_a_run(script: Callable[..., str], tmp_path: Path) -> None:
 
     assert ended.stdout == f"{data} default\n\"no input 't2n'; the job has: t2m\"\n"
     assert (ended.work / "out/model.pt").read_text() == "weights"
+
+
+def test_a_run_whose_folder_is_removed_does_not_make_it_again(
+    script: Callable[..., str],
+) -> None:
+    entry = script(
+        """
+        import os, time, hpcml
+        hpcml.params()
+        hpcml.log(step=1, loss=0.5)
+        print("ready", flush=True)
+        while os.path.exists(os.path.join(os.environ["HPCML_BATCH"], "attempts")):
+            time.sleep(0.01)
+        hpcml.log(step=2, loss=0.5)
+        hpcml.describe(text="y" * 20000)
+        hpcml.output_path("out/model.pt")
+        """
+    )
+    agent = Agent(publish(Job(entry, outputs=["out/model.pt"])))
+    agent.await_line("ready")
+    shutil.rmtree(agent.batch.rename(agent.batch.with_name("removed")))  # at once
+    agent.process.communicate(timeout=30)
+
+    assert not agent.batch.exists()
 
 
 # --- log ------------------------------------------------------------------------------------------
