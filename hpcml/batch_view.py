@@ -40,6 +40,11 @@ class Attempt:
     start: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
 
+    @property
+    def lost(self) -> int:
+        """Events that its agent could not write."""
+        return int((self.end or {}).get("events_lost") or 0)
+
 
 @dataclass(frozen=True)
 class Seen:

@@ -89,7 +89,8 @@ def _told(run: Run) -> Iterator[tuple[str, str]]:
         return
     timeline = run.timeline
     yield "time", _times(timeline)
-    yield "phases", few([f"{name} {in_seconds(it)}" for name, it in timeline.phases.items()])
+    yield "phases", few([f"{name} {text}" for name, text in timeline.told.items()])
+    yield "lost", timeline.note
     yield "metrics", few([f"{name} {short(value)}" for name, value in run.metrics.items()])
     if len(timeline.attempts) > 1:
         listed = [f"{one.number}: {one}" for one in reversed(timeline.attempts)]

@@ -4,9 +4,11 @@ A run's processes learn from environment variables which run they are (:func:`bi
 else is read from the batch's files when it is asked for.
 """
 
+import errno
 import itertools
 import json
 import os
+import sys
 import threading
 import time
 
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from typing import Any, Callable  # noqa: F401 (used in a type comment)
 
 WINDOW = (1 << 14, 1 << 18)  # bytes a process reserves first, and then again and again
+PAUSE = 2 * 10**9  # ns until it is tried again to write where there was no room
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what may have room again later
+LOST = b'{"m":%d,"e":"lost","n":%-12d}\n'  # of one length, whatever the number
+SOFTWARE = ("torch", "numpy", "xarray", "jax", "tensorflow")  # whose versions are told
+TOLD = "HPCML_TOLD"  # in the environment: of which run a process above told its Python, and which
+SPARE = 64  # bytes at the end of a window that are kept for it
 
 
 class Params(dict):  # type: ignore[type-arg]
@@ -85,8 +93,15 @@ def output_path(name: str) -> str:
     """Path under which to write an output; its folder is made.
 
     In a run this is ``work/<name>``, outside it ``<name>`` in the current folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        The run's folder was removed while it runs; it is not made again.
     """
     run = _given()
+    if run.work and not os.path.isdir(run.work):
+        raise FileNotFoundError(errno.ENOENT, "the folder of this run was removed", run.work)
     path = os.path.join(run.work, name) if run.work else name
     folder = os.path.dirname(path)
     if folder:
@@ -237,7 +252,7 @@ def log(step: "int | None" = None, samples: "int | None" = None, **values: "Any"
         Which training step, epoch or iteration the values belong to.
     samples : int, optional
         Samples processed since the last ``log`` that told it; gives samples/s of the phase it is
-        called in.
+        called in. What is no finite number from 0 up is passed over when it is read, and counted.
     **values : float
         Metrics by name. What is not a number (a tensor, say) is converted by ``float()``, what
         cannot be converted is kept as text. Nothing here ever raises: a metric is not worth a run.
@@ -306,8 +321,8 @@ def _careful(step: "Any", samples: "Any", values: "dict[str, Any]") -> bytes:
         "v": {name: _number(v) for name, v in values.items()},
     }
     for name, value in (("step", step), ("samples", samples)):
-        if value is not None:
-            record[name] = _number(value)
+        if value is not None:  # text is no count, even if it looks like one
+            record[name] = value if isinstance(value, str) else _number(value)
     return _line(record)
 
 
@@ -388,22 +403,26 @@ class Sink:
     not filled stays zero; readers pass over it and the agent removes it at the end. The window's
     blocks are allocated first: a full disk must be an error here, not a fatal signal later.
 
-    Where a file system cannot do that, each line is one ``write``. Where nothing can be written,
-    events are dropped and one line on stderr says so.
+    Where a file system cannot do that, each line is one ``write``. Where there is no room, lines
+    are lost, and counted; it is tried again from time to time. The count is an event itself. A part
+    of each window is kept for it, so that it is told even if there is never room again.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.spare: "int | None" = None  # where in the file a count may be written, room or not
         self.forget()
 
     def forget(self) -> None:
         """Start with no window (in a forked child: the parent's is not ours)."""
         self.lock = threading.RLock()  # a signal's handler may log while its thread holds it
         self.pid = os.getpid()
-        self.window: "mmap.mmap | None" = None
+        self.window: "mmap.mmap | _Gap | None" = None
         self.waiting: "list[bytes]" = []
         self.size = WINDOW[0]
-        self.plain = False
+        self.plain_until = 0.0  # ns
+        self.lost = 0  # since `since`, in ns
+        self.since = 0
 
     def write(self, line: bytes) -> None:
         """Append one line (bytes ending in a newline)."""
@@ -420,7 +439,7 @@ class Sink:
             self.forget()
         self.write(line)
 
-    def _elsewhere(self, line: bytes, full: "mmap.mmap | None") -> None:
+    def _elsewhere(self, line: bytes, full: "mmap.mmap | _Gap | None") -> None:
         with self.lock:
             if self.window is not full:  # another thread has just made one
                 return self.write(line)
@@ -441,25 +460,48 @@ class Sink:
             raise
 
     def _put(self, line: bytes) -> None:
+        if isinstance(self.window, _Gap):
+            self.lost += self.window.close()
+        spare = self.spare
+        if self.lost:  # what was written last may have been torn: a line of its own ends it
+            told = self._overwrite()
+            line = b"\n" + (b"" if told else self._count()) + line
         try:
-            if not self.plain and len(line) <= self.size:
-                try:
-                    window = self._reserve()
-                    window.write(line)
-                    self.window = window
-                    return
-                except (OSError, ValueError, ImportError, AttributeError):
-                    self.plain = True
-            self._append(line)
+            self._place(line)
         except OSError as error:
-            _give_up("hpcml: no more events can be recorded: %s\n" % error)
+            return self._lose(error)
+        if self.lost:
+            self.lost = 0
+            if self.spare == spare:
+                self.spare = None  # it says what it is to say; the next window has another one
+
+    def note(self, kind: str, **facts: "Any") -> None:
+        """Append an event that is worth no window, and nobody misses on a full disk."""
+        try:
+            self._append(_line(dict(facts, m=_now(), e=kind)))
+        except OSError:
+            pass
+
+    def _place(self, line: bytes) -> None:
+        if _now() >= self.plain_until and len(line) <= self.size - SPARE:
+            try:
+                window = self._reserve()
+                window.write(line)
+                self.window = window
+                return
+            except (OSError, ValueError, ImportError, AttributeError) as error:
+                full = getattr(error, "errno", None) in FULL
+                self.plain_until = _now() + PAUSE if full else float("inf")
+        self._append(line)
+        self.window = None
 
     def _append(self, line: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(self.path, flags, 0o600)
         try:
             _lock(descriptor)
-            os.write(descriptor, line)
+            while line:  # a full disk takes a part first
+                line = line[os.write(descriptor, line) :]
         finally:
             os.close(descriptor)
 
@@ -474,11 +516,68 @@ class Sink:
             size = os.fstat(descriptor).st_size
             start = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
             os.posix_fallocate(descriptor, start, self.size)
-            window = mmap.mmap(descriptor, self.size, offset=start)
+            window = mmap.mmap(descriptor, self.size - SPARE, offset=start)
+            self.spare = start + self.size - SPARE
             self.size = WINDOW[1]
             return window
         finally:
             os.close(descriptor)  # and with it the lock
+
+    def _lose(self, error: OSError) -> None:
+        """Count a line that there was no room for, and all others until it is tried again."""
+        if not self.lost:
+            self.since = _now()
+            _say_once("hpcml: events are lost, as they cannot be written: %s\n" % error)
+        self.lost += 1
+        self._overwrite()
+        self.window = _Gap(_now() + PAUSE)
+
+    def _count(self) -> bytes:
+        return LOST % (self.since, self.lost)
+
+    def _overwrite(self) -> bool:
+        """Write the count where room was kept for it, if there is such a place."""
+        if self.spare is None:
+            return False
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(descriptor, self._count(), self.spare)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Say what was lost to the end."""
+        with self.lock:
+            if isinstance(self.window, _Gap):
+                self.lost += self.window.close()
+                self.window = None
+            if self.lost and not self._overwrite():
+                try:
+                    self._append(b"\n" + self._count())
+                except OSError:
+                    pass  # its window had room for the first count, if it had a window
+            self.lost = 0
+
+
+class _Gap:
+    """In the place of a window where there is no room: counts what is lost for a while."""
+
+    def __init__(self, until: int) -> None:
+        self.until = until
+        self._count = itertools.count()
+
+    def write(self, line: bytes) -> None:
+        if _now() >= self.until:
+            raise ValueError
+        next(self._count)  # one step of the interpreter, as that of a window
+
+    def close(self) -> int:
+        """How many lines were lost."""
+        return next(self._count)
 
 
 def _lock(descriptor: int) -> None:
@@ -491,17 +590,24 @@ def _lock(descriptor: int) -> None:
         pass  # a file system without locks
 
 
-def _give_up(why: str) -> None:
-    global _emit
-    _emit = _drop
+def _say_once(why: str) -> None:
+    """Say that events are lost, and see to it that at the end it is told how many."""
+    global _lossy
+    if _lossy:
+        return
+    _lossy = True
+    import atexit
+
+    atexit.register(_at_exit)
     try:
         os.write(2, why.encode("utf-8", "replace"))
     except OSError:
         pass  # the disk that is full may be that of stderr, too
 
 
-def _drop(line: bytes) -> None:
-    """What becomes of events when they cannot be recorded."""
+def _at_exit() -> None:
+    if _sink is not None:
+        _sink.close()
 
 
 def _note_use(line: bytes) -> None:
@@ -515,6 +621,7 @@ _run = None  # type: _Given | None
 _sink = None  # type: Sink | None
 _emit = None  # type: Callable[[bytes], None] | None
 _checkpoints = {}  # type: dict[str, Checkpointing]
+_lossy = False  # whether this process has said that events are lost
 used = False  # whether anything that depends on the run was called since `watch_use`
 
 
@@ -538,6 +645,30 @@ def bind() -> None:
         # Before Python 3.7 nobody is told of a fork.
         told = hasattr(os, "register_at_fork")
         _emit = _sink.write if told else _sink.write_as_who_i_am
+        _tell_python(_sink, place)
+
+
+def _tell_python(sink: Sink, place: "tuple[str, str]") -> None:
+    """Tell which Python this is, unless a process above it has told the same of this run."""
+    import atexit
+
+    version, prefix = sys.version.split()[0], os.path.realpath(sys.prefix)
+    if sys.implementation.name != "cpython":
+        version = "%s (%s)" % (version, sys.implementation.name)
+    told = "\n".join((*place, version, prefix))
+    if os.environ.get(TOLD) != told:
+        os.environ[TOLD] = told
+        sink.note("python", version=version, prefix=prefix)
+        atexit.register(_tell_software, sink, os.getpid())
+
+
+def _tell_software(sink: Sink, pid: int) -> None:
+    """Tell versions of what this process has imported; it imports nothing for that."""
+    modules = ((name, sys.modules.get(name)) for name in SOFTWARE)
+    versions = {name: vars(found).get("__version__") for name, found in modules if found}
+    known = {name: str(one) for name, one in versions.items() if isinstance(one, str)}
+    if known and os.getpid() == pid:
+        sink.note("software", v=known)
 
 
 def watch_use() -> None:

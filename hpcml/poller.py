@@ -185,7 +185,10 @@ class Poller:
             there = self.connection.files.names("runs") or ()
             if isinstance(error, RunNotFoundError) and batch not in there:
                 return None  # removed since somebody listed it
-            warnings.warn(f"batch {batch} is passed over: {error}", stacklevel=3)
+            said = str(error)
+            if isinstance(error, RunNotFoundError):
+                said = "its plan is not there. What is left goes with `hpcml prune`, after a day."
+            warnings.warn(f"batch {batch} is passed over: {said}", stacklevel=3)
             return None
 
     @contextmanager

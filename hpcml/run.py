@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -153,8 +154,11 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The last value of each metric that the job logged."""
-        return {name: points[-1].value for name, points in self._tell().history.items()}
+        """The last value of each metric that the job logged.
+
+        A warning says so if events could not be written: later values may be missing.
+        """
+        return {name: points[-1].value for name, points in self._history().items()}
 
     def history(self, name: str) -> tuple[Point, ...]:
         """All values of a metric.
@@ -164,10 +168,17 @@ class Run:
         UnknownNameError
             The job has logged no such metric (yet). It is a KeyError, too.
         """
-        known = self._tell().history
+        known = self._history()
         if name not in known:
             raise UnknownNameError(f"{self.id} has logged no {name!r}", nearest(name, known))
         return known[name]
+
+    def _history(self) -> Mapping[str, tuple[Point, ...]]:
+        story = self._tell()
+        if story.timeline.note:
+            note = f"{self.id}: {story.timeline.note}: its metrics are not whole"
+            warnings.warn(note, stacklevel=3)
+        return story.history
 
     @property
     def described(self) -> dict[str, Any]:
@@ -495,7 +506,8 @@ class Run:
             return self._told
         found = self._or_gone(self._connection().files.get({self._path("events.jsonl"): 0}))
         events = wire.parse_lines(next(iter(found.values()), b""))
-        story = tell(events, view.part_of(self.index).asked)
+        lost = sum(attempt.lost for attempt in view.attempts(self.index))
+        story = tell(events, view.part_of(self.index).asked, lost)
         self._told = story if final else None
         return story
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, batch_of, claim, new_batch, outbox_names
+from hpcml.batch import Batch, batch_folder, batch_of, claim, new_batch, outbox_names
 from hpcml.batch_view import INTENT_PATIENCE, BatchView, files_gone, note_queued
 from hpcml.call import is_loading
 from hpcml.connection import Connection, bind, connect
@@ -27,6 +27,7 @@ from hpcml.errors import (
     HpcmlError,
     JobError,
     QueueError,
+    RunNotFoundError,
     RunStateError,
     UnresolvedError,
     nearest,
@@ -158,6 +159,7 @@ def _submit_all(
     first = _runs_before(after, connection)
     batches: list[Batch] = []
     for ready in [_plan_online(_job(one, fields), connection) for one in jobs]:
+        _must_be_there(_origins(ready.plan), connection)
         batches.append(
             new_batch(
                 ready.plan,
@@ -519,6 +521,7 @@ def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection)
     """Ids of the runs to wait for; they must be in the site's queue already, or over."""
     runs = [_run_of("after", item, connection.site.name) for item in _several("after", after)]
     queued: set[str] = set()
+    _must_be_there([run.id for run in runs if run.site == connection.site.name], connection)
     for run in runs:
         if run.site != connection.site.name:
             raise JobError(
@@ -533,6 +536,17 @@ def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection)
                 raise JobError("after", f"{run.id} is not in the queue", f"hpcml resume {run.id}")
             queued.add(chunk.name)
     return [run.id for run in runs]
+
+
+def _must_be_there(runs: Iterable[str], connection: Connection) -> None:
+    """Refuse runs whose files were freed: nothing can wait for them, or read what they left."""
+    for batch in dict.fromkeys(map(batch_of, runs)):
+        if connection.files.names(f"{batch_folder(batch)}/attempts") is None:
+            raise RunNotFoundError(
+                f"the files of {batch} are not on {connection.site.name} any more: "
+                "they were freed, or removed by hand",
+                "Submit that job again, and give the new run.",
+            )
 
 
 def _several(field: str, runs: object) -> list[object]:

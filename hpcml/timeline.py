@@ -124,6 +124,9 @@ class Timeline:
         Samples logged while a phase was open, by phase.
     attempts : tuple of AttemptTimeline
         Those that wrote of their beginning, in order.
+    lost : int
+        Events, at least, that could not be written, on a full disk maybe. Any phase or metric may
+        have been among them.
     """
 
     queue: float | None = None
@@ -132,6 +135,12 @@ class Timeline:
     spans: tuple[Span, ...] = ()
     samples: Mapping[str, float] = field(default_factory=dict)
     attempts: tuple[AttemptTimeline, ...] = ()
+    lost: int = 0
+
+    @property
+    def unfinished(self) -> frozenset[str]:
+        """Phases that the attempt ended, or was killed, within: how long they took is not known."""
+        return frozenset(span.name for span in self.spans if not span.complete)
 
     @property
     def phases(self) -> dict[str, float]:
@@ -166,27 +175,48 @@ class Timeline:
 
     @property
     def samples_per_second(self) -> dict[str, float | None]:
-        """Samples logged within a phase by the seconds spent in it; ``None`` without samples."""
+        """Samples logged within a phase by the seconds spent in it.
+
+        ``None`` without samples, and where events were lost: they may have told more.
+        """
         rates: dict[str, float | None] = {}
         for name, seconds in self.phases.items():
-            count = self.samples.get(name)
+            count = None if self.lost else self.samples.get(name)
             rates[name] = count / seconds if count is not None and seconds > 0 else None
         return rates
 
+    @property
+    def told(self) -> dict[str, str]:
+        """Seconds by phase for people: which have not ended, it says."""
+        left_open = self.unfinished
+        return {
+            name: in_seconds(seconds) + (" (not ended)" if name in left_open else "")
+            for name, seconds in self.phases.items()
+        }
+
+    @property
+    def note(self) -> str:
+        """What to know of its phases; empty: nothing."""
+        return f"{self.lost} events or more could not be written" if self.lost else ""
+
     def __str__(self) -> str:
         rows = [("queue", self.queue), ("setup", self.setup), ("command", self.command)]
-        rows += [(f"  {name}", seconds) for name, seconds in self.phases.items()]
         lines = [f"{name:<20} {in_seconds(seconds)}" for name, seconds in rows]
+        lines += [f"{f'  {name}':<20} {text}" for name, text in self.told.items()]
+        lines += [f"{'lost':<20} {self.note}"] if self.note else []
         if len(self.attempts) > 1:
             lines += [f"{f'attempt {one.number}':<20} {one}" for one in self.attempts]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = [("queue", self.queue), ("setup", self.setup), ("command", self.command)]
+        times = [("queue", self.queue), ("setup", self.setup), ("command", self.command)]
+        rows = [(name, in_seconds(seconds)) for name, seconds in times]
         indent = html.Html("&ensp;")
-        phases = list(self.phases.items())[:MOST_PHASES]
-        rows += [(html.joined("", [indent, name]), seconds) for name, seconds in phases]
-        parts = [html.table((), [(name, in_seconds(it)) for name, it in rows], numbers=True)]
+        phases = list(self.told.items())[:MOST_PHASES]
+        rows += [(html.joined("", [indent, name]), text) for name, text in phases]
+        parts = [html.table((), rows, numbers=True)]
+        if self.note:
+            parts.append(html.note(self.note))
         if len(self.phases) > MOST_PHASES:
             parts.append(html.note(f"… and {len(self.phases) - MOST_PHASES} more phases"))
         if len(self.attempts) > 1:
@@ -205,7 +235,8 @@ class Story:
     """All that the events of a run tell. Its host is the last attempt's.
 
     ``events`` are those that are neither metrics, phases nor descriptions. ``passed_over`` counts
-    the lines that are no events: a job can write there, too.
+    the lines that are no events: a job can write there, too. ``no_counts`` counts the samples that
+    are no finite number from 0 up; they are passed over as well.
     """
 
     timeline: Timeline
@@ -214,9 +245,20 @@ class Story:
     host: Mapping[str, Any]
     events: tuple[Event, ...] = ()
     passed_over: int = 0
+    no_counts: int = 0
+
+    @property
+    def unread(self) -> str | None:
+        """What was passed over, in words, if anything."""
+        said = []
+        if self.passed_over:
+            said.append(f"{self.passed_over} of its lines are no events")
+        if self.no_counts:
+            said.append(f"{self.no_counts} of its sample counts are no numbers from 0 up")
+        return "; ".join(said) or None
 
 
-def tell(events: Iterable[Mapping[str, Any]], asked: float | None) -> Story:
+def tell(events: Iterable[Mapping[str, Any]], asked: float | None, lost: int = 0) -> Story:
     """Read a run's events in one pass: those of all its attempts, one after the other.
 
     Parameters
@@ -226,8 +268,10 @@ def tell(events: Iterable[Mapping[str, Any]], asked: float | None) -> Story:
         the monotonic clock within an attempt.
     asked : float or None
         When the queue was asked, in s since the epoch.
+    lost : int
+        Events that its agents could not write.
     """
-    reader = _Reader()
+    reader = _Reader(lost)
     for attempt in _attempts(reader.sound(events)):
         reader.read(attempt)
     return reader.story(asked)
@@ -261,11 +305,21 @@ def _is_start(event: Mapping[str, Any]) -> bool:
     )
 
 
+def lost_by(facts: Mapping[str, Any]) -> int:
+    """How many events were lost, by an event that says so; one at least."""
+    number = facts.get("n")
+    return number if type(number) is int and 0 < number < LATEST else 1
+
+
 def _is_finite(value: Any) -> TypeGuard[float]:
     try:
         return isinstance(value, int | float) and math.isfinite(value)
     except OverflowError:  # an integer that no float holds
         return False
+
+
+def _is_count(value: Any) -> TypeGuard[float]:
+    return _is_finite(value) and value >= 0 and not isinstance(value, bool)
 
 
 def _attempts(events: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
@@ -290,7 +344,8 @@ def _attempts(events: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str,
 class _Reader:
     """Reads attempt after attempt. The clock of each is its own: they may be of several boots."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: int) -> None:
+        self.lost = lost
         self.start: Mapping[str, Any] = {}
         self.number = 0
         self.attempts: list[AttemptTimeline] = []
@@ -302,6 +357,7 @@ class _Reader:
         self.described: dict[str, Any] = {}
         self.events: list[Event] = []
         self.passed_over = 0
+        self.no_counts = 0
 
     def sound(self, events: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         """Only what is an event."""
@@ -331,6 +387,7 @@ class _Reader:
             elif kind == "describe":
                 self.described.update(event["v"])
             else:
+                self.lost += lost_by(event) if kind == "lost" else 0
                 marks.setdefault(kind, event)
                 self.events.append(Event(self.number, now, kind, _facts(event)))
         while self.open:
@@ -351,11 +408,20 @@ class _Reader:
             spans=tuple(span for _, span in sorted(self.spans, key=itemgetter(0))),
             samples=self.samples,
             attempts=attempts,
+            lost=self.lost,
         )
         history = {name: tuple(points) for name, points in self.history.items()}
         left_out = ("e", "t", "m", "run", "agent", "attempt")
         host = {key: value for key, value in self.start.items() if key not in left_out}
-        return Story(timeline, history, self.described, host, tuple(self.events), self.passed_over)
+        return Story(
+            timeline,
+            history,
+            self.described,
+            host,
+            tuple(self.events),
+            self.passed_over,
+            self.no_counts,
+        )
 
     def _note(self, command: Mapping[str, Any] | None, end: Mapping[str, Any] | None) -> None:
         self.attempts.append(
@@ -384,7 +450,9 @@ class _Reader:
 
     def _log(self, event: Mapping[str, Any], now: float) -> None:
         samples = event.get("samples")
-        if _is_finite(samples):
+        if not _is_count(samples):
+            self.no_counts += samples is not None
+        else:
             for name in {name for name, _, _ in self.open}:
                 self.samples[name] = self.samples.get(name, 0) + samples
         for name, value in event["v"].items():

@@ -541,11 +541,11 @@ class Dispatcher:
         if job.failures >= HOPELESS and job.slots:
             return HELD  # let us see how the others fare
         state = self._state_before(job)
-        if state is not None and state[1] is None:
-            return HELD
-        if state is not None and state[1] != wire.COMPLETED:
-            reason = "it was to run after %s, which is %s" % state
-            self._refuse(job, job.free, wire.CANCELLED, reason)
+        if state is not None:
+            run, ended = state
+            if ended is None:
+                return HELD
+            self._refuse(job, job.free, wire.CANCELLED, self._why_not_after(run, ended))
             return IDLE
         if job.max_running is not None:
             group = [other for other in self.jobs.values() if other.group == job.group]
@@ -600,6 +600,11 @@ class Dispatcher:
             if state != wire.COMPLETED:
                 return run, state
         return waiting
+
+    def _why_not_after(self, run: str, state: str) -> str:
+        if self._listing(wire.run_parts(run)[0]) is None:
+            return "it was to run after %s, whose files are gone" % run
+        return "it was to run after %s, which is %s" % (run, state)
 
     def _listing(self, batch: str) -> "dict[int, dict[int, set[str]]] | None":
         """Attempts of a batch, ``None`` if it is gone. Thousands of jobs may wait for its runs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -13,8 +13,12 @@ SHORT = 12  # digits of a digest that are shown
 
 
 def aspects_of(record: Record) -> dict[str, str | None]:
-    """Each aspect of a run as text; ``None``: nobody told."""
-    return {name: ask(record) for name, ask in ASPECTS.items()}
+    """Each aspect of a run as text; ``None``: nobody told. Some are there only if it was told."""
+    told = {name: ask(record) for name, ask in TOLD.items()}
+    return {
+        **{name: ask(record) for name, ask in ASPECTS.items()},
+        **{name: text for name, text in told.items() if text is not None},
+    }
 
 
 def _described(name: str) -> Callable[[Record], str | None]:
@@ -82,12 +86,30 @@ def _code(record: Record) -> str | None:
 
 
 def _python(record: Record) -> str | None:
-    """As described; else the interpreter that a script or function was given."""
-    entry: Mapping[str, Any] = record.what["entry"]
-    told = record.described.get("python", entry.get("python"))
-    if told is None and entry["kind"] != "command":
-        told = record.place.get("python")
-    return _text(told)
+    """Its version: as described, else as its processes told that have imported hpcml."""
+    told = record.described.get("python")
+    return _joined(_facts(record, "python", "version")) if told is None else _text(told)
+
+
+def _prefix(record: Record) -> str | None:
+    return _joined(_facts(record, "python", "prefix"))
+
+
+def _software(record: Record) -> str | None:
+    """Versions of what had been imported in the end, as far as hpcml asks for them."""
+    versions: dict[str, list[str]] = {}
+    for told in _facts(record, "software", "v"):
+        for name, version in told.items() if isinstance(told, Mapping) else ():
+            versions.setdefault(str(name), []).append(str(version))
+    return _joined(f"{name} {'/'.join(sorted({*versions[name]}))}" for name in versions)
+
+
+def _facts(record: Record, kind: str, name: str) -> Iterator[Any]:
+    return (one.facts[name] for one in record.events if one.kind == kind and name in one.facts)
+
+
+def _joined(told: Iterable[Any]) -> str | None:
+    return ", ".join(sorted({str(one) for one in told})) or None
 
 
 ASPECTS: Mapping[str, Callable[[Record], str | None]] = {
@@ -103,4 +125,8 @@ ASPECTS: Mapping[str, Callable[[Record], str | None]] = {
     "accelerators": _accelerators,
     "code": _code,
     "Python": _python,
+}
+TOLD: Mapping[str, Callable[[Record], str | None]] = {
+    "Python prefix": _prefix,
+    "software": _software,
 }

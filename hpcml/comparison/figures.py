@@ -102,16 +102,18 @@ def figures_of(record: Record) -> dict[Column, Any]:
 
 
 def _figures(record: Record) -> Iterator[tuple[Column, Any]]:
+    whole = not record.events_lost  # else any of what the job told may be missing
     for kind in ("queue", "setup", "first_step", "command"):
         once = kind in ("queue", "first_step")
-        yield from _known(Column(kind), _sum(record, kind, once=once))
-    phases = sorted(record.phases.items(), key=lambda item: (item[1].began or 0.0, item[0]))
+        if whole or kind != "first_step":
+            yield from _known(Column(kind), _sum(record, kind, once=once))
+    phases = _ended(record) if whole else []
     for name, phase in phases:
         yield Column("phase", name), phase.seconds
     for name, phase in phases:
         if phase.samples is not None and phase.seconds > 0:
             yield Column("rate", name), phase.samples / phase.seconds
-    for name, metric in sorted(record.metrics.items()):
+    for name, metric in sorted(record.metrics.items()) if whole else ():
         yield Column("metric", name), metric.last
     user, system = _sum(record, "cpu_user"), _sum(record, "cpu_system")
     if user is not None and system is not None:
@@ -126,6 +128,12 @@ def _figures(record: Record) -> Iterator[tuple[Column, Any]]:
         yield from _known(Column("coverage", scope), record.energy.coverage)
         for name, phase in phases:
             yield from _phase_energy(name, phase, scope)
+
+
+def _ended(record: Record) -> list[tuple[str, Phase]]:
+    """Phases in the order of their begin; how long one took that was not left is not known."""
+    ended = [(name, phase) for name, phase in record.phases.items() if not phase.unfinished]
+    return sorted(ended, key=lambda item: (item[1].began or 0.0, item[0]))
 
 
 def _phase_energy(name: str, phase: Phase, scope: str) -> Iterator[tuple[Column, float]]:

@@ -26,12 +26,15 @@ def tabulate(records: Sequence[Record], by: Sequence[str] | None) -> Table:
     groups: dict[tuple[str, ...], int] = {}
     members: list[list[Point]] = []
     points = []
-    for record in records:
+    told = [aspects_of(record) for record in records]
+    names = dict.fromkeys(name for aspects in told for name in aspects)
+    for record, aspects in zip(records, told, strict=True):
         key = _key(record, by)
         if key not in groups:
             groups[key] = len(members)
             members.append([])
-        point = Point(record, groups[key], figures_of(record), aspects_of(record))
+        shared = {name: aspects.get(name) for name in names}
+        point = Point(record, groups[key], figures_of(record), shared)
         members[point.row].append(point)
         points.append(point)
     rows = tuple(_rows(members, by))

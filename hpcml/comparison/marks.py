@@ -37,9 +37,24 @@ def _left_out(points: Sequence[Point], counted: Sequence[Point]) -> Iterator[str
     unread = sum(point.record.unread is not None for point in counted)
     if unread:
         yield f"{_of(unread, len(counted))} told something that cannot be read, and is passed over"
+    lost = [point.record.events_lost for point in counted if point.record.events_lost]
+    if lost:
+        some = f"{sum(lost)} events or more of {_of(len(lost), len(counted))}"
+        yield f"{some} could not be written: phases, samples/s, metrics, first step are left out"
+    yield from _not_ended(counted)
     young = sum(not point.record.final for point in counted)
     if young:
         yield f"{_of(young, len(counted))} ended just now: readings of energy may still come"
+
+
+def _not_ended(counted: Sequence[Point]) -> Iterator[str]:
+    """Phases that the job's end, or a new attempt, cut off."""
+    names = Counter(
+        name for p in counted for name, phase in p.record.phases.items() if phase.unfinished
+    )
+    if names:
+        listed = _few([f"{name} ({count})" for name, count in names.items()])
+        yield f"phases that did not end are left out: {listed} in {_all(len(counted))}"
 
 
 # --- what they should have in common ----------------------------------------------------------
@@ -111,7 +126,7 @@ def _values(rows: Sequence[Row]) -> Iterator[str]:
                 odd.setdefault(column.name, Counter()).update(figure.others)
     for name, others in odd.items():
         values = _few([f"{value} ({count})" for value, count in others.items()])
-        yield f"{name} is no finite number in {_of(others.total(), total[name])}: {values}"
+        yield f"{name} is no finite double in {_of(others.total(), total[name])}: {values}"
 
 
 def _intervals(rows: Sequence[Row]) -> Iterator[str]:
@@ -164,7 +179,11 @@ def _phases(counted: Sequence[Point]) -> Iterator[str]:
 
 
 def _of(some: int, all_: int) -> str:
-    return f"{some} of {all_} run{'s' if all_ != 1 else ''}"
+    return f"{some} of {_all(all_)}"
+
+
+def _all(count: int) -> str:
+    return f"{count} run{'s' if count != 1 else ''}"
 
 
 def _few(items: Iterable[str], between: str = ", ") -> str:

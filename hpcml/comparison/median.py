@@ -22,14 +22,14 @@ class Summary:
     n : int
         How many runs have it.
     median : float or None
-        ``None`` if any of the values is no finite number: leaving that out would be a lie.
+        ``None`` if any of the values is no finite double: leaving that out would be a lie.
     low, high : float or None
         Between these two of the values lies the median of all that such runs might give, whatever
         their distribution is. ``None`` for fewer than six values.
     level : float or None
         The confidence of that, at least 0.95.
     others : dict
-        The values that are no finite numbers, as text, and how often each is there.
+        The values that are no finite doubles, as text, and how often each is there.
     """
 
     n: int
@@ -76,8 +76,8 @@ def ranks(n: int) -> tuple[int, float]:
 
 
 def number_of(value: Any) -> float | None:
-    """A value as a finite number; ``None`` if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """A value as a finite double, a truth value as 1 or 0; ``None`` if it is none."""
+    if not isinstance(value, int | float):
         return None
     try:
         number = float(value)
@@ -87,7 +87,7 @@ def number_of(value: Any) -> float | None:
 
 
 def text_of(value: Any) -> str:
-    """A value that is no finite number, as text."""
+    """A value that is no finite double, as text."""
     if isinstance(value, float):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     try:

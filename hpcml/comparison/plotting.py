@@ -6,7 +6,8 @@ import io
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,7 @@ DOUBLINGS = 8  # from so many times as much on, scaling is drawn by doublings
 NOT_WRITTEN = "The agents did not write of the end of the commands."
 SCALES = ((1e6, "MJ"), (1e3, "kJ"), (0.0, "J"))
 NAN = float("nan")
+UNKNOWN = "(not known)"  # where time went
 BARS = 60  # rows that can be told apart as bars
 
 
@@ -301,10 +303,16 @@ def _seconds(point: Point) -> float:
 
 def _parts(point: Point) -> dict[str, float]:
     """Where the time of a run went: nothing counts twice."""
-    phases = sorted(point.record.phases.items(), key=lambda item: (item[1].began or 0.0, item[0]))
-    own = {name: phase.own for name, phase in phases if phase.own is not None}
+    record, command = point.record, _seconds(point)
     setup = {"(setup)": point.figures[Column("setup")]} if Column("setup") in point.figures else {}
-    rest = max(0.0, _seconds(point) - sum(own.values()))
+    if record.events_lost:
+        return {**setup, UNKNOWN: command}
+    phases = sorted(record.phases.items(), key=lambda item: (item[1].began or 0.0, item[0]))
+    own: dict[str, float] = {}
+    for name, phase in phases:
+        name = UNKNOWN if phase.unfinished else name
+        own[name] = own.get(name, 0.0) + (phase.own or 0.0)
+    rest = max(0.0, command - sum(own.values()))
     return {**setup, **own, "(no phase)": rest}
 
 
@@ -402,44 +410,107 @@ def _speed_whiskers(base: float, one: Summary) -> tuple[float, float]:
 
 def _history(table: Table, figure: Figure, metric: str | None) -> None:
     counted = [point for point in table.points if point.counted]
-    names = Counter(
-        name for point in counted for name, one in point.record.metrics.items() if one.points > 1
-    )
+    told = [(name, one) for point in counted for name, one in point.record.metrics.items()]
+    several = Counter(name for name, one in told if one.points > 1)
+    finite = {name for name, one in told if one.lowest is not None}
+    names = Counter({name: count for name, count in several.items() if name in finite})
     if metric is not None and metric not in names:
         problem = f"no run has logged {metric!r} more than once"
+        if metric in several:
+            problem += ", with a finite value"
         raise ArgumentError(problem, nearest(metric, names))
     if not names:
-        raise ArgumentError("no run has logged a metric more than once", "hpcml.log() does.")
+        problem = "no run has logged a metric more than once, with a finite value"
+        raise ArgumentError(problem, "hpcml.log() does.")
     chosen = [metric] if metric is not None else [name for name, _ in names.most_common(PANELS)]
     figure.set_size_inches(WIDTH, max(HEIGHT, PANEL * len(chosen)))
     all_axes: Any = figure.subplots(len(chosen), 1, squeeze=False)[:, 0]
+    odd: set[str] = set()
     for axes, name in zip(all_axes, chosen, strict=True):
-        _curves(table, axes, name, [one for one in counted if name in one.record.metrics])
+        odd |= _curves(table, axes, name, [one for one in counted if name in one.record.metrics])
         axes.set_ylabel(_name(name))
-    left = [f"{len(names) - len(chosen)} more metrics"] if len(names) > len(chosen) else []
-    _finish(figure, all_axes[-1], ["a line a run", *(left if metric is None else [])])
+    notes = ["a line a run", *_missing(table, counted, odd)]
+    if metric is None:
+        notes += _not_drawn({name for name, _ in told}, several, names, chosen)
+    _finish(figure, all_axes[-1], notes)
 
 
-def _curves(table: Table, axes: Axes, metric: str, points: Sequence[Point]) -> None:
-    """A line a run, those of a row alike: all values, and gaps where they are no numbers."""
+def _missing(table: Table, counted: Sequence[Point], odd: Collection[str]) -> Iterator[str]:
+    """What lines do not show of runs."""
+    if odd:
+        yield f"{_some(len(odd))} values that are no finite doubles, next after a ×"
+    lost = sum(point.record.events_lost > 0 for point in counted)
+    if lost:
+        yield f"{_some(lost)} points that could not be written"
+    out = len(table.points) - len(counted)
+    if out:
+        yield f"{out} run{'s' * (out != 1)} left out: not COMPLETED"
+
+
+def _some(count: int) -> str:
+    return "1 run has" if count == 1 else f"{count} runs have"
+
+
+def _not_drawn(
+    all_: Collection[str], several: Collection[str], names: Collection[str], chosen: Sequence[str]
+) -> Iterator[str]:
+    """Metrics without a panel, and why."""
+    for count, why in (
+        (len(names) - len(chosen), ""),
+        (len(several) - len(names), " without finite values"),
+        (len(all_) - len(several), " logged once"),
+    ):
+        if count:
+            yield f"not drawn: {count} metric{'s' * (count != 1)}{why}"
+
+
+def _curves(table: Table, axes: Axes, metric: str, points: Sequence[Point]) -> set[str]:
+    """A line a run, those of a row alike: all values, and gaps where they are no finite doubles.
+
+    Returns the ids of runs that have such.
+    """
     histories = records.histories([point.id for point in points], metric)
     by_step = all(one.step is not None for history in histories.values() for one in history)
-    lines: dict[int, tuple[list[float], list[float]]] = {}
     alike = len(table.rows) > NAMED
+    rows: dict[int, list[Curve]] = {}
+    odd = set()
     for point in points:
-        xs, ys = lines.setdefault(0 if alike else point.row, ([], []))
-        if xs:  # the pen is lifted between two runs
-            xs.append(NAN)
-            ys.append(NAN)
         history = histories.get(point.id, ())
-        xs += [(one.step or 0.0) if by_step else one.time - history[0].time for one in history]
+        xs = ((one.step or 0.0) if by_step else one.time - history[0].time for one in history)
         numbers = [number_of(one.value) for one in history]
-        ys += [NAN if number is None else number for number in numbers]
-    for place, (xs, ys) in lines.items():
+        ys = (NAN if number is None else number for number in numbers)
+        rows.setdefault(0 if alike else point.row, []).append(list(zip(xs, ys, strict=True)))
+        if None in numbers:
+            odd.add(point.id)
+    for place, curves in rows.items():
         label = None if alike else _counted_label(table.rows[place])
-        style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.8}
-        axes.plot(xs, ys, DASHES[place % 4], color=_colour(place), label=label, **style)
+        style: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.8, "color": _colour(place)}
+        lifted = [
+            curves[0],
+            *([(NAN, NAN), *curve] for curve in curves[1:]),
+        ]  # the pen, between two
+        axes.plot(*_across(lifted), DASHES[place % 4], label=label, **style)
+        # What no line shows: where one stops, and runs with one value.
+        for marker, marked in (
+            ("x", map(_stops, curves)),
+            (".", (curve for curve in curves if len(curve) == 1)),
+        ):
+            axes.plot(*_across(marked), marker, markersize=4, **style)
     axes.set_xlabel("step" if by_step else "time since its first value (s)")
+    return odd
+
+
+Curve = list[tuple[float, float]]
+
+
+def _stops(curve: Curve) -> Curve:
+    """The finite values after which the next one is none."""
+    return [one for one, other in pairwise(curve) if other[1] != other[1] and one[1] == one[1]]
+
+
+def _across(curves: Iterable[Curve]) -> tuple[list[float], list[float]]:
+    points = [point for curve in curves for point in curve]
+    return [x for x, _ in points], [y for _, y in points]
 
 
 # --- all of them ------------------------------------------------------------------------------

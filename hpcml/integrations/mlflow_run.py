@@ -101,6 +101,7 @@ def _tags(record: Record) -> Iterator[tuple[str, str]]:
         "mlflow.user": record.person,
         "mlflow.source.type": "JOB",
         "mlflow.source.name": text_of(record.what["entry"].get("target")),
+        f"{OURS}events_lost": str(record.events_lost or ""),
         **{
             OURS + name: getattr(record, name)
             for name in (

@@ -28,6 +28,7 @@ from hpcml.transports import FileStatus
 TRASH = ".trash-"  # begins the names of what was taken away, and is being removed
 TEMPORARY = ".tmp-"
 CODE_NAME = re.compile(r"([0-9a-f]{64})(\.tar|\.pkl)?")
+REMAINS = "it was removed but for this, and something may still write there: that goes in a day"
 JOB_FILE = re.compile(r"\d+-(.+)\.\d+\.(?:job|slot\.\d+)")
 
 
@@ -66,6 +67,7 @@ class Candidates:
         self.connection, self.wish, self.use = connection, wish, use
         self.files, self.now = connection.files, connection.files.now()
         self.kept: list[Kept] = []
+        self.remains: list[FileStatus] = []  # of batches that were removed while they ran
 
     def find(self) -> list[Item]:
         """Everything, what nothing else depends on first."""
@@ -85,20 +87,33 @@ class Candidates:
     def _views(self) -> list[BatchView]:
         """All batches that can be read, looked at."""
         views, known = [], poller(self.connection.site.name)
+        there: dict[str, FileStatus] = {}
         for entry in sorted(self.files.list("runs") or (), key=lambda entry: entry.name):
             if entry.name[0] == ".":
                 continue
             if entry.kind != "folder" or not BATCH.fullmatch(entry.name):
                 self.kept.append(Kept(RUNS, entry.name, "it is no submission of hpcml's"))
                 continue
+            there[entry.name] = entry
             try:
                 views.append(known.view(entry.name))
             except HpcmlError as error:
-                self.kept.append(Kept(RUNS, entry.name, error.problem))
+                if not self._note_remains(entry):
+                    self.kept.append(Kept(RUNS, entry.name, error.problem))
         look(views)
         for view in views:
+            if view.removed:  # while this process knew it
+                self._note_remains(there[view.id])
             forget_if_queued(view)
         return views
+
+    def _note_remains(self, entry: FileStatus) -> bool:
+        """Note what is left of a batch, if that is not it: one without a plan never appears."""
+        names = self.files.names(f"runs/{entry.name}")
+        if names is None or "plan.json" in names:
+            return False
+        self.remains.append(entry)
+        return True
 
     def _batches(self, views: Iterable[BatchView], freed: int) -> Iterator[Item]:
         left = None
@@ -169,7 +184,12 @@ class Candidates:
                 yield from self._item(kind, folder, entry)
 
     def _leftovers(self) -> Iterator[Item]:
-        """What a killed process left."""
+        """What a killed process left, or a job that wrote on where its run was removed."""
+        for entry in self.remains:
+            if self._age(entry) < DAY or self.use.is_awaited(entry.name):
+                self.kept.append(Kept(RUNS, entry.name, REMAINS))
+            else:
+                yield from self._item(LEFTOVER, "runs", entry, "of a submission that was removed")
         for folder in ("runs", "code", "lib", "queue"):
             for entry in self._listed(folder):
                 if entry.name.startswith(TRASH):

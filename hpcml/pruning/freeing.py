@@ -70,6 +70,8 @@ class Freeing:
             return self.use.of_batch(item.name)
         if item.kind == LIBRARY and self.use.queued:
             return SERVED
+        if item.kind == LEFTOVER and self.use.is_awaited(item.name):
+            return "the queue still has it"
         match = CODE_NAME.fullmatch(item.name)
         name = match[1] if match else item.name
         if item.kind == CACHE and self.use.of_waiting(name):

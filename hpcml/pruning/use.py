@@ -87,6 +87,10 @@ class Use:
         self._there.pop(batch, None)
         self.going.discard(batch)
 
+    def is_awaited(self, batch: str) -> bool:
+        """Whether the queue, or this machine's outbox, has a batch."""
+        return batch in self.queued or batch in self._waiting
+
     def of_batch(self, batch: str) -> str:
         """Why a batch is in use; empty if it is not."""
         if batch in self._waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from hpcml.agent import wire
 from hpcml.batch_view import Attempt, BatchView, Seen
 from hpcml.energy import Energy, Readings, is_awaited, measure
 from hpcml.planning import Plan, run_digest
-from hpcml.timeline import Story, starts, tell
+from hpcml.timeline import Story, lost_by, starts, tell
 
 # What an agent counts of an attempt, and in which unit. Sums over the run's processes.
 USAGE: Mapping[str, str] = {
@@ -26,6 +27,7 @@ USAGE: Mapping[str, str] = {
 }
 AGENT, EVENTS, QUEUE = "agent", "events", "queue and events"  # who says so
 SETTLE = 3.0  # s after the end of a run in which the reading that covers it is written
+LOST = "events_lost"  # a figure's name
 NOT_FACTS = ("e", "t", "m", "run", "agent", "attempt", "boot")
 
 
@@ -38,7 +40,7 @@ class Figure:
     attempt : int
         Of which attempt of the run.
     unit : str
-        ``"s"`` or ``"B"``.
+        ``"s"`` or ``"B"``; empty: a number of things.
     source : str
         Who says so: ``"agent"`` (it accounted at the end), ``"events"`` (from the times of what
         agent and job wrote), ``"queue and events"`` (clocks of two machines, maybe).
@@ -120,7 +122,7 @@ def gather(
     attempts = view.attempts(index)
     last = attempts[-1].end if attempts else None
     lines = list(wire.parse_lines(events))
-    story = tell(lines, view.part_of(index).asked)
+    story = tell(lines, view.part_of(index).asked, sum(one.lost for one in attempts))
     energy, awaited = None, False
     if seen.state.final and _has_begun(attempts):
         energy = measure(lines, story.timeline, readings(), final=True)
@@ -141,10 +143,10 @@ def gather(
         _hosts(attempts, lines),
         _used(view, last, _has_begun(attempts)),
         (last or {}).get("outputs", {}),
-        [*_counted(attempts), *_timed(story)],
+        [*_counted(attempts), *_timed(story), *_lost(attempts, story)],
         len(events) - events.count(0),
         story,
-        f"{story.passed_over} of its lines are no events" if story.passed_over else None,
+        story.unread,
         _time(last) if seen.state.final else None,
         energy,
     )
@@ -190,6 +192,17 @@ def _counted(attempts: Sequence[Attempt]) -> Iterator[Figure]:
         for name, unit in USAGE.items():
             if usage.get(name) is not None:
                 yield Figure(name, one.number, float(usage[name]), unit, AGENT)
+
+
+def _lost(attempts: Sequence[Attempt], story: Story) -> Iterator[Figure]:
+    """How many events there was no room for: the agent's, and those of the job that it counted."""
+    lost = Counter({one.number: one.lost for one in attempts})
+    for event in story.events:
+        if event.kind == "lost":
+            lost[event.attempt] += lost_by(event.facts)
+    for number, count in lost.items():
+        if count:
+            yield Figure(LOST, number, float(count), "", EVENTS)
 
 
 def _timed(story: Story | None) -> Iterator[Figure]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpcml.records.gathering import Figure, Use
+from hpcml.records.gathering import LOST, Figure, Use
 from hpcml.timeline import Event
 
 
@@ -220,6 +220,11 @@ class Record:
     events: tuple[Event, ...]
     used: Mapping[str, Use]
     generated: Mapping[str, Artifact]
+
+    @property
+    def events_lost(self) -> int:
+        """Events, at least, that could not be written: metrics and phases may be missing some."""
+        return int(sum(figure.value for figure in self.figures if figure.name == LOST))
 
     @property
     def imported(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -127,6 +128,30 @@ def test_paths_in_a_run(script: Callable[..., str], tmp_path: Path) -> None:
     assert (ended.work / "out/model.pt").read_text() == "weights"
 
 
+def test_a_run_whose_folder_is_removed_does_not_make_it_again(
+    script: Callable[..., str],
+) -> None:
+    entry = script(
+        """
+        import os, time, hpcml
+        hpcml.params()
+        hpcml.log(step=1, loss=0.5)
+        print("ready", flush=True)
+        while os.path.exists(os.path.join(os.environ["HPCML_BATCH"], "attempts")):
+            time.sleep(0.01)
+        hpcml.log(step=2, loss=0.5)
+        hpcml.describe(text="y" * 20000)
+        hpcml.output_path("out/model.pt")
+        """
+    )
+    agent = Agent(publish(Job(entry, outputs=["out/model.pt"])))
+    agent.await_line("ready")
+    shutil.rmtree(agent.batch.rename(agent.batch.with_name("removed")))  # at once
+    agent.process.communicate(timeout=30)
+
+    assert not agent.batch.exists()
+
+
 # --- log ------------------------------------------------------------------------------------------
 
 HOSTILE = r"""
@@ -175,6 +200,18 @@ def test_log_takes_whatever_it_is_given(script: Callable[..., str]) -> None:
     assert len(story.history["long"][0].value) == 1000000
     assert story.described == {"a": "[1 2]", "b": 2, "c": 1.5, "d": "[1]"}
     assert story.timeline.samples == {'100 % ü\n"q"': 5}
+
+
+def test_text_is_no_count_of_samples(script: Callable[..., str]) -> None:
+    code = """
+    with hpcml.phase("train"):
+        hpcml.log(samples="12")
+        hpcml.log(samples=-100)
+        hpcml.log(step=1, samples=5)
+    """
+    story = tell(job(script, code).events, None)
+
+    assert story.timeline.samples == {"train": 5} and story.no_counts == 2
 
 
 def test_threads_lose_nothing(script: Callable[..., str]) -> None:
@@ -276,10 +313,94 @@ def test_a_full_disk_costs_events_never_the_run(script: Callable[..., str]) -> N
     ended = job(script, code)
 
     assert (ended.code, ended.stdout) == (0, "went on\n")
-    assert ended.stderr == "hpcml: no more events can be recorded: [Errno 27] File too large\n"
+    said = "hpcml: events are lost, as they cannot be written: [Errno 27] File too large\n"
+    assert ended.stderr == said
     kept = logged(ended, "loss")
     assert 50 < len(kept) < 500, "what fitted is there"
     assert ended.event("end")["exit_code"] == 0
+
+
+LIMITED = """
+import resource, time
+import hpcml.injob
+hpcml.injob.PAUSE = 10**7
+def room(there_is):
+    # whether the file of events may grow
+    size = os.path.getsize(hpcml.injob._sink.path)
+    limit = resource.RLIM_INFINITY if there_is else size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+big = "y" * 3000
+step = 0
+def log(count):
+    global step
+    for step in range(step + 1, step + count + 1):
+        hpcml.log(step=step, loss=0.5, text=big)
+log(10)
+"""
+
+
+def counted(ended: Attempt) -> tuple[int, int]:
+    """How many points are there, and how many it says were lost."""
+    return len(logged(ended, "loss")), tell(ended.events, None).timeline.lost
+
+
+def test_once_there_is_room_again_events_are_written_and_it_is_told_how_many_were_lost(
+    script: Callable[..., str],
+) -> None:
+    code = """
+    for turn in range(3):
+        room(False)
+        log(200)
+        room(True)
+        time.sleep(hpcml.injob.PAUSE / 1e9)  # it would try again no sooner
+        log(100)
+        print(step)
+    """
+    ended = job(script, LIMITED + textwrap.dedent(code))
+
+    assert ended.stdout == "310\n610\n910\n", ended.stderr
+    kept, lost = counted(ended)
+    assert kept + lost == 910 and lost >= 3 * 100
+    steps = [point.step for point in tell(ended.events, None).history["loss"]]
+    assert steps[-1] == 910 and set(range(811, 911)) <= set(steps)
+    assert ended.stderr.count("events are lost") == 1
+
+
+def test_events_that_there_was_no_room_for_to_the_end_are_counted_at_the_end(
+    script: Callable[..., str],
+) -> None:
+    ended = job(script, LIMITED + "room(False)\nlog(1000)\n")
+
+    kept, lost = counted(ended)
+    assert kept + lost == 1010 and lost > 900
+
+
+def test_a_run_that_is_killed_on_a_full_disk_has_said_that_events_were_lost(
+    script: Callable[..., str],
+) -> None:
+    """Room for that was reserved when there was some."""
+    ended = job(script, LIMITED + "room(False)\nlog(1000)\nos.kill(os.getpid(), 9)")
+
+    kept, lost = counted(ended)
+    assert kept < 100 and lost > 0
+
+
+def test_where_lines_are_written_one_by_one_losses_are_counted_as_well(
+    script: Callable[..., str],
+) -> None:
+    code = """
+    room(False)
+    log(100)
+    room(True)
+    time.sleep(hpcml.injob.PAUSE / 1e9)
+    log(10)
+    room(False)
+    log(5)
+    """
+    ended = job(script, "del os.posix_fallocate\n" + LIMITED + textwrap.dedent(code))
+
+    kept, lost = counted(ended)
+    assert kept >= 20 and lost >= 90, "those of the end alone cannot be told"
 
 
 def test_a_full_disk_that_holds_stderr_too(script: Callable[..., str]) -> None:
@@ -498,7 +619,7 @@ def test_tidying_that_fails_leaves_the_file_as_it_was(
     monkeypatch.setattr(os, "rename", refuse)
     events.tidy()
 
-    assert events.lost == 1 and path.read_bytes() == b'{"m":1}\n\0\0'
+    assert events.lost == 0 and path.read_bytes() == b'{"m":1}\n\0\0'
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["events.jsonl", "home"]
 
 
@@ -508,3 +629,35 @@ def test_a_command_that_knows_nothing_of_hpcml_has_a_timeline_too() -> None:
     assert line.setup is not None and 0 < line.setup < 10
     assert line.command is not None and 0 < line.command < 10
     assert os.sep not in str(line)
+
+
+# --- the interpreter --------------------------------------------------------------------------
+
+
+def test_a_job_tells_its_python_once_and_what_it_had_imported_in_the_end(
+    script: Callable[..., str],
+) -> None:
+    script("__version__ = '2.1+cpu'", "torch.py")
+    script("raise SystemExit('nobody has asked for it')", "jax.py")
+    code = """
+    import subprocess, torch
+    subprocess.run([sys.executable, "-c", "import hpcml, torch"], check=True)
+    """
+    ended = job(script, code)
+
+    (python,) = [event for event in ended.events if event["e"] == "python"]
+    assert python["version"] == sys.version.split()[0]
+    assert python["prefix"] == os.path.realpath(sys.prefix)
+    (software,) = [event for event in ended.events if event["e"] == "software"]
+    assert software["v"] == {"torch": "2.1+cpu"} and ended.stderr == ""
+
+
+def test_each_run_of_a_function_tells_its_python(project: Path) -> None:
+    def nothing(x: int) -> None:
+        """Its runs are forks of one interpreter."""
+
+    runs = hpcml.submit(hpcml.Job(nothing).sweep(x=[1, 2])).wait(60)
+
+    for record in hpcml.records.find(batch=runs[0].id.partition(".")[0]):
+        (told,) = [event.facts for event in record.events if event.kind == "python"]
+        assert told["version"] == sys.version.split()[0]

@@ -85,6 +85,7 @@ def test_a_run_under(version: str, script: Callable[..., str], tmp_path: Path) -
     assert ended.state == "COMPLETED", ended.end["reason"]
     assert ended.end["outputs"]["out/model.pt"]["bytes"] == len("weights")
     assert ended.end["usage"]["max_rss"] > 1 << 20
+    assert ended.event("python")["version"].startswith(f"{version}.")
     story = tell(ended.events, None)
     assert [point.value for point in story.history["loss"]] == [1.0, 1 / 2, 1 / 3]
     assert story.described == {"model": "toy", "precision": "fp32", "global_batch": 64}

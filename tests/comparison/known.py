@@ -8,6 +8,7 @@ from hpcml.comparison import Table
 from hpcml.comparison.grouping import tabulate
 from hpcml.records.gathering import Figure, Use
 from hpcml.records.model import AttemptRecord, EnergyRecord, Metric, Phase, Record
+from hpcml.timeline import Event
 
 NODE = {"host": "node1", "cpu": "A CPU", "accelerators": []}
 
@@ -62,11 +63,20 @@ def record(number: int = 0, **fields: Any) -> Record:
         "figures": tuple(one for one in figures if one.value is not None),
         "energy": energy(100.0),
         "attempts": (AttemptRecord(1, 0.0, 1.0, 0, None, None, None, False, NODE),),
-        "events": (),
+        "events": (python(),),
         "used": {"t2m": Use("da7a" * 16, True)},
         "generated": {},
     }
     return Record(**usual | fields)
+
+
+def python(version: str = "3.11.7", prefix: str = "/usr") -> Event:
+    """What a process tells that imports hpcml."""
+    return Event(1, 0.0, "python", {"version": version, "prefix": prefix})
+
+
+def software(**versions: str) -> Event:
+    return Event(1, 0.0, "software", {"v": versions})
 
 
 def energy(joules: float | None = None, **fields: Any) -> EnergyRecord:

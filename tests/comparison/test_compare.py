@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import platform
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,17 @@ from hpcml.comparison import Column
 from hpcml.errors import ArgumentError, RunNotFoundError
 from hpcml.records.model import AttemptRecord
 from tests.byhand import ByHand
-from tests.comparison.known import NODE, energy, phase, placed, record, table, widths
+from tests.comparison.known import (
+    NODE,
+    energy,
+    phase,
+    placed,
+    python,
+    record,
+    software,
+    table,
+    widths,
+)
 from tests.records.telling import ended, log
 
 NO_REPEATS = "no row has repeats: how much its figures vary is not known"
@@ -146,6 +158,68 @@ def test_runs_under_way_have_no_part_in_the_figures(unserved: None) -> None:
     assert "2 of 3 runs left out of all figures: 1 PENDING, 1 RUNNING" in found.marks
 
 
+def test_a_run_that_told_more_than_could_be_written_has_no_figures_of_what_it_told(
+    script: Callable[..., str],
+) -> None:
+    train = script(
+        """
+        import os, resource, time
+        import hpcml, hpcml.injob
+        hpcml.injob.PAUSE = 10**7
+        with hpcml.phase("train"):
+            hpcml.log(step=0, samples=10, loss=1.0)
+            limits = os.path.getsize(hpcml.injob._sink.path), resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)  # the disk is full
+            for step in range(400):
+                hpcml.log(step=step, samples=10, loss=0.5, text="y" * 8000)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits[1:] * 2)
+        time.sleep(0.01)
+        with hpcml.phase("validate"):
+            hpcml.log(step=1, loss=0.25)
+        """
+    )
+    run = hpcml.submit(train).wait(60)
+
+    found = hpcml.compare(run)
+    (point,) = found.points
+    (lost,) = (one for one in point.record.figures if one.name == "events_lost")
+    assert run.state == "COMPLETED" and lost.value == point.record.events_lost > 300
+    told = {"phase", "rate", "metric", "first_step", "phase_energy", "per_joule"}
+    assert not told & {column.kind for column in point.figures}
+    assert Column("command") in point.figures
+    said = f"{lost.value:.0f} events or more of 1 of 1 run could not be written: phases, "
+    assert any(mark.startswith(said) for mark in found.marks), found.marks
+    assert f"{lost.value:.0f} events or more could not be written" in str(run.timeline)
+    assert set(run.timeline.samples_per_second.values()) == {None}
+    with pytest.warns(UserWarning, match="events or more could not be written"):
+        assert run.metrics["loss"] == 0.25
+    assert found.plot("phases")
+
+
+def test_a_phase_that_was_not_left_has_no_figure(script: Callable[..., str]) -> None:
+    """It was open when the process ended: when the work in it was over is not known."""
+    train = script(
+        """
+        import os, hpcml
+        with hpcml.phase("load"):
+            pass
+        hpcml.phase("train").__enter__()
+        hpcml.log(step=0, samples=500, loss=0.5)
+        os._exit(0)
+        """
+    )
+    run = hpcml.submit(train).wait(60)
+
+    found = hpcml.compare(run)
+    assert [c.key for c in found.columns if c.kind in ("phase", "rate")] == ["phase:load"]
+    assert "phases that did not end are left out: train (1) in 1 run" in found.marks
+    assert figure(found, "metric", "loss").median == 0.5
+    (line,) = (line for line in str(run.timeline).splitlines() if "train" in line)
+    assert line.endswith("s (not ended)")
+    assert "(not ended)" in run.timeline._repr_html_()
+    assert found.plot("phases")
+
+
 # --- rows and figures -------------------------------------------------------------------------
 
 
@@ -266,8 +340,28 @@ def test_a_metric_that_is_no_number_leaves_no_median_and_is_marked(odd: Any) -> 
     found = table(record(0, metrics={"loss": 1.0}), record(1, metrics={"loss": odd}))
     assert figure(found, "metric", "loss").median is None
     (mark,) = (mark for mark in found.marks if mark.startswith("loss"))
-    assert mark.startswith("loss is no finite number in 1 of 2 runs: ")
+    assert mark.startswith("loss is no finite double in 1 of 2 runs: ")
     assert "no median" in str(found)
+
+
+def test_a_truth_value_counts_as_one_or_zero() -> None:
+    """As it does in the records, and in their copy in MLflow."""
+    found = table(*(record(n, metrics={"solved": value}) for n, value in enumerate([True, 0, 1])))
+    assert figure(found, "metric", "solved").median == 1.0
+    assert not any(mark.startswith("solved") for mark in found.marks)
+
+
+@pytest.mark.parametrize("count", [-100, "12", True, math.inf, math.nan, [12]])
+def test_samples_that_are_no_count_become_no_rate(script: Callable[..., str], count: Any) -> None:
+    batch = ByHand()
+    begin, finish = ({"e": kind, "phase": "train"} for kind in ("begin", "finish"))
+    ended(batch, 0, begin, {**log(0, loss=1.0), "samples": count}, finish)
+    found = hpcml.compare(batch.runs)
+    assert figure(found, "phase", "train").median == 2.0
+    assert figure(found, "rate", "train") is None
+    said = "1 of its sample counts are no numbers from 0 up"
+    assert found.points[0].record.unread == said
+    assert any("told something that cannot be read" in mark for mark in found.marks)
 
 
 # --- marks ------------------------------------------------------------------------------------
@@ -287,7 +381,8 @@ DIFFERENT: list[tuple[dict[str, Any], str]] = [
     ({"what": {"code": "0ther" * 12}}, "code differs: c0dec0dec0de (width=8); 0ther0ther0t"),
     ({"used": {"t2m": records.gathering.Use("ffff" * 16, True)}}, "data differs: t2m da7ada7ada7a"),
     ({"site": "far"}, "site differs: local (width=8); far (width=32)"),
-    ({"place": {"python": "/other"}}, "Python differs: /usr/bin/python3 (width=8); /other"),
+    ({"events": (python("3.12.1"),)}, "Python differs: 3.11.7 (width=8); 3.12.1 (width=32)"),
+    ({"events": (python(prefix="/env"),)}, "Python prefix differs: /usr (width=8); /env"),
 ]
 
 
@@ -314,6 +409,7 @@ UNKNOWN: list[tuple[dict[str, Any], str]] = [
     ({"used": {}}, "data"),
     ({"what": {"code": None}}, "code"),
     ({"attempts": ()}, "CPU"),
+    ({"events": ()}, "Python"),
 ]
 
 
@@ -323,6 +419,33 @@ def test_what_was_not_told_counts_as_unknown(fields: dict[str, Any], name: str) 
     assert f"{name} is not known of 1 of 2 runs" in some.marks and name in some.differing
     (mark,) = (mark for mark in table(record(0, **fields)).marks if mark.startswith("not known"))
     assert name in mark.partition(": ")[2].split(", ")
+
+
+def test_versions_of_what_was_imported_are_compared_where_any_were_told() -> None:
+    one, other = (software(torch=version, numpy="1.26") for version in ("2.1", "2.2"))
+    found = table(record(0, events=(python(), one)), record(1, events=(python(), other)))
+    assert found.rows[0].aspects["software"] == ("numpy 1.26, torch 2.1", "numpy 1.26, torch 2.2")
+    assert any(mark.startswith("software differs, within rows as well: ") for mark in found.marks)
+    some = table(record(0, events=(python(), one)), *widths(8))
+    assert "software is not known of 1 of 2 runs" in some.marks and "software" in some.differing
+    assert "software" not in table(record(0)).rows[0].aspects
+
+
+def test_the_python_of_a_run_is_what_it_says_of_itself_by_whatever_name_it_was_started(
+    project: Path, script: Callable[..., str], home: Path
+) -> None:
+    """The name of an interpreter may be a link: to the same one, or to another one tomorrow."""
+    script("import hpcml, sys\nprint(sys.version_info[:3])")
+    profile = home / "config" / "hpcml" / "sites" / "linked.yaml"
+    profile.parent.mkdir(parents=True, exist_ok=True)
+    links = [project / name for name in ("python", "python3")]
+    runs = []
+    for link in links:
+        link.symlink_to(sys.executable)
+        profile.write_text(f"extends: local\npython: {link}\n")
+        runs.append(hpcml.submit("train.py", site="linked").wait(60))
+    versions = {hpcml.compare(run).points[0].aspects["Python"] for run in runs}
+    assert versions == {platform.python_version()}
 
 
 @pytest.mark.parametrize("cards", [[{}], ["a card"], 3])

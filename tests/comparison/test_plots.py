@@ -217,9 +217,34 @@ def test_histories_are_drawn_by_metric(tmp_path: Path, monkeypatch: pytest.Monke
     )
     (axes,) = found.plot("history", metric="loss").axes
     assert asked == ["loss"], "one question for all runs"
-    assert len(axes.lines) == 2 and list(axes.lines[0].get_xdata()) == [0, 1, 2, 3, 4]
+    lines = [line for line in axes.lines if line.get_linestyle() != "None"]
+    assert len(lines) == 2 and list(lines[0].get_xdata()) == [0, 1, 2, 3, 4]
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "x"] == [[2]] * 2
     with pytest.raises(ArgumentError, match="did you mean 'loss'"):
         found.plot("history", metric="lost")
+
+
+def test_what_a_plot_of_histories_does_not_show_it_says(tmp_path: Path) -> None:
+    batch = ByHand([{"n": n} for n in range(4)])
+    steps = [log(step, loss=1.0, wild=float("inf")) for step in range(3)]
+    ended(batch, 0, *steps, log(3, loss=float("nan")), log(4, loss=10**400))
+    ended(batch, 1, *steps, log(3, once=1.0))
+    ended(batch, 2, log(0, loss=2.0))
+    ended(batch, 3, *steps, exit_code=1)
+    found = hpcml.compare(batch.runs)
+    plot = found.plot("history")
+    (axes,) = plot.axes
+    assert axes.get_ylabel() == "loss"
+    (stop,) = (line for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata()))
+    assert list(stop.get_xdata()) == [2.0]
+    (dot,) = (line for line in axes.lines if line.get_marker() == "." and len(line.get_xdata()))
+    assert list(dot.get_ydata()) == [2.0]
+    told = " ".join(plot.get_supxlabel().split())
+    assert "1 run has values that are no finite doubles, next after a ×" in told
+    assert "1 run left out: not COMPLETED" in told
+    assert "1 metric without finite values" in told and "1 metric logged once" in told
+    with pytest.raises(ArgumentError, match="'wild' more than once, with a finite value"):
+        found.plot("history", metric="wild")
 
 
 def test_all_values_of_all_runs_of_a_row_are_drawn() -> None:
@@ -227,7 +252,7 @@ def test_all_values_of_all_runs_of_a_row_are_drawn() -> None:
     for n in range(3):
         ended(batch, n, *(log(step, loss=float(n)) for step in range(50)))
     (axes,) = hpcml.compare(batch.runs, by="width").plot("history").axes
-    (line,) = axes.lines
+    line = axes.lines[0]
     values = [y for y in line.get_ydata() if y == y]
     assert values == [0.0] * 50 + [1.0] * 50 + [2.0] * 50
     assert sum(y != y for y in line.get_ydata()) == 2, "the pen is lifted between runs"

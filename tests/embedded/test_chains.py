@@ -12,7 +12,14 @@ import pytest
 
 import hpcml
 from hpcml.agent import wire
-from hpcml.errors import ArgumentError, CodeError, JobError, RunStateError, UnknownNameError
+from hpcml.errors import (
+    ArgumentError,
+    CodeError,
+    JobError,
+    RunNotFoundError,
+    RunStateError,
+    UnknownNameError,
+)
 from tests.conftest import eventually
 from tests.embedded.scene import Scene, small_machine
 
@@ -67,6 +74,38 @@ def test_if_the_first_fails_the_second_is_cancelled_with_that_reason(scene: Scen
 
     assert second.wait(30).state == "CANCELLED"
     assert second.reason == f"it was to run after {first.id}, which is FAILED"
+
+
+@pytest.mark.parametrize("removed_by_hand", [False, True])
+def test_a_chain_on_a_run_whose_files_were_freed_is_refused(
+    scene: Scene, removed_by_hand: bool
+) -> None:
+    first = train(scene)
+    scene.open("train")
+    first.wait(30)
+    output = first.output("model.pt")
+    if removed_by_hand:
+        shutil.rmtree(scene.workspace / "runs" / first.id.partition(".")[0])
+    else:
+        eventually(lambda: not scene.dispatchers() and not scene.queue())
+        assert hpcml.prune(down_to="0 B").apply().freed
+    before = hpcml.runs()
+
+    for submit in (lambda: infer(output), lambda: hpcml.submit(scene.job(), after=first)):
+        with pytest.raises(RunNotFoundError, match=r"files of .* any more: they were freed"):
+            submit()
+    assert hpcml.runs() == before
+
+
+def test_a_run_that_waits_for_one_that_is_removed_says_so(scene: Scene) -> None:
+    first = train(scene)
+    second = infer(first.output("model.pt"))
+    eventually(lambda: "train" in scene.lines() or first.state == "RUNNING")
+    shutil.rmtree(scene.workspace / "runs" / first.id.partition(".")[0])
+
+    assert second.wait(30).state == "CANCELLED"
+    assert second.reason == f"it was to run after {first.id}, whose files are gone"
+    scene.open("train")
 
 
 def test_a_chain_of_three_runs_in_its_order(scene: Scene) -> None:

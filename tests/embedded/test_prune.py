@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -660,6 +661,29 @@ def test_a_prune_killed_while_it_holds_the_workspace_holds_up_nobody(scene: Scen
     assert done.returncode == -signal.SIGKILL, done.stderr
 
     assert hpcml.submit(scene.job()).wait(30).state == "COMPLETED"
+
+
+def test_what_is_left_of_a_submission_that_was_removed_while_it_ran_goes_in_a_day(
+    scene: Scene, later: Callable[[float], None]
+) -> None:
+    """Its job went on, and has written where its run was."""
+    run = finished(scene)
+    batch = batches.batch_of(run.id)
+    folder = scene.workspace / "runs" / batch
+    shutil.rmtree(folder)
+    (folder / "0" / "work").mkdir(parents=True)
+    (folder / "0" / "work" / "model.pt").write_text("weights")
+    poller("local").views.clear()  # as another process sees it
+
+    (kept,) = [one for one in everything().kept if one.name == batch]
+    assert "something may still write there" in kept.why
+    listed = subprocess.run(
+        [sys.executable, "-c", "import hpcml; print(hpcml.runs())"], capture_output=True, text=True
+    )
+    assert "What is left goes with `hpcml prune`, after a day" in listed.stderr
+    later(2)
+    assert kinds(apply(everything()))["leftover"] == [batch]
+    assert not folder.exists()
 
 
 # --- records ------------------------------------------------------------------------------

@@ -54,10 +54,20 @@ def ensure_sampler(batch: str, where: "dict[str, Any]") -> None:
     present = any(os.path.exists(os.path.join(root, sign)) for sign in READERS.values())
     try:
         if present or not os.path.exists(path):
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            folder = os.path.dirname(path)
+            if not os.path.isdir(folder):
+                _make(folder)
             _begin(path, root)
     except OSError:
         pass  # a full disk, perhaps
+
+
+def _make(folder: str) -> None:
+    """Make a folder in that of the batch; should that have been removed, it stays so."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass  # another agent was quicker
 
 
 def sample_file(batch: str) -> str:
