@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+FEW = 12  # things that a message names
+
 
 class HpcmlError(Exception):
     """Base of all errors that hpcml raises on purpose.
@@ -132,6 +134,11 @@ class UnknownNameError(HpcmlError, KeyError):
     __str__ = HpcmlError.__str__
 
 
+def few(words: Sequence[str]) -> str:
+    """The first of them, between commas."""
+    return ", ".join(words[:FEW]) + (", …" if len(words) > FEW else "")
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The valid word that was probably meant, and all of them, as half a sentence."""
     choices = sorted(valid)
@@ -139,5 +146,5 @@ def nearest(word: str, valid: Iterable[str]) -> str:
         return "there is none to choose from"
     same = [choice for choice in choices if choice.lower() == word.lower()]
     close = same or difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
+    listed = few(choices)
     return f"did you mean {close[0]!r}? (valid: {listed})" if close else f"valid: {listed}"

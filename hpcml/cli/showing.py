@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from hpcml.cli.stages import going_on
 from hpcml.states import State
 from hpcml.texts import plain
 
@@ -71,6 +72,7 @@ def runs_data(runs: hpcml.Runs) -> list[shapes.Run]:
 
 def wait_for(runs: hpcml.Runs, timeout: float | None = None, *, quiet: bool) -> None:
     """Wait; a terminal shows how they get on, a pipe at the end what did not complete."""
+    going_on(runs)
     live = sys.stderr.isatty() and not quiet
     runs.wait(timeout, progress=live)
     failed = () if live or quiet else runs.failed

@@ -22,6 +22,7 @@ from hpcml.units import memory, seconds
 __all__ = ["Item", "Kept", "Pruning", "prune"]
 
 USUAL = 30 * DAY
+REST = "What was just being removed goes with the next `hpcml prune`."
 
 
 def prune(
@@ -74,13 +75,20 @@ def prune(
     use = Use(connection)
     candidates = Candidates(connection, wish, use)
     items = candidates.find()
+    workspace = connection.binding.workspace
 
     def apply(pruning: Pruning) -> Pruning:
         freeing = Freeing(connection, wish, use)
-        freeing.free(pruning.items)
-        return Pruning(site, pruning.workspace, tuple(freeing.freed), tuple(freeing.kept), True)
+        try:
+            freeing.free(pruning.items)
+        except KeyboardInterrupt as error:
+            error.add_note(f"{done(freeing).summary} {REST}")
+            raise
+        return done(freeing)
 
-    workspace = connection.binding.workspace
+    def done(freeing: Freeing) -> Pruning:
+        return Pruning(site, workspace, tuple(freeing.freed), tuple(freeing.kept), True)
+
     kept = tuple(dict.fromkeys(candidates.kept))
     return Pruning(site, workspace, tuple(items), kept, _apply=apply)
 

@@ -198,10 +198,57 @@ def test_ctrl_c_while_waiting_leaves_the_run_and_says_so() -> None:
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=30)
     assert process.returncode == 75
-    assert "Runs go on" in rest and "Traceback" not in rest
     (run,) = hpcml.runs()
+    assert f"Runs go on: {run.id}\n" in rest and "Traceback" not in rest
     assert run.state == "RUNNING"
     assert run.cancel().wait(20).state == "CANCELLED"
+
+
+PRESSED = """
+import {module} as module
+from hpcml.cli import main
+done = module.{name}
+def pressed(*args, **kwargs):
+    done(*args, **kwargs)
+    raise KeyboardInterrupt
+module.{name} = pressed
+main()
+"""
+
+
+def pressed(where: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Call ``hpcml``, and press Ctrl-C when a function returns."""
+    module, _, name = where.partition(":")
+    return subprocess.run(
+        [sys.executable, "-c", PRESSED.format(module=module, name=name), *args],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_ctrl_c_says_how_far_a_submission_came(project: Path) -> None:
+    submit = ["submit", "--code", "none", "--", "true"]
+    done = pressed("hpcml.submission:resolve_with_code", *submit)
+    assert done.returncode == 75 and not hpcml.runs()
+    assert done.stderr == "\nhpcml: interrupted. Nothing was submitted.\n"
+
+    done = pressed("hpcml.submission:prepare", *submit)
+    (run,) = hpcml.runs()
+    batch = run.id.partition(".")[0]
+    assert done.returncode == 75 and f"`hpcml resume {batch}` goes on" in done.stderr
+    assert call("resume", batch, "--wait").returncode == 0
+
+
+def test_ctrl_c_while_freeing_says_what_was_freed(project: Path) -> None:
+    for _ in range(2):
+        hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
+    command = ["prune", "--older-than", "1s", "--without-records", "--yes"]
+    eventually(lambda: call(*command[:3]).stdout.count("runs") == 2)
+    done = pressed("hpcml.pruning.candidates:Candidates.find", *command)
+    assert done.returncode == 75 and "Nothing was freed." in done.stderr
+    done = pressed("hpcml.pruning.freeing:Freeing._remove", *command)
+    assert done.returncode == 75 and "freed on local: 1 × runs." in done.stderr
 
 
 def test_output_that_the_locale_cannot_show_is_escaped(script: Callable[..., str]) -> None:
