@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from hpcml.texts import plain, plain_lines
+
 FEW = 12  # things that a message names
 
 
@@ -25,7 +27,8 @@ class HpcmlError(Exception):
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.problem}\n  {self.advice}"
+        # Names in it come from jobs, and a traceback shows it on a terminal.
+        return plain_lines(f"{self.problem}\n  {self.advice}")
 
 
 class JobError(HpcmlError):
@@ -136,7 +139,7 @@ class UnknownNameError(HpcmlError, KeyError):
 
 def few(words: Sequence[str]) -> str:
     """The first of them, between commas."""
-    return ", ".join(words[:FEW]) + (", …" if len(words) > FEW else "")
+    return ", ".join(map(plain, words[:FEW])) + (", …" if len(words) > FEW else "")
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -123,11 +123,10 @@ def main() -> None:
         sys.exit(70)
     except Exception as error:
         from hpcml.errors import HpcmlError
-        from hpcml.texts import plain_lines
 
         if not isinstance(error, HpcmlError):
             raise
-        print(plain_lines(f"hpcml: {error}"), file=sys.stderr)
+        print(f"hpcml: {error}", file=sys.stderr)
         _say(type(error).__name__, error.problem, error.advice)
         sys.exit(70)  # EX_SOFTWARE of sysexits.h: no job's own code is likely to be this
 

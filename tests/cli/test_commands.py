@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 import hpcml
 from hpcml.cli import COMMANDS, remembering
+from hpcml.comparison.plotting import RESOURCES
 from hpcml.comparison.table import PLOTS
 from tests.cli.calling import call, on_a_terminal
 from tests.conftest import eventually
@@ -162,6 +164,67 @@ def test_on_a_narrow_terminal_ids_are_whole_and_the_rest_wraps(project: Path) ->
     for columns in (80, 40):
         shown = on_a_terminal("runs", columns=columns)
         assert run.id in shown and "FAILED" in shown and "…" not in shown
+
+
+def test_on_a_terminal_too_narrow_for_a_table_there_is_a_block_a_run() -> None:
+    run = hpcml.submit(hpcml.Job(["/bin/sh", "-c", "exit 3"], name="train", code=None)).wait(30)
+    lines = on_a_terminal("runs", columns=40).splitlines()
+    assert [line.split() for line in lines] == [
+        [run.id],
+        ["name", "train"],
+        ["site", "local"],
+        ["state", "FAILED"],
+        ["reason", "exit", "code", "3"],
+    ]
+    assert max(map(len, on_a_terminal("sites", columns=40).splitlines())) <= 40
+
+
+def test_where_there_is_no_run_that_is_said_on_stderr() -> None:
+    done = call("runs")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "no runs\n")
+    assert call("runs", "--json").stdout == "[]\n"
+
+
+def test_a_run_that_was_pruned_is_said_to_be_on_record_and_no_other_is_offered(
+    project: Path, home: Path
+) -> None:
+    gone, other = (hpcml.submit(hpcml.Job(["true"], code=None)).wait(30) for _ in range(2))
+    batch = gone.id.partition(".")[0]
+    folder = home / "data" / "hpcml" / "local" / "runs" / batch
+    hpcml.sync()
+    shutil.rmtree(folder)
+    commands = ("status", "wait", "logs", "resubmit", "fetch")
+    for command in commands:
+        done = call(command, gone.id)
+        assert done.returncode == 70 and other.id not in done.stderr
+        assert f"the files of {gone.id} are not on local any more" in done.stderr, command
+        assert f"`hpcml compare {gone.id}`" in done.stderr
+    assert "It is on record" in call("status", batch).stderr
+    after = call("submit", "--after", gone.id, "--code", "none", "--", "true")
+    assert after.returncode == 70 and "It is on record" in after.stderr
+    assert list(project.iterdir()) == []
+
+    index = home / "state" / "hpcml" / "index.db"
+    index.unlink()
+    assert f"there is no run {gone.id}" in call("status", gone.id).stderr
+    assert not index.exists(), "nothing is recorded by asking"
+
+
+def test_a_failed_fetch_leaves_no_folder(project: Path) -> None:
+    run = hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
+    shutil.rmtree(Path(run.plan.where["workspace"]) / "runs")
+    with pytest.raises(hpcml.HpcmlError):
+        run.fetch("zz")
+    assert list(project.iterdir()) == []
+
+
+def test_a_home_that_is_no_path_from_the_root_is_refused_and_nothing_made(
+    project: Path,
+) -> None:
+    variables = {f"XDG_{name}_HOME": "" for name in ("CONFIG", "STATE", "CACHE", "DATA")}
+    done = call("runs", env={"HOME": "rel", **variables})
+    assert done.returncode == 70 and "HOME is 'rel'" in done.stderr
+    assert list(project.iterdir()) == []
 
 
 def test_follow_prints_what_comes_until_the_end() -> None:
@@ -364,6 +427,18 @@ def test_a_sweep_that_was_broken_off_is_resumed_as_a_whole(
 
 def test_the_plots_of_the_command_are_those_of_a_table() -> None:
     assert remembering.PLOTS == PLOTS
+    assert remembering.RESOURCES == RESOURCES
+
+
+def test_options_of_compare_that_do_not_go_together_are_2() -> None:
+    for args in (
+        ["--json", "--csv"],
+        ["--markdown", "--json"],
+        ["--metric", "loss"],
+        *(["--over", "cpus", "--plot", "phases", "--to", "x.svg"],),
+    ):
+        done = call("compare", "20200101-000000-nobody", *args)
+        assert done.returncode == 2 and "go" in done.stderr, args
 
 
 def test_compare_prints_every_form_and_draws(script: Callable[..., str], tmp_path: Path) -> None:
@@ -375,6 +450,10 @@ def test_compare_prints_every_form_and_draws(script: Callable[..., str], tmp_pat
     told = json.loads(call("compare", "--json", "--by", "width", *ids).stdout)
     assert [row["group"] for row in told["rows"]] == [{"width": 1}, {"width": 2}]
     assert [point["figures"]["metric:loss"] for point in told["points"]] == [1.0, 2.0]
+    both = json.loads(call("compare", "--json", "--by", "width,width", *ids).stdout)
+    assert both["by"] == ["width", "width"]
+    plot = ["--plot", "history", "--metric", "lss", "--to", str(tmp_path / "loss.svg")]
+    assert "no run has logged 'lss' more than once" in call("compare", batch, *plot).stderr
     printed = call("compare", batch)
     assert "width=1" in printed.stdout and "! not known of any run: model" in printed.stdout
     assert call("compare", "--markdown", batch).stdout.startswith("|  | runs |")
