@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from hpcml import records
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, load_outbox, outbox_ids, outbox_owner_alive
 from hpcml.batch_view import BatchView, look
-from hpcml.connection import connect, known_sites
+from hpcml.connection import bind, connect, known_sites
 from hpcml.errors import RecordsError, RunNotFoundError
 from hpcml.poller import poller
 from hpcml.run import Run, Runs, no_id, parts_of
-from hpcml.sites import site_names
+from hpcml.settings import load_settings
+from hpcml.sites import load_site, site_names
 from hpcml.states import state_named
 
 
@@ -155,7 +157,8 @@ def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
     """All batches, looked at, with the site under which each was found."""
     found: list[tuple[BatchView, str]] = []
     waiting = waiting_batches()
-    places = {connect(p).binding.workspace: p for p in reversed([site] if site else known_sites())}
+    sites = [site] if site else [name for name in known_sites() if waiting or not _is_unused(name)]
+    places = {connect(name).binding.workspace: name for name in reversed(sites)}
     for place in places.values():
         names = sorted(batches_at(place, waiting))
         views = [view for view in map(poller(place).readable, names) if view is not None]
@@ -166,6 +169,13 @@ def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
                 forget_if_queued(view)
         found += [(view, place) for view in views]
     return found
+
+
+def _is_unused(site: str) -> bool:
+    """Whether nothing was ever submitted to the embedded site: looking makes no folder for it."""
+    profile = load_site(site)
+    usual = profile.transport == "local" and site not in load_settings().sites
+    return usual and not Path(bind(profile).workspace).exists()
 
 
 def waiting_batches() -> dict[str, Batch]:

@@ -179,10 +179,11 @@ def test_on_a_terminal_too_narrow_for_a_table_there_is_a_block_a_run() -> None:
     assert max(map(len, on_a_terminal("sites", columns=40).splitlines())) <= 40
 
 
-def test_where_there_is_no_run_that_is_said_on_stderr() -> None:
+def test_where_there_is_no_run_that_is_said_on_stderr_and_nothing_made(home: Path) -> None:
     done = call("runs")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "no runs\n")
     assert call("runs", "--json").stdout == "[]\n"
+    assert not (home / "data").exists()
 
 
 def test_a_run_that_was_pruned_is_said_to_be_on_record_and_no_other_is_offered(

@@ -18,6 +18,7 @@ import hpcml
 from hpcml.cli import doctor
 from hpcml.cli.doctor import here, sites
 from hpcml.cli.doctor.finding import ok
+from hpcml.connection import connect
 from hpcml.sites import packaged_profiles
 from hpcml.transports import FileStatus
 from hpcml.transports.local import LocalTransport
@@ -58,7 +59,7 @@ def test_where_everything_works_the_exit_code_is_0(workspace: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a mount")
 def test_a_workspace_on_a_read_only_file_system_is_bad_and_said_to_be_so(workspace: Path) -> None:
-    hpcml.runs()  # makes it
+    connect("local")  # makes it
     here = shlex.quote(str(workspace))
     mount = f"mount --bind {here} {here} && mount -o remount,ro,bind {here}"
     line = f"{mount} && exec {shlex.join([*HPCML, 'doctor', '--json'])}"
