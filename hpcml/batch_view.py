@@ -45,6 +45,13 @@ class Attempt:
         """Events that its agent could not write."""
         return int((self.end or {}).get("events_lost") or 0)
 
+    def __repr__(self) -> str:
+        if self.end is None:
+            return f"<Attempt {self.number}: not ended>"
+        code, signal = self.end.get("exit_code"), self.end.get("signal")
+        said = f"exit code {code}" if signal is None else f"signal {signal}"
+        return f"<Attempt {self.number}: {'ended' if code is signal else said}>"
+
 
 @dataclass(frozen=True)
 class Seen:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from hpcml.texts import plain, plain_lines
+
+FEW = 12  # things that a message names
+
 
 class HpcmlError(Exception):
     """Base of all errors that hpcml raises on purpose.
@@ -23,7 +27,8 @@ class HpcmlError(Exception):
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.problem}\n  {self.advice}"
+        # Names in it come from jobs, and a traceback shows it on a terminal.
+        return plain_lines(f"{self.problem}\n  {self.advice}")
 
 
 class JobError(HpcmlError):
@@ -132,6 +137,11 @@ class UnknownNameError(HpcmlError, KeyError):
     __str__ = HpcmlError.__str__
 
 
+def few(words: Sequence[str]) -> str:
+    """The first of them, between commas."""
+    return ", ".join(map(plain, words[:FEW])) + (", …" if len(words) > FEW else "")
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """The valid word that was probably meant, and all of them, as half a sentence."""
     choices = sorted(valid)
@@ -139,5 +149,5 @@ def nearest(word: str, valid: Iterable[str]) -> str:
         return "there is none to choose from"
     same = [choice for choice in choices if choice.lower() == word.lower()]
     close = same or difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    listed = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
+    listed = few(choices)
     return f"did you mean {close[0]!r}? (valid: {listed})" if close else f"valid: {listed}"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
+from hpcml import records
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, load_outbox, outbox_ids, outbox_owner_alive
 from hpcml.batch_view import BatchView, look
-from hpcml.connection import connect, known_sites
-from hpcml.errors import ArgumentError, RunNotFoundError, nearest
+from hpcml.connection import bind, connect, known_sites
+from hpcml.errors import RecordsError, RunNotFoundError
 from hpcml.poller import poller
-from hpcml.run import Run, Runs, parts_of
-from hpcml.sites import site_names
-from hpcml.states import State
+from hpcml.run import Run, Runs, no_id, parts_of
+from hpcml.settings import load_settings
+from hpcml.sites import load_site, site_names
+from hpcml.states import state_named
 
 
 def attach(id: str, site: str | None = None) -> Run:
@@ -30,7 +34,7 @@ def attach(id: str, site: str | None = None) -> Run:
     RunNotFoundError
         It is nowhere.
     """
-    batch, index = parts_of(id)
+    batch, index = _parts_of(id)
     view, place = _find(batch, site, id)
     if index is None and view.count > 1:
         problem = f"{id} has {view.count} runs, {id}.00000 and so on"
@@ -51,8 +55,34 @@ def _find(batch: str, site: str | None, id: str) -> tuple[BatchView, str]:
     for name in sites:
         if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
             return poller(name).view(batch), name
-    known = [run.id for name in sites for run in runs(site=name)]
-    raise RunNotFoundError(f"there is no run {id} on {', '.join(sites)}", nearest(id, known))
+    raise _on_record(id) or RunNotFoundError(
+        f"there is no run {id} on {', '.join(sites)}", "`hpcml runs` lists those there are."
+    )
+
+
+def _parts_of(id: str) -> tuple[str, int | None]:
+    try:
+        return parts_of(id)
+    except RunNotFoundError:
+        known = _on_record(id) if isinstance(id, str) else None
+        raise known or no_id(id) from None
+
+
+def _on_record(id: str) -> RunNotFoundError | None:
+    """What to say of a run, or of a submission, that is on record alone; ``None``: it is not."""
+    batch, _, index = id.partition(".")
+    run = wire.run_id(batch, int(index or 0)) if index.isdecimal() or not index else id
+    record = None
+    with suppress(RecordsError):  # within a job there are none
+        record = records.remembered(run)
+    if record is None:
+        return None
+    if record.imported:
+        problem = f"{id} was imported from {record.place['imported']}: hpcml has no files of it"
+        return RunNotFoundError(problem, f"Its logs are in {record.workspace}.")
+    problem = f"the files of {id} are not on {record.site} any more"
+    advice = f"It is on record: `hpcml compare {id}`, and hpcml.records.find(batch={batch!r})."
+    return RunNotFoundError(problem, advice)
 
 
 def site_of(view: BatchView, place: str) -> str:
@@ -113,16 +143,8 @@ def _age(found: tuple[BatchView, str]) -> tuple[float, str]:
     return view.submission.created, view.id
 
 
-def state_named(name: str) -> State:
-    """The state of that name, in any case."""
-    if isinstance(name, str) and name.upper() in State.__members__:
-        return State[name.upper()]
-    problem = f"there is no state {name!r}"
-    raise ArgumentError(problem, nearest(str(name), State.__members__))
-
-
 def _looked_at_one(site: str | None, batch: str) -> list[tuple[BatchView, str]]:
-    identifier, index = parts_of(batch)
+    identifier, index = _parts_of(batch)
     if index is not None:
         advice = f"It is one of the runs of {identifier}."
         raise RunNotFoundError(f"{batch!r} is no submission's id", advice)
@@ -135,7 +157,8 @@ def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
     """All batches, looked at, with the site under which each was found."""
     found: list[tuple[BatchView, str]] = []
     waiting = waiting_batches()
-    places = {connect(p).binding.workspace: p for p in reversed([site] if site else known_sites())}
+    sites = [site] if site else [name for name in known_sites() if waiting or not _is_unused(name)]
+    places = {connect(name).binding.workspace: name for name in reversed(sites)}
     for place in places.values():
         names = sorted(batches_at(place, waiting))
         views = [view for view in map(poller(place).readable, names) if view is not None]
@@ -146,6 +169,13 @@ def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
                 forget_if_queued(view)
         found += [(view, place) for view in views]
     return found
+
+
+def _is_unused(site: str) -> bool:
+    """Whether nothing was ever submitted to the embedded site: looking makes no folder for it."""
+    profile = load_site(site)
+    usual = profile.transport == "local" and site not in load_settings().sites
+    return usual and not Path(bind(profile).workspace).exists()
 
 
 def waiting_batches() -> dict[str, Batch]:

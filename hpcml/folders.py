@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hpcml.errors import HpcmlError
+
 
 def config_folder() -> Path:
     """``$XDG_CONFIG_HOME/hpcml``."""
@@ -29,5 +31,12 @@ def data_folder() -> Path:
 def _xdg(variable: str, default: str) -> Path:
     value = os.environ.get(variable, "")
     # The base-directory specification says to ignore relative paths.
-    base = Path(value) if os.path.isabs(value) else Path.home() / default
-    return base / "hpcml"
+    return (Path(value) if os.path.isabs(value) else _home() / default) / "hpcml"
+
+
+def _home() -> Path:
+    home = Path.home()
+    if not home.is_absolute():
+        problem = f"HOME is {str(home)!r}, which is not a path from the root"
+        raise HpcmlError(problem, "Set it to your home folder.")
+    return home

@@ -377,9 +377,9 @@ class Run:
             The folder cannot be made, or written to.
         """
         folder = Path(dest) if dest is not None else Path(self.id)
+        files, names = self._connection().files, self.files()
         _make(folder)
-        files = self._connection().files
-        for name in self.files():
+        for name in names:
             target = folder / name
             _make(target.parent)
             files.fetch(self._path(f"work/{name}"), target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from hpcml.agent import wire
+from hpcml.errors import ArgumentError, nearest
 
 
 class State(StrEnum):
@@ -27,6 +28,19 @@ class State(StrEnum):
     def final(self) -> bool:
         """Whether it will never change; UNKNOWN, "cannot see", is not final."""
         return self in FINAL
+
+
+def state_named(name: str) -> State:
+    """The state of that name, in any case.
+
+    Raises
+    ------
+    ArgumentError
+        There is none.
+    """
+    if isinstance(name, str) and name.upper() in State.__members__:
+        return State[name.upper()]
+    raise ArgumentError(f"there is no state {name!r}", nearest(str(name), State.__members__))
 
 
 FINAL = frozenset(

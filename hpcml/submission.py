@@ -173,7 +173,7 @@ def _submit_all(
     for batch in batches:
         try:
             runs += _submit(batch, connection)
-        except HpcmlError as error:
+        except (HpcmlError, KeyboardInterrupt) as error:
             if runs:
                 error.add_note(f"In the queue already: {runs[0].id} and {len(runs) - 1} more.")
             raise
@@ -321,8 +321,10 @@ def carry_on(batch: Batch, connection: Connection) -> None:
             prepare(batch, connection)
             publish(batch, connection)
         queue(batch, connection)
-    except BaseException:  # Ctrl-C, too: a notebook lives on, and does not go on by itself
+    except BaseException as error:  # Ctrl-C, too: a notebook lives on, and does not go on by itself
         batch.let_go()
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(f"`hpcml resume {batch.id}` goes on with its submission.")
         raise
     batch.forget()
     for path in _kept_code(batch.plan):

@@ -67,8 +67,16 @@ def memory(value: str, field: str = "memory") -> int:
     return round(amount)
 
 
-def seconds(value: str | timedelta, field: str = "time") -> int:
+def seconds(value: str | timedelta, field: str = "time", *, zero: bool = False) -> int:
     """Seconds of ``"10m"``, ``"1h 30m"``, Slurm's ``"D-HH:MM:SS"`` and ``"HH:MM:SS"``.
+
+    Parameters
+    ----------
+    value : str or timedelta
+    field : str
+        What an error names.
+    zero : bool
+        Whether it may be no time at all.
 
     Raises
     ------
@@ -78,6 +86,8 @@ def seconds(value: str | timedelta, field: str = "time") -> int:
     total = value.total_seconds() if isinstance(value, timedelta) else _seconds(value, field)
     if total >= LARGEST:
         raise JobError(field, f"{str(value)[:50]!r} is too long", 'Write it like "10m".')
+    if zero and total == 0:
+        return 0
     if total <= 0:
         raise JobError(field, f"{value!r} is no time to run", 'Write it like "10m".')
     return max(1, round(total))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpcml import __version__
+from hpcml.cli import stages
 from hpcml.cli.options import verbose_option
 
 if TYPE_CHECKING:
@@ -94,34 +95,83 @@ cli.params.append(verbose_option)
 
 def main() -> None:
     """Run the command line; errors become one message and an exit code: see docs/commands.md."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a job printed may not fit the locale
-            stream.reconfigure(errors="backslashreplace")
+    _mend_streams()
     warnings.showwarning = _show_warning
     try:
-        cli(prog_name="hpcml", standalone_mode=False)
-        sys.stdout.flush()
+        try:
+            cli(prog_name="hpcml", standalone_mode=False)
+        finally:
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         _say("UsageError", error.format_message(), "`hpcml COMMAND --help` says what there is.")
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        problem, advice = "interrupted", "Runs go on: `hpcml runs` lists them."
-        print(f"\nhpcml: {problem}. {advice}", file=sys.stderr)
+    except (click.Abort, KeyboardInterrupt) as error:
+        problem, advice = "interrupted", _left_behind(error)
+        if error.__cause__ is None:  # else click has ended the line with ^C in it
+            print(file=sys.stderr)
+        print(f"hpcml: {problem}. {advice}", file=sys.stderr)
         _say("Interrupted", problem, advice)
         sys.exit(75)  # as after --timeout
     except BrokenPipeError:  # whoever read it has seen enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         sys.exit(1)  # as click does
+    except _StdoutError as error:
+        why = f"stdout cannot be written: {error.strerror}"
+        print(f"hpcml: {why}\n  {stages.advice}", file=sys.stderr)
+        _write_no_more()
+        sys.exit(70)
     except Exception as error:
         from hpcml.errors import HpcmlError
-        from hpcml.texts import plain_lines
 
         if not isinstance(error, HpcmlError):
             raise
-        print(plain_lines(f"hpcml: {error}"), file=sys.stderr)
+        print(f"hpcml: {error}", file=sys.stderr)
         _say(type(error).__name__, error.problem, error.advice)
         sys.exit(70)  # EX_SOFTWARE of sysexits.h: no job's own code is likely to be this
+
+
+class _StdoutError(OSError):
+    """What goes to stdout cannot be written: its disk is full, say."""
+
+
+class _Stdout(io.FileIO):
+    """Stdout, with an error of its own: other files have such errors, too."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _StdoutError(error.errno, error.strerror) from error
+
+
+def _mend_streams() -> None:
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Stdout(out.fileno(), "w", closefd=False)),
+            encoding=out.encoding,
+            line_buffering=out.line_buffering,
+        )
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed, and the next file would take its number
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a job printed may not fit the locale
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _left_behind(error: BaseException) -> str:
+    """What was done before Ctrl-C, and what to do now."""
+    pressed = error.__cause__ or error  # click has made an Abort of it
+    return " ".join(getattr(pressed, "__notes__", ())) or stages.advice
+
+
+def _write_no_more() -> None:
+    """Python writes what is left once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(kind: str, problem: str, advice: str) -> None:

@@ -103,14 +103,15 @@ def _batches(ctx: click.Context) -> Iterator[str]:
 
 def _workspaces(ctx: click.Context) -> list[str]:
     """Where runs lie on this machine."""
-    config = folders.config_folder()
-    if not any((config / name).exists() for name in ("settings.yaml", "sites")):
-        return [str(folders.data_folder() / EMBEDDED)]  # the profile is slow to load
-    from hpcml.connection import bind, known_sites
     from hpcml.errors import HpcmlError
-    from hpcml.sites import load_site
 
     try:
+        config = folders.config_folder()
+        if not any((config / name).exists() for name in ("settings.yaml", "sites")):
+            return [str(folders.data_folder() / EMBEDDED)]  # the profile is slow to load
+        from hpcml.connection import bind, known_sites
+        from hpcml.sites import load_site
+
         names = [ctx.params["site"]] if ctx.params.get("site") else known_sites()
         sites = [site for site in map(load_site, names) if site.transport == "local"]
         return list(dict.fromkeys(bind(site).workspace for site in sites))

@@ -15,6 +15,7 @@ import click
 from hpcml.cli import shapes
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
+from hpcml.cli.stages import reached
 from hpcml.errors import HpcmlError
 
 # What the extra "demo" of pyproject.toml installs, as it is imported.
@@ -41,6 +42,7 @@ def demo_command(folder: Path, as_json: bool) -> None:
     _refuse_without_packages()
     _copy(folder)
     print(f"hpcml: the demo is in {folder}: start reading with README.md", file=sys.stderr)
+    reached("Runs that it has submitted go on: `hpcml runs` lists them.")
     # What it prints is for people: with --json it goes where messages do.
     out = sys.stderr if as_json else None
     done = subprocess.run([sys.executable, "demo.py"], cwd=folder, stdout=out, check=False)

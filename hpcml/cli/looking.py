@@ -19,6 +19,7 @@ from hpcml.cli.showing import (
     wait_for,
     worst_exit_code,
 )
+from hpcml.cli.stages import going_on, reached
 
 
 @click.command("runs")
@@ -78,6 +79,7 @@ def logs_command(id: str, site: str | None, follow: bool, stream: str, as_json: 
         }
         print_json(logs)
     elif follow:
+        going_on(hpcml.Runs([run]))
         run.logs(follow=True, stream=stream)
     else:
         if stream != "stderr":
@@ -118,6 +120,7 @@ def resume_command(id: str, site: str | None, wait: bool, as_json: bool) -> None
     """Go on with a submission that was broken off."""
     found = _attached((id,), site)
     found[0].resume()  # and with it the submission's other runs
+    going_on(found)
     _show_perhaps_at_the_end(found, wait, as_json)
 
 
@@ -138,7 +141,10 @@ def resubmit_command(
         if as_json:
             print_json([])
         return
-    _show_perhaps_at_the_end(hpcml.resubmit(chosen), wait, as_json)
+    reached("Nothing was submitted.")
+    again = hpcml.resubmit(chosen)
+    going_on(again)
+    _show_perhaps_at_the_end(again, wait, as_json)
 
 
 @click.command("fetch")

@@ -11,6 +11,7 @@ import hpcml
 from hpcml.cli.completing import complete_sites
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
+from hpcml.cli.stages import reached
 from hpcml.errors import HpcmlError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def prune_command(
     It shows what it would free, and asks. In a pipe it frees nothing without --yes. What is in use
     is never freed.
     """
+    reached("Nothing was freed.")
     found = hpcml.prune(
         site,
         older_than=older_than,
@@ -59,6 +61,8 @@ def prune_command(
     if not as_json:
         _print(found)
     done = found.apply() if found.items and (yes or _agreed(found, as_json)) else None
+    if done is not None:
+        reached(done.summary)
     if as_json:
         print_json((done or found).to_data())
     if done is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 
 import click
 
@@ -14,6 +15,7 @@ from hpcml.cli.options import ids, json_option
 from hpcml.cli.showing import INCOMPLETE, print_json
 
 PLOTS = ("energy", "history", "phases", "scaling")  # hpcml.comparison has them, and is slow to load
+RESOURCES = ("cpus", "devices", "nodes")
 
 
 @click.command("sync")
@@ -40,7 +42,7 @@ def sync_command(site: str | None, uri: str | None, experiment: str | None, as_j
     if uri is not None:
         from hpcml.integrations.mlflow import mirror
 
-        synced["mirrored"] = mirror(uri, experiment=experiment)
+        synced["mirrored"] = mirror(uri, experiment=experiment, progress=_progress())
     if as_json:
         print_json(synced)
     else:
@@ -50,12 +52,26 @@ def sync_command(site: str | None, uri: str | None, experiment: str | None, as_j
         sys.exit(INCOMPLETE)
 
 
+def _progress() -> Callable[[int, int], None] | None:
+    """A line on a terminal that says how far it is; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, count: int) -> None:
+        end = "\n" if done == count else ""
+        print(f"\r{done} of {count} runs mirrored", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
 @click.command("compare")
 @ids
-@click.option("--by", multiple=True, metavar="NAME", help="Parameter that rows go by; repeatable.")
-@click.option("--json", "form", flag_value="json", help="Print JSON.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
+@click.option(
+    "--by", multiple=True, metavar="NAME,...", help="Parameters that rows go by; repeatable."
+)
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown.")
 @click.option("--plot", "kind", type=click.Choice(PLOTS), help="Draw it, too.")
 @click.option(
     "--to",
@@ -64,17 +80,35 @@ def sync_command(site: str | None, uri: str | None, experiment: str | None, as_j
     metavar="FILE",
     help="Where the plot goes: .pdf, .svg or .png.",
 )
+@click.option(
+    "--over", type=click.Choice(RESOURCES), help="Of a plot of scaling: what the runs differ in."
+)
+@click.option("--metric", metavar="NAME", help="Of a plot of history; default: several.")
 def compare_command(
-    ids: tuple[str, ...], by: tuple[str, ...], form: str | None, kind: str | None, path: str | None
+    ids: tuple[str, ...],
+    by: tuple[str, ...],
+    as_json: bool,
+    as_csv: bool,
+    as_markdown: bool,
+    kind: str | None,
+    path: str | None,
+    over: str | None,
+    metric: str | None,
 ) -> None:
     """Show runs side by side; a submission's ID stands for all its runs."""
     if (kind is None) != (path is None):
         raise click.UsageError("--plot and --to go together")
-    table = hpcml.compare(ids, by or None)
-    if form is None:
-        table.show()
+    for option, value, its in (("--over", over, "scaling"), ("--metric", metric, "history")):
+        if value is not None and kind != its:
+            raise click.UsageError(f"{option} goes with --plot {its}")
+    if as_json + as_csv + as_markdown > 1:
+        raise click.UsageError("--json, --csv and --markdown do not go together")
+    names = [name for text in by for name in text.split(",")]
+    table = hpcml.compare(ids, names or None)
+    if as_json or as_csv or as_markdown:
+        form = table.to_json if as_json else table.to_csv if as_csv else table.to_markdown
+        click.echo(form().rstrip("\r\n"))
     else:
-        written = getattr(table, f"to_{form}")()
-        click.echo(written.rstrip("\r\n"))
+        table.show()
     if kind is not None:
-        table.plot(kind, path)
+        table.plot(kind, path, over=over, metric=metric)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from hpcml.cli.stages import going_on
 from hpcml.states import State
 from hpcml.texts import plain
 
@@ -25,7 +26,7 @@ EXIT_CODES = {
 NO_EXIT_CODE = 125  # it failed without one: NODE_FAIL, PREEMPTED, missing outputs
 INCOMPLETE = 70  # EX_SOFTWARE of sysexits.h: not all that was asked for could be done
 NOT_ENDED = 75  # EX_TEMPFAIL
-NARROWEST = 72  # columns of a table; a terminal that has fewer wraps its lines itself
+NARROWEST = 72  # columns of a table; a terminal that has fewer gets a block a row
 
 
 def exit_code(run: hpcml.Run) -> int:
@@ -71,6 +72,7 @@ def runs_data(runs: hpcml.Runs) -> list[shapes.Run]:
 
 def wait_for(runs: hpcml.Runs, timeout: float | None = None, *, quiet: bool) -> None:
     """Wait; a terminal shows how they get on, a pipe at the end what did not complete."""
+    going_on(runs)
     live = sys.stderr.isatty() and not quiet
     runs.wait(timeout, progress=live)
     failed = () if live or quiet else runs.failed
@@ -81,7 +83,10 @@ def wait_for(runs: hpcml.Runs, timeout: float | None = None, *, quiet: bool) -> 
 
 
 def print_runs(runs: hpcml.Runs) -> None:
-    """A line a run."""
+    """A line a run; where there is none, that goes to stderr."""
+    if not runs:
+        click.echo("no runs", err=True)
+        return
     seen = runs.seen()
     rows = [(run.id, run.name, run.site, str(it.state), it.reason) for run, it in seen]
     print_table(("run", "name", "site", "state", "reason"), rows, folded=("name", "reason"))
@@ -109,6 +114,10 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    if console.width < NARROWEST:
+        _print_blocks(header, rows, console.width)
+        return
     table = Table(box=None)
     widest = max((len(row[0]) for row in rows), default=0)
     for place, name in enumerate(header):
@@ -116,6 +125,16 @@ def print_table(
         table.add_column(name, no_wrap=name not in folded, overflow="fold", min_width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = Console()
-    console.width = max(console.width, NARROWEST)
     console.print(table)
+
+
+def _print_blocks(header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> None:
+    """A block a row, where a table would be too wide: what stands first, the rest below it."""
+    from hpcml.comparison.laying import wrapped
+
+    aside = max(map(len, header[1:])) + 4
+    for first, *rest in rows:
+        click.echo(first)
+        for name, cell in zip(header[1:], rest, strict=True):
+            for place, line in enumerate(wrapped(cell, max(width - aside, aside)) if cell else ()):
+                click.echo(f"  {'' if place else name}".ljust(aside) + line)

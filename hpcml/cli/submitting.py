@@ -21,6 +21,7 @@ from hpcml.cli.showing import (
     wait_for,
     worst_exit_code,
 )
+from hpcml.cli.stages import going_on, reached
 
 RANGE = re.compile(r"range\((\s*-?\d+\s*(?:,\s*-?\d+\s*){0,2})\)")
 
@@ -94,7 +95,9 @@ def submit_command(
     ENTRY is train.py, run.sh, -m module, or a command with its arguments. Arguments behind a
     script (after --) replace its parameters' --name=value.
     """
+    reached("Nothing was submitted.")
     run = hpcml.submit(_job(**options), site, after=after)
+    going_on(hpcml.Runs([run]))
     if not as_json:
         click.echo(run.id)
     if wait:
@@ -141,11 +144,13 @@ def sweep_command(
 
     hpcml sweep train.py -a width=32,64 -a seed=0,1,2
     """
+    reached("Nothing was submitted.")
     sweep = _job(**options).sweep(
         points=None if points is None else _points(points),
         **{name: _axis(name, text) for name, text in pairs("--axis", axes).items()},
     )
     runs = hpcml.submit(sweep, site, after=after, max_running=max_running)
+    going_on(runs)
     if not as_json:
         click.echo(runs[0].id.partition(".")[0])
     if wait:

@@ -91,13 +91,13 @@ def _group(record: Record, by: Sequence[str] | None) -> Mapping[str, Any]:
 def _labels(
     groups: Sequence[Mapping[str, Any]], names: Sequence[str], by: Sequence[str] | None
 ) -> list[str]:
-    """The job's name if several are compared, and the parameters that differ."""
+    """The job's name if several are compared; the parameters that differ, or that were named."""
     seen: dict[str, set[str]] = {}
     for group in groups:
         for name, value in group.items():
             seen.setdefault(name, set()).add(key_of_value(value))
     partly = {name for name in seen if any(name not in group for group in groups)}
-    varying = [name for name in seen if len(seen[name]) > 1 or name in partly]
+    varying = [name for name in seen if by or len(seen[name]) > 1 or name in partly]
     several = len(set(names)) > 1
     labels = []
     for group, job in zip(groups, names, strict=True):

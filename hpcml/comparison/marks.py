@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpcml.comparison.figures import COVERED, scope_of
+from hpcml.comparison.median import LONGEST
 from hpcml.records.schema import key_of_value
+from hpcml.texts import shortened
 
 if TYPE_CHECKING:
     from hpcml.comparison.table import Point, Row
@@ -81,7 +83,7 @@ def _differing(name: str, told: Sequence[tuple[str, Sequence[str | None]]]) -> I
                 rows.setdefault(value, []).append(label)
     if len(rows) < 2:
         return
-    listed = [f"{value} ({_few(labels)})" for value, labels in rows.items()]
+    listed = [f"{shortened(value, LONGEST)} ({_few(labels)})" for value, labels in rows.items()]
     mixed = any(len(values) > 1 for _, values in told)
     yield f"{name} differs{', within rows as well' if mixed else ''}: {_few(listed, '; ')}"
 
@@ -125,7 +127,7 @@ def _values(rows: Sequence[Row]) -> Iterator[str]:
             if figure.others:
                 odd.setdefault(column.name, Counter()).update(figure.others)
     for name, others in odd.items():
-        values = _few([f"{value} ({count})" for value, count in others.items()])
+        values = _few([f"{shortened(value, LONGEST)} ({n})" for value, n in others.items()])
         yield f"{name} is no finite double in {_of(others.total(), total[name])}: {values}"
 
 

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 CONFIDENCE = 0.95  # that an interval has at least
+LONGEST = 80  # characters of a value that is no number, as people are shown it
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,20 @@ import io
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpcml import html as pages
 from hpcml.comparison.figures import Column
-from hpcml.comparison.median import Summary, number_of, text_of
-from hpcml.texts import plain
+from hpcml.comparison.median import LONGEST, Summary, number_of, text_of
+from hpcml.texts import plain, shortened
 
 if TYPE_CHECKING:
-    from rich.console import Group
-
     from hpcml.comparison.table import Point, Row, Table
 
 SCHEMA = 1
 MISSING = "–"
-WIDTH = 120  # columns where there is no terminal
 UPRIGHT = 6  # more rows than that are shown as lines, fewer as columns
 LINES = 60  # rows that are shown on a terminal
 HTML_LINES, HTML_COLUMNS, HTML_MARKS = 200, 60, 100
@@ -61,7 +59,8 @@ def _runs(row: Row) -> str:
 
 
 def _aspect(values: Sequence[str | None]) -> str:
-    return ", ".join("?" if value is None else value for value in values) or MISSING
+    told = ("?" if value is None else shortened(value, LONGEST) for value in values)
+    return ", ".join(told) or MISSING
 
 
 def _figure(column: Column, figure: Summary | None, runs: int) -> str:
@@ -69,8 +68,9 @@ def _figure(column: Column, figure: Summary | None, runs: int) -> str:
         return MISSING
     factor, _ = column.shown
     if figure.others:
-        said = ", ".join(f"{count} × {value}" for value, count in figure.others.items())
-        text = next(iter(figure.others)) if figure.n == 1 else f"no median: {said}"
+        others = [(shortened(value, LONGEST), count) for value, count in figure.others.items()]
+        said = ", ".join(f"{count} × {value}" for value, count in others)
+        text = others[0][0] if figure.n == 1 else f"no median: {said}"
     elif figure.low is None or figure.high is None or figure.median is None:
         text = number((figure.median or 0.0) / factor)
     else:
@@ -93,50 +93,66 @@ def caption(table: Table) -> str:
     return f"figures are the median of the completed runs{interval}"
 
 
-def width() -> int:
-    """Columns of the terminal."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns
+def width() -> int | None:
+    """Characters in a line of the terminal; ``None``: stdout is none."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def show(table: Table) -> None:
     """Print it to stdout."""
     from rich.console import Console
+    from rich.text import Text
 
-    Console(width=width(), force_jupyter=False).print(rich_table(table))
+    across = width()
+    if across is None:
+        print(text(table))
+        return
+    console = Console(force_jupyter=False)
+    for line, style in lines(table, across):
+        console.print(Text(line, style), soft_wrap=True)
 
 
 def text(table: Table) -> str:
     """As on a terminal, without colours."""
-    from rich.console import Console
-
-    file = io.StringIO()
-    console = Console(
-        file=file,
-        width=width(),
-        color_system=None,
-        force_jupyter=False,  # else it would write into a notebook, not into the file
-        legacy_windows=False,
-    )
-    console.print(rich_table(table))
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+    return "\n".join(line for line, _ in lines(table, width()))
 
 
-def rich_table(table: Table) -> Group:
-    """Few rows side by side, many below each other; the marks under them."""
-    from rich.console import Group
-    from rich.table import Table as RichTable
-    from rich.text import Text
+def lines(table: Table, across: int | None) -> Iterator[tuple[str, str]]:
+    """Lines and their styles; the marks stand under the table.
 
-    header, lines = _turned(table, *grid(table, LINES))
-    shown = RichTable(box=None, pad_edge=False)
-    for place, name in enumerate(header):
-        shown.add_column(Text(name), justify="right" if place else "left", overflow="fold")
-    for cells in lines:
-        shown.add_row(*(Text(cell) for cell in cells))
-    notes = [(note, "") for note in (*_hidden(table, LINES), caption(table))]
-    notes += [(f"! {plain(mark)}", "yellow") for mark in table.marks]
-    lines_ = [Text(note, style, no_wrap=True, overflow="ignore") for note, style in notes]
-    return Group(shown, *lines_)
+    Parameters
+    ----------
+    table : Table
+    across : int or None
+        Characters that a line may have; ``None``: any number.
+    """
+    from hpcml.comparison.laying import wrapped  # rich is slow to load
+
+    parts = _parts(table, across)
+    for part in parts:
+        yield from ((line, "") for line in part)
+        if len(parts) > 1:
+            yield "", ""
+    for note in (*_hidden(table, LINES), caption(table)):
+        yield from ((line, "") for line in wrapped(note, across))
+    for mark in table.marks:
+        for place, line in enumerate(wrapped(plain(mark), across and across - 2)):
+            yield f"{'  ' if place else '! '}{line}", "yellow"
+
+
+def _parts(table: Table, across: int | None) -> list[list[str]]:
+    """Few rows stand side by side, if that fits; else rows stand below each other."""
+    from hpcml.comparison.laying import SLIM, WIDE, in_parts
+
+    header, rows = grid(table, LINES)
+    if len(table.rows) <= UPRIGHT:
+        for most in (WIDE, SLIM):
+            upright = in_parts(*_turned(table, header, rows), across, most)
+            if len(upright) == 1:
+                return upright
+    return in_parts(header, rows, across)
 
 
 def _turned(

@@ -17,7 +17,7 @@ from hpcml.records.model import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 PLOTS = ("energy", "history", "phases", "scaling")
 
@@ -139,8 +139,11 @@ class Table:
 
     __repr__ = __str__
 
-    def __rich__(self) -> Group:
-        return showing.rich_table(self)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        for line, style in showing.lines(self, options.max_width):
+            yield Text(line, style, no_wrap=True, overflow="ignore")
 
     def _repr_html_(self) -> str:
         return showing.html(self)

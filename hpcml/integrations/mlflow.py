@@ -9,7 +9,7 @@ It is made from the records alone, and each run is there once: the store tells b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -44,6 +44,8 @@ def mirror(
     uri: str | None = None,
     runs: Run | Record | str | Iterable[Run | Record | str] | None = None,
     experiment: str | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Copy finished runs that are on record into an MLflow store; those that it has stay there.
 
@@ -57,6 +59,8 @@ def mirror(
     experiment : str, optional
         The experiment that they go to. Default: the settings' ``mlflow.experiment``, else one for
         each job's name, so that MLflow shows side by side what can be compared.
+    progress : callable, optional
+        Called with how many runs have been looked at, and how many there are.
 
     Returns
     -------
@@ -84,7 +88,13 @@ def mirror(
             "Give its URI, or write it into the settings: mlflow: {uri: …}",
         )
     store, chosen = _Store(_absolute(uri)), None if runs is None else _listed(runs)
-    return records.with_database(lambda database: _mirror(database, store, chosen, experiment))
+    return records.with_database(
+        lambda database: _mirror(database, store, chosen, experiment, progress or _silent)
+    )
+
+
+def _silent(done: int, count: int) -> None:
+    """Nobody wants to know."""
 
 
 def _listed(
@@ -96,7 +106,11 @@ def _listed(
 
 
 def _mirror(
-    database: Database, store: _Store, chosen: Sequence[str] | None, experiment: str | None
+    database: Database,
+    store: _Store,
+    chosen: Sequence[str] | None,
+    experiment: str | None,
+    progress: Callable[[int, int], None],
 ) -> int:
     with database.mirroring():
         ids = _on_record(chosen) if chosen is not None else unmirrored(database, store.key)
@@ -106,7 +120,7 @@ def _mirror(
             if chosen is None and store.is_another(any_mirror(database, store.key)):
                 forget_mirrors(database, store.key)
                 ids = unmirrored(database, store.key)
-            count, asked = 0, set[str]()
+            count, looked, asked = 0, 0, set[str]()
             there: dict[str, str] = {}
             for some in parts(ids, AT_ONCE):
                 found = [record for record in records.find(id=some) if record.final]
@@ -117,6 +131,8 @@ def _mirror(
                     if record.id not in there:
                         there[record.id] = store.copy(record, experiment or record.place["name"])
                         count += 1
+                    looked += 1
+                    progress(looked, len(ids))
                 mirrors = {record.id: there[record.id] for record in found}
                 note_mirrors(database, store.key, mirrors)
     return count

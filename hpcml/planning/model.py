@@ -13,6 +13,7 @@ from hpcml.errors import HpcmlError
 from hpcml.layout import Layout
 from hpcml.planning.card import plan_card
 from hpcml.planning.render import render_script
+from hpcml.texts import plain
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,11 @@ class Plan:
         head = f"plan {self.digest or 'without a digest yet'}: {self.name} on {self.where['site']}"
         lines = [head, *(f"  {line}" for line in self.decisions)]
         lines += [f"  unresolved: {line}" for line in self.unresolved]
-        return "\n".join(lines)
+        return "\n".join(map(plain, lines))
+
+    def __repr__(self) -> str:
+        digest = "unresolved" if self.digest is None else self.digest[:12]
+        return f"<Plan {self.name!r} on {self.where['site']}: {digest}>"
 
     def _repr_html_(self) -> str:
         return plan_card(self)

@@ -22,6 +22,7 @@ from hpcml.units import memory, seconds
 __all__ = ["Item", "Kept", "Pruning", "prune"]
 
 USUAL = 30 * DAY
+REST = "What was just being removed goes with the next `hpcml prune`."
 
 
 def prune(
@@ -43,8 +44,9 @@ def prune(
     site : str
         Name of a site profile.
     older_than : str or timedelta, optional
-        Of submissions: for how long all runs have ended, like ``"30d"``. Of the rest: for how long
-        nobody has relied on it, a day at least. Default: 30 days, or any age with ``down_to``.
+        Of submissions: for how long all runs have ended, like ``"30d"``; ``"0s"``: any. Of the
+        rest: for how long nobody has relied on it, a day at least. Default: 30 days, or any age
+        with ``down_to``.
     down_to : str, optional
         Bytes to which the workspace is to shrink, like ``"20 GiB"``: the oldest submissions go,
         and no more of them than that takes.
@@ -74,13 +76,20 @@ def prune(
     use = Use(connection)
     candidates = Candidates(connection, wish, use)
     items = candidates.find()
+    workspace = connection.binding.workspace
 
     def apply(pruning: Pruning) -> Pruning:
         freeing = Freeing(connection, wish, use)
-        freeing.free(pruning.items)
-        return Pruning(site, pruning.workspace, tuple(freeing.freed), tuple(freeing.kept), True)
+        try:
+            freeing.free(pruning.items)
+        except KeyboardInterrupt as error:
+            error.add_note(f"{done(freeing).summary} {REST}")
+            raise
+        return done(freeing)
 
-    workspace = connection.binding.workspace
+    def done(freeing: Freeing) -> Pruning:
+        return Pruning(site, workspace, tuple(freeing.freed), tuple(freeing.kept), True)
+
     kept = tuple(dict.fromkeys(candidates.kept))
     return Pruning(site, workspace, tuple(items), kept, _apply=apply)
 
@@ -89,7 +98,7 @@ def _wish(
     older_than: str | timedelta | None, down_to: str | None, work_only: bool, without_records: bool
 ) -> Wish:
     try:
-        age = None if older_than is None else float(seconds(older_than, "older_than"))
+        age = None if older_than is None else float(seconds(older_than, "older_than", zero=True))
         size = None if down_to is None else memory(down_to, "down_to")
     except JobError as error:
         raise ArgumentError(error.problem, error.advice) from None

@@ -34,6 +34,7 @@ __all__ = [
     "ingest",
     "lineage",
     "recorded",
+    "remembered",
     "sync",
     "top",
 ]
@@ -112,6 +113,25 @@ def recorded(batches: Collection[str]) -> set[str]:
     return with_database(work, remade=False)
 
 
+def remembered(run: str) -> Record | None:
+    """The record of a run, by its id, if there is one. Nothing is recorded by asking.
+
+    Raises
+    ------
+    RecordsError
+        The records cannot be read.
+    """
+    from hpcml.records import asking
+
+    def work(database: Database) -> Record | None:
+        if database.missing:
+            return None  # and it stays so, as above
+        with database.reading() as connection:
+            return next(iter(asking.find(connection, {"id": run})), None)
+
+    return with_database(work, remade=False)
+
+
 def find(
     *,
     id: str | Collection[str] | None = None,
@@ -146,7 +166,7 @@ def find(
     Raises
     ------
     ArgumentError
-        A filter is of another type than such values are.
+        There is no such state, or a filter is of another type than such values are.
     RecordsError
         The records cannot be read.
     """
@@ -195,7 +215,9 @@ def top(
     Raises
     ------
     ArgumentError
-        There is no such filter or way to rank, or the count is below 0.
+        There is no such filter, state or way to rank, or the count is below 0.
+    UnknownNameError
+        No run on record has logged such a metric. It is a KeyError, too.
     RecordsError
         The records cannot be read.
     """

@@ -9,12 +9,13 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Select, Table, and_, case, func, or_, select
 
-from hpcml.errors import ArgumentError, RecordsError, nearest
+from hpcml.errors import ArgumentError, RecordsError, UnknownNameError, nearest
 from hpcml.records import schema
 from hpcml.records.gathering import Figure, Use
 from hpcml.records.model import Artifact, AttemptRecord, EnergyRecord, Link, Metric, Phase, Record
 from hpcml.records.schema import join_value, key_of, key_of_value
 from hpcml.records.writing import AT_ONCE, parts
+from hpcml.states import state_named
 from hpcml.timeline import Event, Point
 
 Found = Row[*tuple[Any, ...]]
@@ -62,14 +63,21 @@ def top(
     asked: Select[Any] = select(schema.runs.c.run, value).join_from(schema.metrics, schema.runs)
     asked = asked.where(schema.metrics.c.name_id == name, value.is_not(None))
     asked = asked.order_by(value.desc() if highest else value).limit(count)
-    if not filters:
-        return [(run, number) for run, number in connection.execute(asked)]
-    best = {
-        run: number
-        for some in _apart(_collected(filters))
-        for run, number in connection.execute(_filtered(asked, some))
-    }
+    each = [_filtered(asked, some) for some in _apart(_collected(filters))] if filters else [asked]
+    best = {run: number for one in each for run, number in connection.execute(one)}
+    if not best:
+        _refuse_unknown(connection, metric, name)
     return sorted(best.items(), key=itemgetter(1), reverse=highest)[:count]
+
+
+def _refuse_unknown(connection: Connection, metric: str, name: int | None) -> None:
+    """A metric that nobody has logged is more likely a slip than a question."""
+    metrics, names = schema.metrics, schema.names
+    logged = select(metrics.c.id).where(metrics.c.name_id == names.c.id).exists()
+    if connection.scalar(select(names.c.id).where(names.c.id == name, logged)) is None:
+        known = connection.scalars(select(names.c.name).where(logged))
+        problem = f"no run on record has logged {metric!r}"
+        raise UnknownNameError(problem, nearest(str(metric), known))
 
 
 def history(connection: Connection, run: str, metric: str) -> tuple[Point, ...]:
@@ -153,6 +161,8 @@ def _filtered(asked: Select[Any], filters: Filters) -> Select[Any]:
             asked = asked.where(columns[key].in_([_plain(one) for one in value]))
         elif key in ("name", "site"):
             asked = asked.where(columns[key] == _text(value))
+        elif key == "state":
+            asked = asked.where(columns[key] == str(state_named(_text(value))))
         elif key in columns:
             asked = asked.where(columns[key] == _plain(value))
         elif key == "params":

@@ -60,7 +60,8 @@ def name(field: str, value: object) -> str:
     """A name for people: one line of at most 200 characters."""
     checked = text(field, value)
     if not checked or len(checked) > 200 or CONTROL.search(checked):
-        raise JobError(field, f"{checked[:50]!r} is no name", "One line, 1 to 200 characters.")
+        advice = "One line, 1 to 200 characters, no control characters."
+        raise JobError(field, f"{checked[:50]!r} is no name", advice)
     return checked
 
 

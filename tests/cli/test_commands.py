@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 import hpcml
 from hpcml.cli import COMMANDS, remembering
+from hpcml.comparison.plotting import RESOURCES
 from hpcml.comparison.table import PLOTS
 from tests.cli.calling import call, on_a_terminal
 from tests.conftest import eventually
@@ -164,6 +166,68 @@ def test_on_a_narrow_terminal_ids_are_whole_and_the_rest_wraps(project: Path) ->
         assert run.id in shown and "FAILED" in shown and "…" not in shown
 
 
+def test_on_a_terminal_too_narrow_for_a_table_there_is_a_block_a_run() -> None:
+    run = hpcml.submit(hpcml.Job(["/bin/sh", "-c", "exit 3"], name="train", code=None)).wait(30)
+    lines = on_a_terminal("runs", columns=40).splitlines()
+    assert [line.split() for line in lines] == [
+        [run.id],
+        ["name", "train"],
+        ["site", "local"],
+        ["state", "FAILED"],
+        ["reason", "exit", "code", "3"],
+    ]
+    assert max(map(len, on_a_terminal("sites", columns=40).splitlines())) <= 40
+
+
+def test_where_there_is_no_run_that_is_said_on_stderr_and_nothing_made(home: Path) -> None:
+    done = call("runs")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "no runs\n")
+    assert call("runs", "--json").stdout == "[]\n"
+    assert not (home / "data").exists()
+
+
+def test_a_run_that_was_pruned_is_said_to_be_on_record_and_no_other_is_offered(
+    project: Path, home: Path
+) -> None:
+    gone, other = (hpcml.submit(hpcml.Job(["true"], code=None)).wait(30) for _ in range(2))
+    batch = gone.id.partition(".")[0]
+    folder = home / "data" / "hpcml" / "local" / "runs" / batch
+    hpcml.sync()
+    shutil.rmtree(folder)
+    commands = ("status", "wait", "logs", "resubmit", "fetch")
+    for command in commands:
+        done = call(command, gone.id)
+        assert done.returncode == 70 and other.id not in done.stderr
+        assert f"the files of {gone.id} are not on local any more" in done.stderr, command
+        assert f"`hpcml compare {gone.id}`" in done.stderr
+    assert "It is on record" in call("status", batch).stderr
+    after = call("submit", "--after", gone.id, "--code", "none", "--", "true")
+    assert after.returncode == 70 and "It is on record" in after.stderr
+    assert list(project.iterdir()) == []
+
+    index = home / "state" / "hpcml" / "index.db"
+    index.unlink()
+    assert f"there is no run {gone.id}" in call("status", gone.id).stderr
+    assert not index.exists(), "nothing is recorded by asking"
+
+
+def test_a_failed_fetch_leaves_no_folder(project: Path) -> None:
+    run = hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
+    shutil.rmtree(Path(run.plan.where["workspace"]) / "runs")
+    with pytest.raises(hpcml.HpcmlError):
+        run.fetch("zz")
+    assert list(project.iterdir()) == []
+
+
+def test_a_home_that_is_no_path_from_the_root_is_refused_and_nothing_made(
+    project: Path,
+) -> None:
+    variables = {f"XDG_{name}_HOME": "" for name in ("CONFIG", "STATE", "CACHE", "DATA")}
+    done = call("runs", env={"HOME": "rel", **variables})
+    assert done.returncode == 70 and "HOME is 'rel'" in done.stderr
+    assert list(project.iterdir()) == []
+
+
 def test_follow_prints_what_comes_until_the_end() -> None:
     run_id = call(
         *("submit", "--code", "none", "--", "sh", "-c", "echo one; sleep 0.5; echo two; echo e >&2")
@@ -198,10 +262,57 @@ def test_ctrl_c_while_waiting_leaves_the_run_and_says_so() -> None:
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=30)
     assert process.returncode == 75
-    assert "Runs go on" in rest and "Traceback" not in rest
     (run,) = hpcml.runs()
+    assert f"Runs go on: {run.id}\n" in rest and "Traceback" not in rest
     assert run.state == "RUNNING"
     assert run.cancel().wait(20).state == "CANCELLED"
+
+
+PRESSED = """
+import {module} as module
+from hpcml.cli import main
+done = module.{name}
+def pressed(*args, **kwargs):
+    done(*args, **kwargs)
+    raise KeyboardInterrupt
+module.{name} = pressed
+main()
+"""
+
+
+def pressed(where: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Call ``hpcml``, and press Ctrl-C when a function returns."""
+    module, _, name = where.partition(":")
+    return subprocess.run(
+        [sys.executable, "-c", PRESSED.format(module=module, name=name), *args],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_ctrl_c_says_how_far_a_submission_came(project: Path) -> None:
+    submit = ["submit", "--code", "none", "--", "true"]
+    done = pressed("hpcml.submission:resolve_with_code", *submit)
+    assert done.returncode == 75 and not hpcml.runs()
+    assert done.stderr == "\nhpcml: interrupted. Nothing was submitted.\n"
+
+    done = pressed("hpcml.submission:prepare", *submit)
+    (run,) = hpcml.runs()
+    batch = run.id.partition(".")[0]
+    assert done.returncode == 75 and f"`hpcml resume {batch}` goes on" in done.stderr
+    assert call("resume", batch, "--wait").returncode == 0
+
+
+def test_ctrl_c_while_freeing_says_what_was_freed(project: Path) -> None:
+    for _ in range(2):
+        hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
+    command = ["prune", "--older-than", "1s", "--without-records", "--yes"]
+    eventually(lambda: call(*command[:3]).stdout.count("runs") == 2)
+    done = pressed("hpcml.pruning.candidates:Candidates.find", *command)
+    assert done.returncode == 75 and "Nothing was freed." in done.stderr
+    done = pressed("hpcml.pruning.freeing:Freeing._remove", *command)
+    assert done.returncode == 75 and "freed on local: 1 × runs." in done.stderr
 
 
 def test_output_that_the_locale_cannot_show_is_escaped(script: Callable[..., str]) -> None:
@@ -317,6 +428,18 @@ def test_a_sweep_that_was_broken_off_is_resumed_as_a_whole(
 
 def test_the_plots_of_the_command_are_those_of_a_table() -> None:
     assert remembering.PLOTS == PLOTS
+    assert remembering.RESOURCES == RESOURCES
+
+
+def test_options_of_compare_that_do_not_go_together_are_2() -> None:
+    for args in (
+        ["--json", "--csv"],
+        ["--markdown", "--json"],
+        ["--metric", "loss"],
+        *(["--over", "cpus", "--plot", "phases", "--to", "x.svg"],),
+    ):
+        done = call("compare", "20200101-000000-nobody", *args)
+        assert done.returncode == 2 and "go" in done.stderr, args
 
 
 def test_compare_prints_every_form_and_draws(script: Callable[..., str], tmp_path: Path) -> None:
@@ -328,6 +451,10 @@ def test_compare_prints_every_form_and_draws(script: Callable[..., str], tmp_pat
     told = json.loads(call("compare", "--json", "--by", "width", *ids).stdout)
     assert [row["group"] for row in told["rows"]] == [{"width": 1}, {"width": 2}]
     assert [point["figures"]["metric:loss"] for point in told["points"]] == [1.0, 2.0]
+    both = json.loads(call("compare", "--json", "--by", "width,width", *ids).stdout)
+    assert both["by"] == ["width", "width"]
+    plot = ["--plot", "history", "--metric", "lss", "--to", str(tmp_path / "loss.svg")]
+    assert "no run has logged 'lss' more than once" in call("compare", batch, *plot).stderr
     printed = call("compare", batch)
     assert "width=1" in printed.stdout and "! not known of any run: model" in printed.stdout
     assert call("compare", "--markdown", batch).stdout.startswith("|  | runs |")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -16,10 +18,11 @@ import hpcml
 from hpcml.cli import doctor
 from hpcml.cli.doctor import here, sites
 from hpcml.cli.doctor.finding import ok
+from hpcml.connection import connect
 from hpcml.sites import packaged_profiles
 from hpcml.transports import FileStatus
 from hpcml.transports.local import LocalTransport
-from tests.cli.calling import call
+from tests.cli.calling import HPCML, call
 from tests.counters import two_sockets
 
 
@@ -52,6 +55,22 @@ def test_where_everything_works_the_exit_code_is_0(workspace: Path) -> None:
     assert sys.executable in found["python"][0]["what"]
     assert str(workspace) in found["workspace"][0]["what"]
     assert [path.name for path in workspace.iterdir()] == ["queue"], "it leaves nothing behind"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a mount")
+def test_a_workspace_on_a_read_only_file_system_is_bad_and_said_to_be_so(workspace: Path) -> None:
+    connect("local")  # makes it
+    here = shlex.quote(str(workspace))
+    mount = f"mount --bind {here} {here} && mount -o remount,ro,bind {here}"
+    line = f"{mount} && exec {shlex.join([*HPCML, 'doctor', '--json'])}"
+    argv = ["unshare", "--mount", "sh", "-c", line]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        pytest.skip(f"no mount can be made here: {done.stderr}")
+    told = {one["check"]: one for one in json.loads(done.stdout)["findings"]}
+    assert told["queue"]["verdict"] == told["workspace"]["verdict"] == "bad"
+    assert "cannot be read and written" in told["queue"]["what"]
+    assert "Please report it" not in done.stdout
 
 
 def test_in_a_pipe_it_is_a_line_a_finding_and_the_advice_is_in_it() -> None:

@@ -119,3 +119,31 @@ def test_a_reader_that_never_reads_is_no_error(project: Path) -> None:
             assert process.stderr is not None
             assert process.stderr.read() == b""
         assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "submit --code none -- true",
+        "submit --code none --wait --json -- true",
+        "runs",
+        "runs --json",
+    ],
+)
+def test_a_full_disk_behind_stdout_is_told_and_what_was_submitted_is_named(command: str) -> None:
+    hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
+    with open("/dev/full", "w") as full:
+        argv = [*HPCML, *command.split()]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 70 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("hpcml: stdout cannot be written: No space left on device\n")
+    if command.startswith("submit"):
+        assert f"Runs go on: {hpcml.runs()[-1].id}\n" in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_streams_that_were_closed_are_no_error(closed: str) -> None:
+    line = f"{shlex.join([*HPCML, 'submit', '--code', 'none', '--wait', '--', 'true'])} {closed}"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [run.state for run in hpcml.runs()] == ["COMPLETED"]

@@ -34,6 +34,11 @@ def there(run: hpcml.Run) -> bool:
     return run.id in [row["id"] for row in json.loads(done.stdout)]
 
 
+def test_everything_that_has_ended_goes_with_an_age_of_nothing(run: hpcml.Run) -> None:
+    done = call("prune", "--older-than", "0s", "--without-records", "--yes")
+    assert done.returncode == 0 and not there(run), done.stderr
+
+
 def test_in_a_pipe_it_is_a_dry_run_and_says_so(run: hpcml.Run) -> None:
     done = call("prune", ALL)
 

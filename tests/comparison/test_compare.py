@@ -109,6 +109,12 @@ def test_a_run_that_has_gone_on_since_it_was_recorded_is_looked_at_again(unserve
         assert figure(hpcml.compare(given), "metric", "loss").median == 1.0
 
 
+def test_what_rows_go_by_stands_in_their_labels_even_if_all_have_the_same() -> None:
+    runs = [record(n, params={"width": 8, "seed": n}) for n in range(3)]
+    assert [row.label for row in table(*runs, by=["width"]).rows] == ["width=8"]
+    assert [row.label for row in table(runs[0]).rows] == ["train"]
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ArgumentError, match="no runs"):
         hpcml.compare([])

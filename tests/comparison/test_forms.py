@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 import hpcml
+from hpcml.comparison import showing
 from hpcml.errors import HpcmlError
 from tests.byhand import ByHand
+from tests.cli.calling import on_a_terminal
 from tests.comparison.known import energy, phase, record, table, widths
 from tests.notebook.pages import Page
 from tests.records.telling import ended, log
@@ -36,6 +38,7 @@ figures are the median of the completed runs
 * energy is not known of 1 of 2 runs: denied
 * of which part of its time the energy is, is not known of 1 of 2 runs
 """
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 OTHERS = {"queue": None, "setup": None, "cpu_user": None, "peak_memory": None}
 
 
@@ -119,6 +122,16 @@ def test_csv_and_data_frames_have_empty_cells_for_what_is_missing(tmp_path: Path
     assert frame.attrs["marks"] == list(found.marks)
 
 
+def test_long_values_of_metrics_are_shortened_for_people_and_whole_for_programs() -> None:
+    long, digits = "a long text " * 100, 10**399
+    found = table(record(0, metrics={"note": long, "huge": digits}))
+    for form in (str(found), found.to_markdown(), found._repr_html_()):
+        assert long[:40] in form and long[:120] not in form
+        assert "0" * 40 in form and "0" * 100 not in form
+    assert long in found.to_csv() and str(digits) in found.to_csv()
+    assert long in found.to_json() and str(digits) in found.to_json()
+
+
 def test_no_cell_of_a_csv_is_a_formula_and_numbers_stay_numbers() -> None:
     """Spreadsheets run what begins so; an apostrophe before it says that it is text."""
     evil = ["=cmd|'/C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1"]
@@ -153,6 +166,66 @@ def test_few_rows_stand_side_by_side_and_many_below_each_other() -> None:
     lines = str(table(*widths(*range(9)))).splitlines()
     starts = [line.split()[0] for line in lines if line.startswith("width=")]
     assert starts == [f"width={n}" for n in range(9)]
+
+
+def repeated(rows: int) -> hpcml.comparison.Table:
+    """Rows of six runs each, so that all figures have intervals; the marks are long."""
+    runs = [
+        record(
+            6 * n + seed,
+            params={"lr": 0.0001 * n, "width": 8, "seed": seed},
+            command=0.058213 * (1 + n + seed / 97),
+            metrics={"loss": 0.00058242 * (1 + seed / 7), "validation/accuracy": 0.1 + seed / 13},
+            described={"model": f"a model with a name of some length {n}"},
+        )
+        for n in range(rows)
+        for seed in range(6)
+    ]
+    return table(*runs, by=["lr", "width"])
+
+
+@pytest.mark.parametrize("rows", [2, 6, 12, 36])
+@pytest.mark.parametrize("width", [40, 80, 120, 200, None])
+def test_figures_and_marks_are_whole_on_a_terminal_of_any_width(
+    rows: int, width: int | None
+) -> None:
+    found = repeated(rows)
+    lines = [line for line, _ in showing.lines(found, width)]
+    assert width is None or max(map(len, lines)) <= width
+    together = " ".join(" ".join(lines).split())
+    assert all(mark in together for mark in found.marks)
+    assert showing.caption(found) in together
+    for row in found.rows:
+        for column, figure in row.figures.items():
+            factor, _ = column.shown
+            values = (figure.median, figure.low, figure.high)
+            middle, low, high = (showing.number((one or 0.0) / factor) for one in values)
+            assert f"[{low}, {high}]" in together
+            assert re.search(rf"(?<![\d.]){re.escape(middle)}(?![\d.])", together)
+
+
+def test_in_a_pipe_a_row_is_a_line_and_so_is_a_mark() -> None:
+    found = repeated(36)
+    lines = str(found).splitlines()
+    assert len(lines) == 1 + 36 + 1 + len(found.marks)
+    assert lines[-len(found.marks) :] == [f"! {mark}" for mark in found.marks]
+
+
+def test_what_does_not_fit_beside_each_other_stands_below_it_with_the_rows_named_again() -> None:
+    lines = [line for line, _ in showing.lines(repeated(6), 80)]
+    parts = "\n".join(lines).split("\n\n")[:-1]
+    assert len(parts) > 1
+    assert all(part.count("lr=") == 6 for part in parts)
+
+
+def test_the_command_shows_whole_marks_on_a_narrow_terminal() -> None:
+    runs = hpcml.submit(hpcml.Job(["true"], code=None).sweep(n=[1, 2])).wait(60)
+    found = hpcml.compare(runs)
+    for columns in (40, 80):
+        shown = on_a_terminal("compare", *(run.id for run in runs), columns=columns)
+        assert max(map(len, COLOUR.sub("", shown).splitlines())) <= columns
+        told = " ".join(COLOUR.sub("", shown).split())
+        assert all(mark in told for mark in found.marks)
 
 
 def test_a_row_of_which_no_run_has_completed_is_shown_without_figures() -> None:

@@ -26,6 +26,7 @@ from hpcml.integrations import mlflow as ours
 from hpcml.integrations.mlflow import mirror
 from hpcml.integrations.mlflow_names import LONGEST_NAME, fit, read_name, spell_names
 from tests.byhand import ByHand
+from tests.cli.calling import on_a_terminal
 from tests.records.telling import NOW, ended, log
 from tests.records.test_records import HOSTILE
 
@@ -510,6 +511,22 @@ def test_imported_runs_are_mirrored_too(sqlite: str, tmp_path: Path) -> None:
     (copy,) = copies(sqlite).values()
     assert copy.data.metrics["result.loss"] == 0.5
     assert copy.data.tags["hpcml.site"] == "submitit"
+
+
+def test_progress_is_told_run_by_run(sqlite: str) -> None:
+    for _ in range(3):
+        told()
+    seen: list[tuple[int, int]] = []
+    mirror(sqlite, progress=lambda done, count: seen.append((done, count)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_command_says_on_a_terminal_how_far_it_is(sqlite: str) -> None:
+    for _ in range(2):
+        told()
+    hpcml.sync()
+    shown = on_a_terminal("sync", "--mlflow", sqlite)
+    assert "\r1 of 2 runs mirrored\r2 of 2 runs mirrored\r\n" in shown
 
 
 def test_the_command_mirrors_and_says_how_many(sqlite: str) -> None:

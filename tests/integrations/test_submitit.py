@@ -20,7 +20,7 @@ import submitit
 
 import hpcml
 from hpcml import records
-from hpcml.errors import ArgumentError
+from hpcml.errors import ArgumentError, RunNotFoundError
 from hpcml.integrations import submitit_jobs
 from hpcml.integrations.submitit import Imported, import_folder
 from hpcml.records.model import Record
@@ -307,6 +307,16 @@ def test_jobs_without_a_word_of_their_end_are_unfinished(logs: Path) -> None:
     left(logs, "1")  # waits
     left(logs, "2", log__out=started())  # somewhere else
     assert import_folder(logs) == Imported(0, 0, 2, ())
+
+
+def test_of_an_imported_run_it_is_said_where_its_logs_are(logs: Path) -> None:
+    left(logs, "7", ("success", 1), log__out=started())
+    import_folder(logs)
+    (record,) = records.find()
+    for id in (record.id, record.batch):
+        with pytest.raises(RunNotFoundError, match="imported from submitit") as caught:
+            hpcml.attach(id)
+        assert str(logs) in caught.value.advice
 
 
 def test_jobs_of_an_array_are_a_batch(logs: Path) -> None:

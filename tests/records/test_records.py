@@ -13,7 +13,7 @@ import pytest
 import hpcml
 from hpcml import records
 from hpcml.batch_view import BatchView
-from hpcml.errors import ArgumentError, RecordsError
+from hpcml.errors import ArgumentError, RecordsError, UnknownNameError
 from hpcml.transports.local import LocalTransport
 from tests.byhand import ByHand
 from tests.records.telling import NOW, ended, events, lines_of, log
@@ -408,6 +408,16 @@ def test_a_lineage_goes_by_digest_where_no_origin_was_named(project: Path) -> No
     assert (down.used_by, down.input, down.output) == (user.runs[0].id, "x", "out")
 
 
+def test_a_state_or_metric_that_there_is_not_is_refused_and_the_nearest_one_named() -> None:
+    ended(ByHand(), 0, log(loss=1.0))
+    with pytest.raises(ArgumentError, match="did you mean 'FAILED'"):
+        records.find(state="FAILD")
+    assert len(records.find(state="completed")) == 1
+    with pytest.raises(UnknownNameError, match="did you mean 'loss'"):
+        records.top("lss")
+    assert records.top("loss", state="FAILED") == []
+
+
 def test_questions_that_make_no_sense_are_refused_with_what_would_do() -> None:
     ByHand().end()
     with pytest.raises(ArgumentError, match="lowest"):
@@ -416,7 +426,7 @@ def test_questions_that_make_no_sense_are_refused_with_what_would_do() -> None:
         records.top("loss", jobdigest="x")
     with pytest.raises(RecordsError, match="no metric 'loss'"):
         records.history("20200101-000000-nobody.00000", "loss")
-    assert records.top("loss") == records.lineage("nobody") == records.lineage("\ud800") == []
+    assert records.lineage("nobody") == records.lineage("\ud800") == []
     with pytest.raises(ArgumentError, match="there are no -1 runs"):
         records.top("loss", -1)
     for wrong in ({"id": 3}, {"tags": {"a": 3}}, {"params": {3: 4}}, {"params": {"a": {1}}}):

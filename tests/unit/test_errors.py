@@ -32,6 +32,12 @@ def test_an_error_shows_problem_and_advice_and_survives_pickling() -> None:
     assert (str(again), again.field) == (str(error), "resources.time")
 
 
+def test_names_of_jobs_in_an_error_control_no_terminal() -> None:
+    error = errors.UnknownNameError("no loss", nearest("los", ["\x1b[31mloss", "los\ns"]))
+    assert str(error).count("\n") == 1
+    assert "\x1b" not in str(error) and "\\x1b[31mloss" in str(error)
+
+
 def test_a_failed_command_carries_argv_exit_code_and_output() -> None:
     error = pickle.loads(pickle.dumps(CommandError(["sbatch", "a b"], 1, "no such account")))
     assert (error.argv, error.exit_code, error.output) == (("sbatch", "a b"), 1, "no such account")

@@ -29,6 +29,7 @@ import numpy as np
 import pytest
 
 import hpcml
+from hpcml.batch_view import Attempt
 from hpcml.connection import bind
 from hpcml.errors import HpcmlError, JobError, PlanError
 from hpcml.planning import Plan, make_plan
@@ -848,6 +849,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "a variable that is too long": ({"env": {"A": Text("x" * (1 << 17))}}, "params", ["128 KiB"]),
     # names
     "a name of two lines": ({"name": "a\nb"}, "name", ["One line"]),
+    "a name with an escape": ({"name": "a\x1b[31m"}, "name", ["no control characters"]),
     "a name that is too long": ({"name": "x" * 201}, "name", ["1 to 200"]),
     "a name that is a number": ({"name": 3}, "name", ["3 is not text"]),
     "a tag that is a number": ({"tags": {"a": 1}}, "tags.a", ["1 is not text"]),
@@ -993,3 +995,26 @@ def test_a_call_that_was_meant_otherwise_says_how(
 def test_what_python_has_for_paths_and_numbers_is_understood(project: Path) -> None:
     plan = hpcml.plan(Path("train.py"), resources=hpcml.Resources(cpus=np.int64(1)))
     assert plan.what["entry"]["target"] == "train.py" and plan.what["placement"]["cpus"] == 1
+
+
+def test_a_plan_is_short_where_python_shows_it(project: Path) -> None:
+    made = hpcml.plan(hpcml.Job(["true"], code=None, name="train"))
+    assert repr(made) == f"<Plan 'train' on local: {(made.digest or '')[:12]}>"
+
+
+def test_no_text_of_a_job_controls_the_terminal_on_which_its_plan_is_printed() -> None:
+    made = hpcml.plan(hpcml.Job(["true", "\x1b[31mred"], code=None, params={"a": "\x1b"}))
+    assert "\x1b" not in str(made)
+
+
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        (None, "<Attempt 1: not ended>"),
+        ({"exit_code": 3, "signal": None}, "<Attempt 1: exit code 3>"),
+        ({"exit_code": None, "signal": 9}, "<Attempt 1: signal 9>"),
+        ({"reason": "lost"}, "<Attempt 1: ended>"),
+    ],
+)
+def test_an_attempt_is_short_where_python_shows_it(end: dict[str, Any] | None, shown: str) -> None:
+    assert repr(Attempt(1, {"time": 1.0}, end)) == shown

@@ -86,6 +86,13 @@ def test_times_are_read_as_words_and_as_slurm_writes_them(
     assert units.seconds(text) == seconds
 
 
+@pytest.mark.parametrize("text", ["0s", "0d", "0-00:00:00", timedelta(0)])
+def test_no_time_at_all_is_a_time_where_that_makes_sense(text: str | timedelta) -> None:
+    assert units.seconds(text, zero=True) == 0
+    with pytest.raises(JobError, match="no time"):
+        units.seconds("-1s", zero=True)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -109,6 +109,10 @@ def queue(name: str) -> Iterator[Finding]:
     if connection.site.scheduler != "process":
         return
     waiting = wire.QueueFolder(connection.binding.workspace)
+    if not os.access(waiting.folder, os.R_OK | os.W_OK | os.X_OK):
+        problem = f"{waiting.folder} cannot be read and written, so that the queue cannot be served"
+        yield bad(problem, "Make it yours again, or choose another workspace.")
+        return
     jobs, served = len(waiting.jobs()), waiting.is_served()
     if served:
         yield ok(f"its process is alive; {jobs} submissions in the queue")

@@ -29,12 +29,13 @@ def top_command(
         raise click.UsageError(f"{problem}; `hpcml runs` lists runs anywhere")
     from hpcml import finding  # slow to load
     from hpcml.connection import connect
+    from hpcml.states import state_named
 
     if site is not None:
         connect(site)  # what is wrong with it is better said before the screen is there
     if batch is not None:
         finding.runs(site, batch=batch)
-    chosen = None if state is None else finding.state_named(state)
+    chosen = None if state is None else state_named(state)
 
     try:
         from hpcml.cli.top.app import show
