@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from hpcml import records
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, load_outbox, outbox_ids, outbox_owner_alive
 from hpcml.batch_view import BatchView, look
@@ -72,6 +71,8 @@ def _on_record(id: str) -> RunNotFoundError | None:
     """What to say of a run, or of a submission, that is on record alone; ``None``: it is not."""
     batch, _, index = id.partition(".")
     run = wire.run_id(batch, int(index or 0)) if index.isdecimal() or not index else id
+    from hpcml import records  # waiting for runs needs none
+
     record = None
     with suppress(RecordsError):  # within a job there are none
         record = records.remembered(run)

@@ -33,7 +33,7 @@ figures are the median of the completed runs
 
 * 1 of 3 runs left out of all figures: 1 FAILED
 * model is not known of 1 of 2 runs
-* loss is no finite number in 1 of 2 runs: NaN (1)
+* loss is no finite double in 1 of 2 runs: NaN (1)
 * no row has repeats: how much its figures vary is not known
 * energy is not known of 1 of 2 runs: denied
 * of which part of its time the energy is, is not known of 1 of 2 runs
