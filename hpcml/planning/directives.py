@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,4 +31,5 @@ def directives(what: Mapping[str, Any], layout: Layout) -> list[str]:
     if placed["memory"] is not None:
         found.append(f"--mem={-(-placed['memory'] * slots // 1024)}K")
     rounds = layout.rounds if layout.slots else 1
-    return [*found, f"--time={units.clock(what['limits']['time'] * rounds)}"]
+    time = math.ceil(what["limits"]["time"] * rounds)  # a plan may have finer limits than Slurm
+    return [*found, f"--time={units.clock(time)}"]
