@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hpcml.agent.slot import Slot
 
 FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGXCPU", "SIGUSR1", "SIGUSR2", "SIGCONT")
+MOST_KILLS = 2  # the second one is for who would say that the first has worked
 MEMORY_INTERVAL = 0.2  # seconds between two looks where no cgroup enforces the limit
 NOTICE_INTERVAL = 0.5  # seconds between two looks whether somebody listens for a notice
 
@@ -195,7 +196,7 @@ class Supervisor:
         self.patient = slot.plan["what"].get("checkpoint") is not None
         self.look_at: "float | None" = self.began + 0.02 if memory.watched else None
         self.kill_at: "float | None" = None
-        self.killed = False
+        self.kills = 0
         self.outcome = Outcome()
         self.usage = Usage(os.getpid(), *slot.spare)
 
@@ -205,13 +206,15 @@ class Supervisor:
             self.command.hear()
             self._forward()
             status = self._reap()  # before acting: what has ended kept its limits
-            if status is not None:
+            if status is not None or self._is_lost():
                 break
             now = time.monotonic()
             self._act(now)
             patience = self._patience(time.monotonic())
             self.signals.wait(patience, *self.command.awaited())
-        if os.WIFSIGNALED(status):
+        if status is None:
+            self.outcome.blame(wire.FAILED, "it was killed, and nobody could say how it ended")
+        elif os.WIFSIGNALED(status):
             self.outcome.signal = os.WTERMSIG(status)
         else:
             self.outcome.exit_code = os.WEXITSTATUS(status)
@@ -290,10 +293,14 @@ class Supervisor:
             self.kill_at = None
             self.events.write("kill")
             processes.send(self._all(), signal.SIGKILL)
-            if self.killed:  # and yet nobody says so: who would, may have been stopped
+            if self.kills:  # and yet nobody says so: who would, may have been stopped
                 processes.send(self.slot.spare, signal.SIGKILL)
-            self.killed = True
+            self.kills += 1
             self.kill_at = now + 1.0  # what was forked meanwhile
+
+    def _is_lost(self) -> bool:
+        """Whether the command is gone, and somebody else has collected it."""
+        return self.kills > MOST_KILLS and wire.started_at(self.command.pid) is None
 
     def _notify(self) -> None:
         """Tell whoever listens for USR2 that time runs out; it would kill the others."""
