@@ -206,24 +206,6 @@ class BatchView:
         """Whether every run has ended."""
         return len(self.ended) == self.count
 
-    def is_gone(self) -> bool:
-        """Whether its files were there, and are not any more.
-
-        Raises
-        ------
-        TransportError
-            The whole workspace is not there, so that nothing is known.
-        """
-        names, small = self.connection.files.names, f"{self.folder}/queue"
-        if names(small) is not None or load_outbox(self.id) is not None:
-            return False
-        if names("runs") is None:
-            raise TransportError(
-                f"{self.connection.binding.workspace} has no runs: it is not the workspace it was",
-                "See whether its file system is there.",
-            )
-        return names(small) is None  # the outbox forgets it after it was published
-
     # --- what its runs are ----------------------------------------------------------------
 
     @cached_property
@@ -259,7 +241,7 @@ class BatchView:
     def read_listed(self, names: set[str] | None) -> None:
         """As :meth:`read_files`, with what its folder of attempts holds; ``None``: it is gone."""
         if names is None:
-            self.removed, names = self.is_gone(), set()
+            self.removed, names = is_gone(self.id, self.connection), set()
         new = names - self._names
         if new:
             self._read_attempts(wire.attempts_of(new))
@@ -565,10 +547,30 @@ def _ids(view: BatchView) -> list[str | None]:
     return [part.chunk.id for part in view.chunks]
 
 
-def files_gone(view: BatchView) -> RunNotFoundError:
-    """What to say of a batch whose files were removed, by hand or by ``hpcml prune``."""
-    problem = f"the files of {view.id} are not on {view.connection.site.name} any more"
-    return RunNotFoundError(problem, f'hpcml.records.find(batch="{view.id}") is what is on record.')
+def is_gone(batch: str, connection: Connection) -> bool:
+    """Whether the files of a batch were on its site, and are not any more.
+
+    Raises
+    ------
+    TransportError
+        The whole workspace is not there, so that nothing is known.
+    """
+    names, small = connection.files.names, f"{batch_folder(batch)}/queue"
+    if names(small) is not None or load_outbox(batch) is not None:
+        return False
+    if names("runs") is None:
+        raise TransportError(
+            f"{connection.binding.workspace} has no runs: it is not the workspace it was",
+            "See whether its file system is there.",
+        )
+    return names(small) is None  # the outbox forgets it after it was published
+
+
+def files_gone(id: str, site: str, advice: str | None = None) -> RunNotFoundError:
+    """What to say of a batch or run whose files were removed, by hand or by ``hpcml prune``."""
+    batch, _, _ = id.partition(".")
+    known = f'hpcml.records.find(batch="{batch}") is what is on record.'
+    return RunNotFoundError(f"the files of {id} are not on {site} any more", advice or known)
 
 
 def _poll(views: Sequence[BatchView]) -> dict[str, JobStatus]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, load_outbox, outbox_ids, outbox_owner_alive
-from hpcml.batch_view import BatchView, look
+from hpcml.batch_view import BatchView, files_gone, look
 from hpcml.connection import bind, connect, known_sites
 from hpcml.errors import RecordsError, RunNotFoundError
 from hpcml.poller import poller
@@ -81,9 +81,8 @@ def _on_record(id: str) -> RunNotFoundError | None:
     if record.imported:
         problem = f"{id} was imported from {record.place['imported']}: hpcml has no files of it"
         return RunNotFoundError(problem, f"Its logs are in {record.workspace}.")
-    problem = f"the files of {id} are not on {record.site} any more"
     advice = f"It is on record: `hpcml compare {id}`, and hpcml.records.find(batch={batch!r})."
-    return RunNotFoundError(problem, advice)
+    return files_gone(id, record.site, advice)
 
 
 def site_of(view: BatchView, place: str) -> str:

@@ -113,7 +113,7 @@ class Watch(Generic[T]):
 def _stuck(view: BatchView) -> HpcmlError | None:
     """What to say of a submission that was broken off, or was removed."""
     if view.removed:
-        return files_gone(view)
+        return files_gone(view.id, view.connection.site.name)
     with view.lock:  # nobody is judging just now
         going = (index for index, seen in view.seen.items() if not seen.state.final)
         index = min(going, default=None) if view.stuck else None

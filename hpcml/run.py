@@ -22,7 +22,7 @@ from hpcml.batch import (
     load_outbox,
     refuse_if_submitting,
 )
-from hpcml.batch_view import Attempt, BatchView, Seen, files_gone, look
+from hpcml.batch_view import Attempt, BatchView, Seen, files_gone, is_gone, look
 from hpcml.connection import Connection, connect
 from hpcml.energy import Energy, Readings, measure
 from hpcml.errors import (
@@ -472,15 +472,15 @@ class Run:
         if self.index not in view.seen or not view.seen[self.index].state.final:
             look([view])
             if view.removed:
-                raise files_gone(view)
+                raise files_gone(view.id, self.site)
         if self.index not in view.seen:
             raise _no_run(self)
         return view.seen[self.index]
 
     def _or_gone(self, found: T) -> T:
         """What was found of its files. Nothing may be the truth, or they were removed."""
-        if not found and self._view().is_gone():
-            raise files_gone(self._view())
+        if not found and is_gone(self._batch, self._connection()):
+            raise files_gone(self._batch, self.site)
         return found
 
     def _point(self) -> dict[str, Any]:
@@ -626,7 +626,7 @@ class Runs(Sequence[Run]):
         for run in self._runs:
             seen = batches[run.site, run._batch][0].seen.get(run.index)
             if batches[run.site, run._batch][0].removed:
-                raise files_gone(batches[run.site, run._batch][0])
+                raise files_gone(run._batch, run.site)
             if seen is None:
                 raise _no_run(run)
             found.append((run, seen))

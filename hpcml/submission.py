@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, batch_folder, batch_of, claim, new_batch, outbox_names
-from hpcml.batch_view import INTENT_PATIENCE, BatchView, files_gone, note_queued
+from hpcml.batch import Batch, batch_of, claim, new_batch, outbox_names
+from hpcml.batch_view import INTENT_PATIENCE, BatchView, files_gone, is_gone, note_queued
 from hpcml.call import is_loading
 from hpcml.connection import Connection, bind, connect
 from hpcml.enclosing import enclosing_run
@@ -27,7 +27,6 @@ from hpcml.errors import (
     HpcmlError,
     JobError,
     QueueError,
-    RunNotFoundError,
     RunStateError,
     UnresolvedError,
     nearest,
@@ -240,7 +239,7 @@ def _resubmit(runs: Iterable[Run]) -> dict[Run, Run]:
     views = {key: poller(key[0]).view(key[1]) for key in batches}
     for view in views.values():
         if view.connection.files.names(view.folder) is None:
-            raise files_gone(view)
+            raise files_gone(view.id, view.connection.site.name)
     made: dict[Run, Run] = {}
     # In the order of their first submission: what feeds others comes before them.
     for key, view in sorted(views.items(), key=lambda item: item[1].submission.created):
@@ -543,12 +542,9 @@ def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection)
 def _must_be_there(runs: Iterable[str], connection: Connection) -> None:
     """Refuse runs whose files were freed: nothing can wait for them, or read what they left."""
     for batch in dict.fromkeys(map(batch_of, runs)):
-        if connection.files.names(f"{batch_folder(batch)}/attempts") is None:
-            raise RunNotFoundError(
-                f"the files of {batch} are not on {connection.site.name} any more: "
-                "they were freed, or removed by hand",
-                "Submit that job again, and give the new run.",
-            )
+        if is_gone(batch, connection):
+            advice = "Submit that job again, and give the new run."
+            raise files_gone(batch, connection.site.name, advice)
 
 
 def _several(field: str, runs: object) -> list[object]:

@@ -8,7 +8,7 @@ from functools import cache
 
 from sqlalchemy import func, select, update
 
-from hpcml.batch_view import BatchView, Seen, look
+from hpcml.batch_view import BatchView, Seen, is_gone, look
 from hpcml.energy import Readings
 from hpcml.errors import HpcmlError, QueueError, RecordsError, TransportError
 from hpcml.poller import poller
@@ -110,7 +110,7 @@ def _ingest(database: Database, view: BatchView) -> int:
         size = min(RUNS, 2 * size) if sum(map(len, events.values())) < BYTES else -(-size // 2)
         news = {index: seen[index] for index in some}
         found = list(_gather(view, news, events, known, readings))
-        if view.is_gone():
+        if is_gone(view.id, view.connection):
             return count  # maybe before they were read: what is found then is not what they told
         if found:
             with database.writing() as connection:
