@@ -14,7 +14,7 @@ import click
 
 from hpcml import __version__
 from hpcml.cli import stages
-from hpcml.cli.options import verbose_option
+from hpcml.cli.verbose import verbose_option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -209,6 +209,9 @@ class Machine:
         return max((one.readings[-1][0] / 1e9 for one in self.series if one.readings), default=0.0)
 
 
+UNREAD = Machine(())  # nothing was read on it
+
+
 class Readings:
     """What samplers have read for the runs of a batch.
 
@@ -233,7 +236,7 @@ class Readings:
 
     def of(self, host: object, boot: object) -> Machine:
         """Those of one machine, by name and boot: the monotonic clock of another says nothing."""
-        return self._machines.get((host, boot), Machine(()))
+        return self._machines.get((host, boot), UNREAD)
 
 
 def _series(header: Mapping[str, Any]) -> Series | None:

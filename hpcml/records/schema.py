@@ -71,6 +71,7 @@ class Json(TypeDecorator[Any]):
 
 
 metadata = MetaData()
+_sorted = json.JSONEncoder(sort_keys=True).encode  # json.dumps makes an encoder at each call
 
 
 def key_of(text: str) -> str:
@@ -84,7 +85,7 @@ def key_of_value(value: Any) -> str:
     """What stands for a parameter's value: equal for equal values, 1 and 1.0 alike."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return key_of(json.dumps(value, sort_keys=True))
+    return key_of(_sorted(value))
 
 
 def split_value(value: Any) -> tuple[float | None, str | None]:
