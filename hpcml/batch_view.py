@@ -496,8 +496,9 @@ class BatchView:
 def note_queued(chunk: Chunk, identifier: str, connection: Connection, asked: float) -> None:
     """Write down under which id the queue has a chunk; the intent is fulfilled."""
     record, file = {"id": identifier, "time": asked}, f"{chunk.folder}/queue/{chunk.number}"
-    connection.files.put({f"{file}.json": wire.canonical(record)})
-    connection.files.remove([f"{file}.intent"])
+    with connection.files.together():
+        connection.files.put({f"{file}.json": wire.canonical(record)})
+        connection.files.remove([f"{file}.intent"])
 
 
 def look(views: Sequence[BatchView]) -> None:
