@@ -307,7 +307,7 @@ class Files:
             try:
                 os.utime(path, follow_symlinks=False)
                 return _status(os.path.basename(path), path, os.lstat(path))
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return None
 
     def usage(self, names: "Iterable[str]") -> "trees.Usage | None":

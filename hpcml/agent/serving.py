@@ -65,7 +65,7 @@ class Helper:
 
     def serve(self) -> None:
         """Do what is asked until nobody asks any more."""
-        self._answer(0, time.time(), result={"python": "%d.%d.%d" % sys.version_info[:3]})
+        self._answer(0, time.time(), result=None)  # here we are
         while True:
             signal.alarm(IDLE)  # the client's machine may be gone for good, and nobody says so
             try:
@@ -168,7 +168,8 @@ class Helper:
         return {name: status for name, status in found if status is not None}
 
     def _call_usage(self, _: int, body: Body, names: "list[str]") -> "Any":
-        return self.files.usage(names)
+        used = self.files.usage(names)
+        return None if used is None else list(used)
 
     def _call_lock(self, _: int, body: Body, alone: bool) -> "Any":
         descriptor = self.files.lock(alone)

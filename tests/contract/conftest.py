@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,29 +80,35 @@ class Loop:
         port: int | None = None,
     ) -> SshTransport:
         """A conversation that has not begun."""
-        config = self.folder / "config"
+        config = self.folder / f"config-{user}-{port or self.server.port}"
         config.write_text(self.server.config("loop", user, port))
         library()
         binding = Binding(workspace, python, python, library_name(), ssh_config=str(config))
         return SshTransport(a_site(), binding)
 
 
+@pytest.fixture(scope="session")
+def way(server: sshd.Server) -> Iterator[Loop]:
+    """One for all tests that do it no harm: they share its connections."""
+    with a_way(server) as made:
+        yield made
+
+
 @pytest.fixture
-def loop(server: sshd.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    """Ways that are closed afterwards."""
+def loop(way: Loop, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    """That one, in use."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(way.folder))
+    return way
+
+
+@contextmanager
+def a_way(server: sshd.Server) -> Iterator[Loop]:
+    """A way with connections of its own, which are closed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="hpcml-way-"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    made: list[SshTransport] = []
-    way = Loop(server, folder)
-    honest = way.transport
-
-    def remembered(*args: object, **named: object) -> SshTransport:
-        made.append(honest(*args, **named))  # type: ignore[arg-type]
-        return made[-1]
-
-    way.transport = remembered  # type: ignore[method-assign]
-    yield way
-    for transport in made:
-        transport.close()
-        transport._way.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield Loop(server, folder)
+    finally:
+        for socket in (folder / "hpcml").glob("*"):
+            exit_master = ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "any"]
+            subprocess.run(exit_master, check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)

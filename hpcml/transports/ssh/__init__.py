@@ -157,7 +157,7 @@ class SshTransport:
 
     def now(self) -> float:
         if not self._clock.is_known:
-            self._connected()
+            self._call("names_in", [])
         return self._clock.now()
 
     def close(self) -> None:

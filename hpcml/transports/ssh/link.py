@@ -272,10 +272,8 @@ class Link:
             said = self._hear(word)
         if "serve" not in said:
             raise _not_served(self.way.site, python, said)
-        asked = time.monotonic()
         with self._patience():
-            head, _ = wire.read_frame_head(self._read)
-        self.clock.hear(asked, head["time"], 0.0)
+            wire.read_frame_head(self._read)
         return str(said["workspace"])
 
     def _hear(self, word: str) -> dict[str, Any]:
