@@ -55,7 +55,6 @@ def somebody(shell: str) -> Iterator[pwd.struct_passwd]:
             (home / file).write_text(text)
         yield pwd.getpwnam(name)
     finally:
-        subprocess.run(["pkill", "-KILL", "-U", name], check=False)
         subprocess.run(["userdel", "-r", "-f", name], check=False, capture_output=True)
         shutil.rmtree(home.parent, ignore_errors=True)
 

@@ -197,6 +197,7 @@ class Link:
 
     def close(self) -> None:
         """End it."""
+        self.dead = True
         with suppress(ProcessLookupError):
             self._process.kill()
 
@@ -290,7 +291,7 @@ class Link:
                         f"the login shell of {self.way.site} prints without end",
                         f"See what `ssh {self.way.host} true` prints.",
                     )
-        raise EOFError
+            raise EOFError
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
