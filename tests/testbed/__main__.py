@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -41,8 +40,10 @@ def status() -> int:
     for state in all_boxes():
         print(f"{state.name}: {'up' if state.alive else 'dead; `down` or the next `up` clears it'}")
         if state.alive:
-            print(Box.of_name(state.name).hosts.run("login", "sinfo").stdout, end="")
-            print(dataclasses.asdict(state)["switches"])
+            box = Box.of_name(state.name)
+            print(box.switches)
+            shown = box.run("login", ["sinfo"], check=False)
+            print(shown.stdout + shown.stderr, end="")
     return 0
 
 

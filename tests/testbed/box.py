@@ -215,5 +215,9 @@ class Box(Faults):
                 self.hosts.run(LOGIN, "usermod", "--shell", self.switches.login_shell, user)
             if self.switches.chatty:
                 for name, text in CHATTY.items():
-                    self.run(LOGIN, ["sh", "-c", f"cat - ~/{name} >~/new; mv ~/new ~/{name}"],
-                             user=user, stdin=text)
+                    self.run(
+                        LOGIN,
+                        ["sh", "-c", f"cat - ~/{name} >~/new; mv ~/new ~/{name}"],
+                        user=user,
+                        stdin=text,
+                    )

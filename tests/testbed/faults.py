@@ -29,6 +29,15 @@ echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv 
 exit 1
 """
 
+REDIRECT = f"""\
+table ip slow {{
+    chain in {{
+        type nat hook prerouting priority dstnat
+        iifname "outside" tcp dport 22 redirect to :{SLOW_PORT}
+    }}
+}}
+"""
+
 
 class Faults:
     """Methods of a `Box`. What is broken stays so until the method that repairs it."""
@@ -39,7 +48,7 @@ class Faults:
     # -- Slurm itself
 
     def stop_controller(self) -> None:
-        """End slurmctld, at once: squeue and sbatch fail."""
+        """End slurmctld: squeue and sbatch fail."""
         self.services.stop_controller()
 
     def start_controller(self) -> None:
@@ -47,7 +56,7 @@ class Faults:
         until(lambda: self.hosts.succeeds(LOGIN, "scontrol", "ping"), "the controller is silent")
 
     def stop_database(self) -> None:
-        """End slurmdbd and MariaDB, at once: sacct fails."""
+        """End slurmdbd and MariaDB: sacct fails."""
         self.services.stop_database()
 
     def start_database(self) -> None:
@@ -139,8 +148,7 @@ class Faults:
         self.hosts.run(
             LOGIN,
             *("nft", "-f", "-"),
-            stdin="table ip slow { chain in { type nat hook prerouting priority dstnat; "
-            f'iifname "outside" tcp dport 22 redirect to :{SLOW_PORT}; }} }}\n',
+            stdin=REDIRECT,
         )
 
     def fast_network(self) -> None:
@@ -161,4 +169,3 @@ class Faults:
 
     def _scontrol(self, *words: str) -> None:
         self.hosts.run(CONTROL, "scontrol", *words)
-

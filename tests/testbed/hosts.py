@@ -186,5 +186,3 @@ class Hosts:
 
     def _in_box(self, *argv: str | Path) -> None:
         run(*self._entering_box(), *argv)
-
-

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -49,9 +50,15 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command on the machine; raises `CommandFailed` where it fails."""
     words = [str(word) for word in argv]
-    given = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
+    given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=timeout, check=False, pass_fds=pass_fds, **given
+        words,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        pass_fds=pass_fds,
+        **given,
     )
     if done.returncode != 0:
         raise CommandFailed(words, done)

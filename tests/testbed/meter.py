@@ -78,8 +78,8 @@ def main():
         joules += power_now * (now - before)
         before, ticks = now, ticks + 1
         stamp = time.time_ns() // 1000
-        energy.show("%d J %d us" % (joules, stamp))
-        power.show("%d W %d us" % (power_now, stamp))
+        energy.show(f"{int(joules)} J {stamp} us")
+        power.show(f"{int(power_now)} W {stamp} us")
         freshness.show(str(ticks))
         for zone, share in zones.items():
             zone.show(str(int(joules * share * 1e6) % RANGE))

@@ -125,7 +125,7 @@ def _finish(packages: Path, folder: Path, lock: int) -> None:
         path.mkdir()
     shutil.copy(recipe.FINISH, upper / "finish.sh")
     layers = f"lowerdir={packages / 'root'},upperdir={upper},workdir={work}"
-    inside = 'exec sh -x /finish.sh >/var/log/finish.log 2>&1'
+    inside = "exec sh -x /finish.sh >/var/log/finish.log 2>&1"
     try:
         run(
             *("unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"),

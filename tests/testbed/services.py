@@ -58,7 +58,7 @@ class Services:
         if self.switches.slurmdbd:
             self.start_database()
             self._add_users()
-        self.start_controller(first=True)
+        self.start_controller()
 
     def start_login(self) -> None:
         self._start_munge(LOGIN)
@@ -94,18 +94,18 @@ class Services:
         until(lambda: self.listens(CONTROL, 6819), "slurmdbd does not listen")
 
     def stop_database(self) -> None:
-        self._stop("slurmdbd", 6819)
+        self._stop("slurmdbd")
         self._stop("mariadbd")
 
-    def start_controller(self, *, first: bool = False) -> None:
-        """slurmctld; on its very first start it has no state of its own."""
+    def start_controller(self) -> None:
+        """slurmctld, which does without state files that it has not, or not yet, written."""
         self.hosts.run(CONTROL, "chown", "slurm:slurm", "/run/slurm")
-        command = ["runuser", "-u", "slurm", "slurmctld", "--", "-D", *(["-i"] if first else [])]
+        command = ["runuser", "-u", "slurm", "slurmctld", "--", "-D", "-i"]
         self.hosts.spawn(CONTROL, "slurmctld.log", *command)
         until(lambda: self.listens(CONTROL, 6817), "slurmctld does not listen")
 
     def stop_controller(self) -> None:
-        self._stop("slurmctld", 6817)
+        self._stop("slurmctld")
 
     def set_power(self, host: str, curve: list[tuple[float, float]]) -> None:
         """What a compute node draws from now on: pieces of (seconds, watts), again and again."""
@@ -134,25 +134,24 @@ class Services:
     def _add_users(self) -> None:
         limit = self.switches.max_submit_jobs
         limits = [f"MaxSubmitJobs={limit}"] if limit is not None else []
-        account = [] if self.switches.account_required else [f"DefaultAccount={ACCOUNT}"]
-        self._sacctmgr("add", "account", ",".join(slurmconf.ACCOUNTS))
-        self._sacctmgr(
-            *("add", "user", ",".join(USERS), f"Account={','.join(slurmconf.ACCOUNTS)}"),
-            *account,
-            *limits,
-        )
+        users, accounts = ",".join(USERS), ",".join(slurmconf.ACCOUNTS)
+        self._sacctmgr("add", "account", accounts)
+        default = f"DefaultAccount={ACCOUNT}"
+        self._sacctmgr("add", "user", users, f"Account={accounts}", default, *limits)
+        if self.switches.account_required:
+            self._sacctmgr("modify", "user", "where", f"name={users}", "set", "DefaultAccount=")
 
     def _sacctmgr(self, *words: str) -> None:
         self.hosts.run(CONTROL, "sacctmgr", "-i", "-Q", *words)
 
     def _start_munge(self, host: str) -> None:
         self.hosts.run(host, "chown", "munge:munge", "/run/munge")
-        munge = ["munged", "--foreground", "--force", f"--log-file=/run/munge/log"]
+        munge = ["munged", "--foreground", "--force", "--log-file=/run/munge/log"]
         self.hosts.spawn(host, "munge.log", "runuser", "-u", "munge", "--", *munge)
         until((self.hosts.root_of(host) / "run/munge/munge.socket.2").exists, "no munge")
 
-    def _stop(self, name: str, port: int | None = None) -> None:
-        self.hosts.succeeds(CONTROL, "pkill", "-KILL", "-x", name)
+    def _stop(self, name: str) -> None:
+        self.hosts.succeeds(CONTROL, "pkill", "-x", name)
         until(lambda: not self.hosts.succeeds(CONTROL, "pgrep", "-x", name), f"{name} lives on")
 
     def _wait_for(self, host: str, *command: str) -> None:

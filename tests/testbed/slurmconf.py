@@ -116,9 +116,10 @@ def slurm_conf(switches: Switches) -> str:
     if switches.mem_forbidden:
         settings["JobSubmitPlugins"] = "lua"
     lines = [f"{key}={value}" for key, value in settings.items()]
+    cores = f"CPUs={CPUS} Sockets=1 CoresPerSocket={CPUS} ThreadsPerCore=1"
     for name, gpus in COMPUTE.items():
         gres = f" Gres=gpu:a100:{gpus}" if gpus else ""
-        lines.append(f"NodeName={name} CPUs={CPUS} RealMemory={MEMORY}{gres} State=UNKNOWN")
+        lines.append(f"NodeName={name} {cores} RealMemory={MEMORY}{gres} State=UNKNOWN")
     return "\n".join([*lines, *PARTITIONS, ""])
 
 
