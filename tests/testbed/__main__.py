@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from typing import Any
 
 from tests.testbed.box import Box
 from tests.testbed.machine import CannotHaveBox
@@ -15,7 +16,7 @@ NAME = "box"
 
 
 def up(name: str, settings: list[str]) -> int:
-    switches = {}
+    switches: dict[str, Any] = {}
     for setting in settings:
         key, _, value = setting.partition("=")
         switches[key] = value if value.startswith("/") else json.loads(value.lower())

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tests.testbed import machine
 from tests.testbed.faults import Faults
@@ -24,10 +27,27 @@ from tests.testbed.services import Services
 from tests.testbed.slurmconf import COMPUTE, Switches
 from tests.testbed.state import FOLDER, Process, State, claim
 
+ROOT = Path(__file__).parents[2]
+
 CHATTY = {
     ".bashrc": "echo 'Quota: 12 % of your budget is left.'\n",
     ".cshrc": "echo 'Quota: 12 % of your budget is left.'\n",
 }
+
+
+def this_python() -> dict[str, str]:
+    """What the hosts need to see (`binds`) so that `python` runs on them."""
+    found = {sys.prefix, sys.base_prefix, str(ROOT)}
+    if sys.base_prefix == "/usr":  # the hosts have a /usr, with another Python
+        found -= {"/usr"}
+        found |= {os.path.realpath(sys.executable), sysconfig.get_path("stdlib")}
+    return {path: path for path in sorted(found)}
+
+
+def python() -> list[str]:
+    """The beginning of a command on a host that runs this Python, with hpcml and its libraries."""
+    libraries = f"PYTHONPATH={ROOT}:{sysconfig.get_path('purelib')}"
+    return ["env", libraries, os.path.realpath(sys.executable)]
 
 
 class Box(Faults):
@@ -39,7 +59,8 @@ class Box(Faults):
         Up to 9 of a-z and 0-9; everything that it makes on the machine bears it. None: one
         that is free.
     binds
-        Folders of the machine that all hosts see read-only: ``{"/work/hpcml": "/work/hpcml"}``.
+        Folders and files of the machine that all hosts see read-only: ``{"/data": "/data"}``;
+        `this_python` gives those with which hpcml itself runs in the box, by `python`.
     **switches
         See `tests.testbed.slurmconf.Switches`.
 
@@ -52,9 +73,9 @@ class Box(Faults):
     image = IMAGE
 
     def __init__(
-        self, name: str | None = None, *, binds: Mapping[str, str] | None = None, **switches: object
+        self, name: str | None = None, *, binds: Mapping[str, str] | None = None, **switches: Any
     ) -> None:
-        self.switches = Switches(**switches)  # type: ignore[arg-type]
+        self.switches = Switches(**switches)
         self._wanted_name, self._binds = name, binds or {}
         self._lifeline: int | None = None
 
@@ -153,6 +174,8 @@ class Box(Faults):
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on a host, in the user's home, without a login shell.
+
+        Where it lasts longer than `timeout` it is given up, but goes on in the box.
 
         Raises
         ------

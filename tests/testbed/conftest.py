@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from tests.testbed.box import Box
+from tests.testbed.box import Box, this_python
 from tests.testbed.machine import CannotHaveBox
 
 
-def brought_up(**settings: object) -> Iterator[Box]:
+def brought_up(**settings: Any) -> Iterator[Box]:
     """A box; where none can be had the test fails, and says what was left out and why."""
-    box = Box(**settings)  # type: ignore[arg-type]
+    box = Box(**settings)
     try:
         box.up()
     except CannotHaveBox as problem:
@@ -25,8 +26,8 @@ def brought_up(**settings: object) -> Iterator[Box]:
 
 @pytest.fixture(scope="session")
 def box() -> Iterator[Box]:
-    """A friendly one."""
-    yield from brought_up()
+    """A friendly one, in which hpcml is installed."""
+    yield from brought_up(binds=this_python())
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,9 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
-from tests.testbed.machine import CommandFailed, run
+from tests.testbed.machine import CannotHaveBox, CommandFailed, run
 from tests.testbed.rootfs import RootFs
 from tests.testbed.slurmconf import COMPUTE
 from tests.testbed.state import Process, State, link_name
@@ -27,6 +28,14 @@ ADDRESSES = {CONTROL: 2, LOGIN: 3} | {name: 11 + i for i, name in enumerate(COMP
 HERE = Path(__file__).parent
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def refused(said: str) -> NoReturn:
+    """Raise `CannotHaveBox` for what the kernel does not allow."""
+    raise CannotHaveBox(
+        f"the kernel does not allow its namespaces, mounts or network devices:\n{said}\n",
+        "It takes a machine (not a container) with overlayfs, veth and bridges.",
+    )
 
 
 class Hosts:
@@ -46,21 +55,25 @@ class Hosts:
             [*command, HERE / "init.py", str(reading)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=(self.state.folder / "first.log").open("w"),
             pass_fds=[reading],
             start_new_session=True,
             cwd="/",
         )
         os.close(reading)
         assert first.stdout is not None
-        with first.stdout as said:
-            self.state.first = Process.of(int(said.readline()))
         self._outside = first
+        with first.stdout as said:
+            pid = said.readline()
+        if not pid:
+            refused((self.state.folder / "first.log").read_text())
+        self.state.first = Process.of(int(pid))
         self.state.save()
-        self._in_box(
-            *("sh", HERE / "box.sh", self.state.folder, rootfs.layers, str(home_inodes or 0)),
-            *ADDRESSES,
-        )
+        mounting = ("sh", HERE / "box.sh", self.state.folder, rootfs.layers, str(home_inodes or 0))
+        try:
+            self._in_box(*mounting, *ADDRESSES)
+        except CommandFailed as failed:
+            refused(str(failed))
         for source, target in binds.items():
             self._bind(source, target)
         return writing
@@ -107,7 +120,11 @@ class Hosts:
 
     def _bind(self, source: str, target: str) -> None:
         where = f"{self.state.folder}/inside/root{target}"
-        self._in_box("mkdir", "-p", where)
+        if os.path.isdir(source):
+            self._in_box("mkdir", "-p", where)
+        else:
+            self._in_box("mkdir", "-p", os.path.dirname(where))
+            self._in_box("touch", where)
         self._in_box("mount", "--bind", source, where)
         self._in_box("mount", "-o", "remount,bind,ro", where)
 

@@ -30,17 +30,17 @@ ZONES = {
 class Counter:
     """A file that is overwritten in place, as its readers keep it open."""
 
-    def __init__(self, folder, name):
+    def __init__(self, folder: str, name: str) -> None:
         os.makedirs(folder, exist_ok=True)
         self.file = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT, 0o644)
 
-    def show(self, text):
+    def show(self, text: str) -> None:
         line = (text + "\n").encode()
         os.pwrite(self.file, line, 0)
         os.ftruncate(self.file, len(line))
 
 
-def watts(curve, seconds):
+def watts(curve: list[list[float]], seconds: float) -> float:
     """The power at a time since the curve's beginning."""
     seconds %= sum(duration for duration, _ in curve)
     for duration, power in curve:
@@ -50,7 +50,8 @@ def watts(curve, seconds):
     return curve[-1][1]
 
 
-def make_zones():
+def make_zones() -> dict[Counter, float]:
+    """The counter of each powercap zone, and its share of the power."""
     for zone, (name, _) in ZONES.items():
         Counter(os.path.join(POWERCAP, zone), "name").show(name)
         Counter(os.path.join(POWERCAP, zone), "max_energy_range_uj").show(str(RANGE))
@@ -60,13 +61,14 @@ def make_zones():
     }
 
 
-def main():
+def main() -> None:
     energy, power, freshness, generation = (
         Counter(PM_COUNTERS, name) for name in ("energy", "power", "freshness", "generation")
     )
     generation.show("1")
     zones = make_zones()
-    curve, read, begin = [], None, 0.0
+    curve: list[list[float]] = []
+    read, begin = -1, 0.0
     joules, before, ticks = 0.0, time.monotonic(), 0
     while True:
         changed = os.stat(sys.argv[1]).st_mtime_ns

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tests.testbed import recipe
 from tests.testbed.machine import CannotHaveBox, CommandFailed, run
 
 CACHE = Path("/var/cache/hpcml-box")
+MONTH = 30 * 86400.0
 MIRROR = "http://deb.debian.org/debian"
 
 
@@ -58,6 +60,7 @@ def root_file_system() -> RootFs:
             f"its root file system could not be made:\n{problem}\n",
             "It takes 3 GB of disk and a mirror of Debian, as this machine's apt has it.",
         ) from problem
+    _forget_unused({packages, finished})
     return RootFs(packages, finished)
 
 
@@ -81,6 +84,15 @@ def _once(folder: Path, make: Callable[[Path, int], None]) -> None:
             half.rename(folder)
         finally:
             shutil.rmtree(half, ignore_errors=True)
+
+
+def _forget_unused(used: set[Path]) -> None:
+    """Remove layers of other recipes that no box was made of for a month."""
+    for folder in used:
+        folder.touch()
+    for folder in CACHE.glob("*-????????????????"):
+        if folder not in used and time.time() - folder.stat().st_mtime > MONTH:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -13,10 +13,10 @@ import sys
 PORT, TARGET, DELAY = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]) / 1000
 
 
-async def passed_on(reader, writer):
-    late = asyncio.Queue()
+async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
-    async def deliver():
+    async def deliver() -> None:
         while True:
             due, data = await late.get()
             await asyncio.sleep(due - asyncio.get_running_loop().time())
@@ -38,7 +38,7 @@ async def passed_on(reader, writer):
     await delivering
 
 
-async def connected(reader, writer):
+async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(2 * DELAY)
     try:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", TARGET)
@@ -50,7 +50,7 @@ async def connected(reader, writer):
     )
 
 
-async def main():
+async def main() -> None:
     server = await asyncio.start_server(connected, "0.0.0.0", PORT)
     await server.serve_forever()
 

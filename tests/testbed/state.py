@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path("/run/hpcml-box")
 NUMBERS = range(1, 255)
@@ -48,7 +49,7 @@ class State:
     owner: Process | None  # ends the box when it ends; None: the box stays until `down`
     first: Process | None = None
     hosts: dict[str, Process] = field(default_factory=dict)
-    switches: dict[str, object] = field(default_factory=dict)
+    switches: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -106,7 +107,7 @@ def all_boxes() -> list[State]:
     return found
 
 
-def claim(name: str | None, owner: Process, switches: dict[str, object]) -> State:
+def claim(name: str | None, owner: Process, switches: dict[str, Any]) -> State:
     """A new box's state, with a number that no other one has; clears what dead owners left.
 
     Raises

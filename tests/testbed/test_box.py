@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import eventually
 from tests.testbed import machine
-from tests.testbed.box import Box
+from tests.testbed.box import Box, python
 from tests.testbed.machine import CannotHaveBox, CommandFailed
 from tests.testbed.state import FOLDER, State, link_name
 from tests.testbed.using import (
@@ -99,6 +99,13 @@ def test_homes_are_shared_and_tmp_is_each_host_s_own(box: Box) -> None:
     box.run("login", ["sh", "-c", "echo here >~/shared; echo here >/tmp/own"])
     assert box.run("gpu2", ["cat", "shared"]).stdout == "here\n"
     assert box.run("gpu2", ["cat", "/tmp/own"], check=False).returncode != 0
+
+
+def test_hpcml_runs_on_the_login_node(box: Box) -> None:
+    submit = "import hpcml; print(hpcml.submit(hpcml.Job('run.sh')).wait().state)"
+    box.run("login", ["sh", "-c", "echo hostname >/scratch/run.sh"])
+    done = box.run("login", ["env", "--chdir=/scratch", *python(), "-c", submit])
+    assert done.stdout.strip() == "COMPLETED"
 
 
 def test_users_are_ordinary(box: Box) -> None:

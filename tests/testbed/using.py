@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 
 from tests.conftest import eventually
 from tests.testbed.box import Box
@@ -49,8 +50,8 @@ def ssh(box: Box, *words: str, user: str = "alice") -> subprocess.CompletedProce
     )
 
 
-def seconds(command: object, *arguments: object) -> float:
+def seconds(call: Callable[..., object], *arguments: object) -> float:
     """How long a call takes."""
     begin = time.monotonic()
-    command(*arguments)  # type: ignore[operator]
+    call(*arguments)
     return time.monotonic() - begin
