@@ -240,9 +240,7 @@ class Attempt:
 
     def environment(self) -> "dict[str, str]":
         """The environment of all runs of the batch."""
-        # Elsewhere than on the client's machine, what there is to inherit is here.
-        environment = {} if self.slot.embedded else wire.inherited()
-        environment.update(self.where["environment"])
+        environment = dict(self.where["environment"])
         environment.update(self.what["env"])
         library = os.path.abspath(sys.path[0])
         environment["PYTHONPATH"] = os.pathsep.join(
