@@ -18,6 +18,7 @@ from types import FrameType
 import pytest
 
 from hpcml.errors import TransportError
+from hpcml.library import library
 from hpcml.transports import base
 from hpcml.transports.ssh import SshTransport, link
 from tests.agent.pythons import pythons
@@ -176,7 +177,7 @@ def test_a_stale_socket_is_no_obstacle(files: SshTransport, loop: Loop) -> None:
     found = re.search(r"pid=(\d+)", said)
     assert found is not None
     os.kill(int(found[1]), signal.SIGKILL)
-    eventually(lambda: files._link is not None and files._link.dead)
+    eventually(lambda: files._open[0].dead)
 
     assert socket.exists()
     assert files.get({"file": 0}) == {"file": b"1"}
@@ -350,6 +351,14 @@ def test_an_archive_that_is_not_whole_is_brought_again(
 
     assert files.names("lib") == {archive.name}
     assert archive.read_bytes() == whole
+
+
+def test_an_archive_that_is_not_in_the_cache_is_named(loop: Loop, workspace: Path) -> None:
+    files = loop.transport(ME, str(workspace), PYTHON)
+    library().unlink()
+
+    with pytest.raises(TransportError, match=r"\.pyz cannot be read"):
+        files.names("")
 
 
 def test_who_is_not_let_in_is_told_how_to_log_in(loop: Loop, workspace: Path) -> None:

@@ -120,6 +120,28 @@ def test_a_workspace_far_away_is_named_from_the_root(far: str, home: Path) -> No
     settings.write_text(before)
 
 
+def test_a_site_of_which_nobody_says_the_host_is_no_site_to_reach(far: str, home: Path) -> None:
+    profile = home / "config" / "hpcml" / "sites" / "far.yaml"
+    profile.write_text(PROFILE.replace("ssh: {host: loop}\n", ""))
+
+    with pytest.raises(ProfileError, match="nothing says which host"):
+        connect(far)
+    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings.write_text(settings.read_text() + "    ssh_host: loop\n")
+    assert connect(far).files.names("") == {"lib"}
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=sh", "a b", ""])
+def test_no_host_is_an_option(far: str, home: Path, host: str) -> None:
+    settings = home / "config" / "hpcml" / "settings.yaml"
+    before = settings.read_text()
+    settings.write_text(f"{before}    ssh_host: {host!r}\n")
+
+    with pytest.raises(ProfileError, match="ssh_host"):
+        connect(far)
+    settings.write_text(before)
+
+
 # --- what it costs ------------------------------------------------------------------------
 
 

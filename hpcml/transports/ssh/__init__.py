@@ -57,11 +57,13 @@ class SshTransport:
         self._python = binding.agent_python
         self._archive = cache_folder() / "lib" / binding.library
         self._clock, self._chains = Clock(), itertools.count(1)
+        self._open: list[Link] = []  # the conversation, once there is one
         self._begin()
+        weakref.finalize(self, _close, self._open)
         _transports.add(self)
 
     def _begin(self) -> None:
-        self._link: Link | None = None
+        self._open.clear()
         self._connecting = threading.Lock()
         self._mine = _OfThread()
 
@@ -135,8 +137,9 @@ class SshTransport:
         try:
             yield
         finally:
-            self._mine.held.remove(link)
-            with suppress(Lost):  # then the site has let go of it
+            if link in self._mine.held:  # not in a child that was forked within the block
+                self._mine.held.remove(link)
+            with suppress(Lost):  # then the site has let go of it, or the parent will
                 link.ask("unlock", [held]).gone = True
 
     @contextmanager
@@ -162,8 +165,7 @@ class SshTransport:
 
     def close(self) -> None:
         """End the conversation; the next call begins another one."""
-        if self._link is not None:
-            self._link.close()
+        _close(self._open)
 
     def _lock(self, alone: bool) -> tuple[Link, int] | None:
         try:
@@ -232,7 +234,7 @@ class SshTransport:
     def _connected(self) -> Link:
         """The conversation there is, or a new one."""
         with self._connecting:
-            link = self._link
+            link = self._open[0] if self._open else None
             if any(held is not link or held.dead for held in self._mine.held):
                 raise TransportError(
                     f"the connection to {self._way.site} was lost, and with it the hold on what "
@@ -241,9 +243,8 @@ class SshTransport:
                 )
             if link is None or link.dead:
                 link = Link(self._way, self._python, self.workspace, self._archive, self._clock)
-                self._link = link
+                self._open[:] = [link]
                 self.workspace = link.workspace
-                weakref.finalize(self, link.close)
             return link
 
     def _in_doubt(self, call: str) -> TransportError:
@@ -251,6 +252,11 @@ class SshTransport:
             f"the connection to {self._way.site} was lost: {call} may have been done, or not",
             "Look before you do it again; `hpcml resume` does, for a submission.",
         )
+
+
+def _close(links: list[Link]) -> None:
+    for link in links:
+        link.close()
 
 
 class _OfThread(threading.local):

@@ -18,7 +18,9 @@ from typing import Any
 
 from hpcml.agent import wire
 from hpcml.agent.files import pieces_of
+from hpcml.agent.files import told as of_system
 from hpcml.errors import TransportError
+from hpcml.transports.base import told
 from hpcml.transports.ssh import first_contact
 from hpcml.transports.ssh.openssh import Way
 
@@ -135,6 +137,8 @@ class Link:
         self._numbers = itertools.count(1)
         self._answers: dict[int, Answer] = {}
         self._lock, self._sending = threading.Lock(), threading.Lock()
+        with told(), of_system(f"{archive} cannot be read"):
+            size = archive.stat().st_size
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as ssh)
         self._process = way.start(first_contact.SHELL, self._errors)
         stdin: Any = self._process.stdin
@@ -143,7 +147,7 @@ class Link:
         self._from = io.BufferedReader(stdout, GATHERED)
         _links.add(self)
         try:
-            self.workspace = self._introduce(python, workspace, archive)
+            self.workspace = self._introduce(python, workspace, archive, size)
         except BaseException as error:
             self._process.kill()
             self._process.wait()
@@ -262,10 +266,9 @@ class Link:
 
     # --- first contact --------------------------------------------------------------------
 
-    def _introduce(self, python: str, workspace: str, archive: Path) -> str:
+    def _introduce(self, python: str, workspace: str, archive: Path, size: int) -> str:
         """Make the site's shell hpcml's helper. Returns the literal path of the workspace."""
         word = f"hpcml-{wire.random_letters(16)}"
-        size = archive.stat().st_size
         self._write([first_contact.script(word, python, workspace, archive.name, size)])
         said = self._hear(word)
         if "send" in said:

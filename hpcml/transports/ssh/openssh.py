@@ -95,7 +95,9 @@ class Way:
         if self.is_open():
             return
         try:
-            done = subprocess.run(self.argv("-f", "-N", batch=False), check=False)
+            # It stays, and must not keep a pipe open that somebody reads to its end.
+            login = self.argv("-f", "-N", batch=False)
+            done = subprocess.run(login, stdout=subprocess.DEVNULL, check=False)
         except OSError as error:
             raise no_ssh(error) from error
         if done.returncode:
