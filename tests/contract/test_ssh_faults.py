@@ -5,11 +5,14 @@ Each test has a server and a way of its own.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import re
 import signal
 import subprocess
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -368,6 +371,39 @@ def test_who_is_not_let_in_is_told_how_to_log_in(loop: Loop, workspace: Path) ->
         files.names("")
 
     assert caught.value.advice.startswith("Run `hpcml sites login loop`")
+
+
+def test_what_ssh_asks_on_a_terminal_opens_the_way_for_all(
+    way: Loop, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key with a passphrase stands for all that only a person can answer."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(way.folder))
+    key = way.server.folder / "user"
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", key], check=True)
+    files = way.transport(ME, str(workspace), PYTHON)
+    with pytest.raises(TransportError) as caught:
+        files.names("")
+    assert caught.value.advice.startswith("Run `hpcml sites login loop`")
+
+    leader, follower = os.openpty()
+    code = "import sys; from hpcml.transports.ssh.openssh import Way; Way(*sys.argv[1:]).log_in()"
+    login = subprocess.Popen(
+        [sys.executable, "-c", code, "loop", "loop", ME, str(files._way.config)],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(follower)
+    shown = b""
+    while b"passphrase" not in shown:
+        shown += os.read(leader, 1000)
+    os.write(leader, b"secret\n")
+
+    assert login.wait(60) == 0
+    assert files.names("") == {"lib"}
+    os.close(leader)
 
 
 def test_an_unknown_host_key_is_the_users_to_judge(
