@@ -157,24 +157,27 @@ def _submit_all(
     max_running: int | None,
 ) -> list[Run]:
     first = _runs_before(after, connection)
-    batches: list[tuple[Batch, There]] = []
-    for ready in [_plan_online(_job(one, fields), connection) for one in jobs]:
+    batches: list[Batch] = []
+    planned = [_plan_online(_job(one, fields), connection) for one in jobs]
+    for ready in planned:
         batch = new_batch(
             ready.plan,
             ready.points,
             after=[*dict.fromkeys([*first, *_origins(ready.plan)])],
-            group=batches[0][0].id if batches else None,
+            group=batches[0].id if batches else None,
             max_running=max_running,
         )
-        batches.append((batch, ready.there))
+        batches.append(batch)
     runs: list[Run] = []
-    for batch, there in batches:
+    there: There | None = planned[0].there
+    for batch in batches:
         try:
             runs += _submit(batch, connection, there)
         except HpcmlError as error:
             if runs:
                 error.add_note(f"In the queue already: {runs[0].id} and {len(runs) - 1} more.")
             raise
+        there = None  # the site has more by now, and the cache less
     return runs
 
 
@@ -283,7 +286,7 @@ def _before(view: BatchView, plan: Plan, instead: Mapping[str, Run]) -> list[str
 
 def _submit(batch: Batch, connection: Connection, there: There | None = None) -> list[Run]:
     batch.save()
-    carry_on(batch, connection, there)
+    carry_on(batch, connection, there, fresh=True)
     ids = (wire.run_id(batch.id, index) for index in range(len(batch.points)))
     return [Run(identifier, connection.site.name) for identifier in ids]
 
@@ -311,21 +314,25 @@ def resume(identifier: str, site: str) -> None:
         return carry_on(batch, connection)
 
 
-def carry_on(batch: Batch, connection: Connection, there: There | None = None) -> None:
+def carry_on(
+    batch: Batch, connection: Connection, there: There | None = None, *, fresh: bool = False
+) -> None:
     """Take a batch of the outbox through all steps that it has not passed yet.
 
     Parameters
     ----------
     there : dict, optional
-        What the site has of what it needs, if it has just been made: it has passed none of them.
+        What the site has of what it needs, if that is known.
+    fresh : bool
+        It has just been made: it has passed none of them.
     """
     try:
-        if there is not None or not published(batch, connection):
+        if fresh or not published(batch, connection):
             batch.note("preparing")
             with connection.files.together():
                 prepare(batch, connection, there)
                 publish(batch, connection)
-        queue(batch, connection, fresh=there is not None)
+        queue(batch, connection, fresh=fresh)
     except BaseException:  # Ctrl-C, too: a notebook lives on, and does not go on by itself
         batch.let_go()
         raise
