@@ -135,6 +135,7 @@ class BatchView:
 
     def __post_init__(self) -> None:
         self._names: set[str] = set()
+        self._brought: Mapping[str, bytes | None] = {}
         self._attempts: dict[int, dict[int, Attempt]] = {}
         self.count = self.lines.count(b"\n")
         chunks = self.submission.chunks(self.id, self.count)
@@ -238,24 +239,58 @@ class BatchView:
         """Where its attempts are, relative to the workspace."""
         return f"{self.folder}/attempts"
 
-    def read_listed(self, names: set[str] | None) -> None:
-        """As :meth:`read_files`, with what its folder of attempts holds; ``None``: it is gone."""
+    def wanted(self, names: set[str]) -> list[str]:
+        """What :meth:`read_listed` will read, of all that its folder of attempts holds."""
+        files = [
+            self._attempt_file(index, number, "end" if "end" in kinds else "start")
+            for (index, number), kinds in self._new_attempts(names).items()
+        ]
+        return files + [f"{part.file}.json" for part in self.chunks if part.chunk.id is None]
+
+    def read_listed(
+        self, names: set[str] | None, brought: Mapping[str, bytes | None] | None = None
+    ) -> None:
+        """As :meth:`read_files`, with what its folder of attempts holds; ``None``: it is gone.
+
+        Parameters
+        ----------
+        brought : dict, optional
+            Contents of files that have been read already; ``None`` of those that are not there.
+        """
         if names is None:
             self.removed, names = is_gone(self.id, self.connection), set()
-        new = names - self._names
-        if new:
-            self._read_attempts(wire.attempts_of(new))
+        self._brought = brought or {}
+        try:
+            new = self._new_attempts(names)
+            if new:
+                self._read_attempts(new)
             self._names |= names
-        self._read_ids(part for part in self.chunks if part.chunk.id is None)
+            self._read_ids(part for part in self.chunks if part.chunk.id is None)
+        finally:
+            self._brought = {}
 
-    def _read_attempts(self, new: Mapping[int, Mapping[int, set[str]]]) -> None:
-        """Read the ends, and the starts of attempts of which there is no end."""
-        found = {
+    def _new_attempts(self, names: set[str]) -> dict[tuple[int, int], set[str]]:
+        """Attempts of which there are files that have not been read."""
+        return {
             (index, number): kinds
-            for index, numbers in new.items()
+            for index, numbers in wire.attempts_of(names - self._names).items()
             if 0 <= index < self.count
             for number, kinds in numbers.items()
         }
+
+    def _attempt_file(self, index: int, number: int, kind: str) -> str:
+        return f"{self.attempts_folder}/{index}.{number}.{kind}"
+
+    def _get(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Contents of files, of which some have been brought already."""
+        asked, brought = list(paths), self._brought
+        found = {path: brought[path] for path in asked if path in brought}
+        rest = [path for path in asked if path not in brought]
+        there = {path: content for path, content in found.items() if content is not None}
+        return there | (self.connection.files.get(dict.fromkeys(rest, 0)) if rest else {})
+
+    def _read_attempts(self, found: Mapping[tuple[int, int], set[str]]) -> None:
+        """Read the ends, and the starts of attempts of which there is no end."""
         ends = [attempt for attempt, kinds in found.items() if "end" in kinds]
         self._read("end", ends)
         # An end may be empty after a power loss; then the start is all there is.
@@ -264,13 +299,11 @@ class BatchView:
 
     def _read(self, kind: str, attempts: Iterable[tuple[int, int]]) -> None:
         paths = {
-            f"{self.folder}/attempts/{index}.{number}.{kind}": (index, number)
+            self._attempt_file(index, number, kind): (index, number)
             for index, number in attempts
             if getattr(self._known(index, number), kind) is None
         }
-        for path, content in (
-            self.connection.files.get(dict.fromkeys(paths, 0)) if paths else {}
-        ).items():
+        for path, content in self._get(paths).items():
             index, number = paths[path]
             record = wire.attempt_record(content, kind)
             known = self._known(index, number)
@@ -297,8 +330,7 @@ class BatchView:
     def _read_ids(self, parts: Iterable[ChunkView]) -> None:
         """Under which ids the queue has chunks."""
         paths = {f"{part.file}.json": part for part in parts}
-        found = self.connection.files.get(dict.fromkeys(paths, 0)) if paths else {}
-        for path, content in found.items():
+        for path, content in self._get(paths).items():
             part = paths[path]
             # Empty after a power loss: then the queue is asked by name, as before it was written.
             for record in wire.parse_lines(content):
@@ -505,8 +537,9 @@ class BatchView:
 def note_queued(chunk: Chunk, identifier: str, connection: Connection, asked: float) -> None:
     """Write down under which id the queue has a chunk; the intent is fulfilled."""
     record, file = {"id": identifier, "time": asked}, f"{chunk.folder}/queue/{chunk.number}"
-    connection.files.put({f"{file}.json": wire.canonical(record)})
-    connection.files.remove([f"{file}.intent"])
+    with connection.files.together():
+        connection.files.put({f"{file}.json": wire.canonical(record)})
+        connection.files.remove([f"{file}.intent"])
 
 
 def look(views: Sequence[BatchView]) -> None:
@@ -515,10 +548,17 @@ def look(views: Sequence[BatchView]) -> None:
     if not views:
         return
     looks: dict[BatchView, int] = {}
-    listed = views[0].connection.files.names_in([view.attempts_folder for view in views])
+    files = views[0].connection.files
+    listed = files.names_in([view.attempts_folder for view in views])
+    wanted: list[str] = []
     for view in views:
         with view.lock:
-            view.read_listed(listed.get(view.attempts_folder))
+            wanted += view.wanted(listed.get(view.attempts_folder, set()))
+    found = files.get(dict.fromkeys(wanted, 0)) if wanted else {}
+    brought = {path: found.get(path) for path in wanted}
+    for view in views:
+        with view.lock:
+            view.read_listed(listed.get(view.attempts_folder), brought)
             if not view.removed:
                 view.looks += 1
                 looks[view] = view.looks

@@ -7,35 +7,24 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcml.agent import wire
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import HpcmlError, ProfileError
-from hpcml.library import library_name, travelling
+from hpcml.library import library, library_name, travelling
 from hpcml.plugins import load_plugin
 from hpcml.schedulers import Scheduler
-from hpcml.settings import Binding, SiteSettings, config_folder, data_folder, load_settings
+from hpcml.settings import (
+    Binding,
+    SiteSettings,
+    cache_folder,
+    config_folder,
+    data_folder,
+    keep,
+    load_settings,
+)
 from hpcml.site_log import telling_files, told_files, told_queue
 from hpcml.sites import Site, load_site
 from hpcml.transports import Transport
-
-# What a program by hand would find, less whatever could be a secret.
-INHERITED = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "VIRTUAL_ENV",
-    "XDG_CACHE_HOME",
-    "XDG_CONFIG_HOME",
-    "XDG_DATA_HOME",
-    "XDG_STATE_HOME",
-)
 
 
 @dataclass(frozen=True)
@@ -96,6 +85,11 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     site = load_site(name)
     binding = bind(site)
     _refuse_in_job(site, binding)
+    if site.transport != "local":
+        library()  # the way there begins with bringing it
+        if binding.workspace.startswith("~"):
+            _learn_home(site, binding)
+            binding = bind(site)
     if known is not None and (known.site, known.binding) == (site, binding):
         return known
     files = load_plugin("hpcml.transports", site.transport)(site, binding)
@@ -125,25 +119,26 @@ def bind(site: Site) -> Binding:
     run = enclosing_run()
     if run is not None and run.site == site.name:
         places = run.workspace, run.python, run.agent_python
-    else:
+    elif site.transport == "local":
         python = yours.python or sys.executable
         places = _workspace(site, yours), python, site.python or sys.executable
+    else:
+        agent_python = site.python or "python3"
+        places = _workspace_there(site, yours), yours.python or agent_python, agent_python
     return Binding(
         *places,
         library=library_name(),
         account=yours.account,
         user=yours.user,
-        environment={key: os.environ[key] for key in INHERITED if key in os.environ},
+        # What a job finds elsewhere its agent takes from there.
+        environment=wire.inherited() if site.transport == "local" else {},
+        ssh_host=yours.ssh_host,
+        ssh_config=yours.ssh_config,
     )
 
 
 def _workspace(site: Site, yours: SiteSettings) -> str:
-    workspace = yours.workspace or site.workspace
-    if not workspace:
-        raise ProfileError(
-            f"no workspace is known on {site.name}",
-            f"Write sites.{site.name}.workspace into the settings.",
-        )
+    workspace = _named_workspace(site, yours)
     try:
         return str(Path(workspace).expanduser().absolute())
     except RuntimeError as error:  # there is no such user
@@ -151,6 +146,58 @@ def _workspace(site: Site, yours: SiteSettings) -> str:
             f"the workspace {workspace} of {site.name} cannot be found: {error}",
             f"Write another sites.{site.name}.workspace into the settings.",
         ) from error
+
+
+def _workspace_there(site: Site, yours: SiteSettings) -> str:
+    """Its literal path; ``~/`` stays until somebody has been there."""
+    workspace = _named_workspace(site, yours)
+    if not workspace.startswith(("/", "~/")):
+        raise ProfileError(
+            f"the workspace {workspace} of {site.name} does not begin at the root, nor at ~/",
+            f"Write the whole path into the settings: sites.{site.name}.workspace.",
+        )
+    home = _homes().get(_account(site, yours.ssh_host, yours.user))
+    return home + workspace[1:] if home and workspace.startswith("~/") else workspace
+
+
+def _named_workspace(site: Site, yours: SiteSettings) -> str:
+    workspace = yours.workspace or site.workspace
+    if not workspace:
+        raise ProfileError(
+            f"no workspace is known on {site.name}",
+            f"Write sites.{site.name}.workspace into the settings.",
+        )
+    return workspace
+
+
+def _learn_home(site: Site, binding: Binding) -> None:
+    """Ask a site for the literal path of ``~``: a plan has no other."""
+    files = load_plugin("hpcml.transports", site.transport)(site, binding)
+    done = files.run(["/bin/sh", "-c", 'printf %s "$HOME"'])
+    home = done.stdout.decode("utf-8", "surrogateescape")
+    if done.exit_code or not home.startswith("/"):
+        raise HpcmlError(
+            f"{site.name} does not say what ~ is there",
+            f"Write the whole path into the settings: sites.{site.name}.workspace.",
+        )
+    homes = {**_homes(), _account(site, binding.ssh_host, binding.user): home}
+    keep(_homes_file(), wire.canonical(homes), "Free some space.")
+
+
+def _homes() -> dict[str, str]:
+    try:
+        homes: dict[str, str] | None = wire.read_json(str(_homes_file()))
+    except (OSError, ValueError):
+        return {}  # a memory only
+    return homes or {}
+
+
+def _homes_file() -> Path:
+    return cache_folder() / "homes.json"
+
+
+def _account(site: Site, host: str | None, user: str | None) -> str:
+    return " ".join([site.name, host or (site.ssh.host if site.ssh else ""), user or ""])
 
 
 def _refuse_in_job(site: Site, binding: Binding) -> None:

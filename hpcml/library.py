@@ -15,6 +15,7 @@ import os
 import sys
 import zipfile
 import zipimport
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from hpcml.agent import wire
 from hpcml.errors import HpcmlError
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import packaged_profiles
-from hpcml.transports import Transport, bring
+from hpcml.transports import FileStatus, Transport, bring
 
 MAIN = b"""\
 import sys
@@ -69,15 +70,22 @@ def library() -> Path:
     return _kept(name, files, compiled)
 
 
-def put_library(files: Transport, name: str | None = None) -> None:
+def put_library(
+    files: Transport, name: str | None = None, there: Mapping[str, FileStatus] | None = None
+) -> None:
     """Bring the archive, or an earlier one of that name, to a site that does not have it yet.
+
+    Parameters
+    ----------
+    there : dict, optional
+        As for :func:`hpcml.transports.bring`.
 
     Raises
     ------
     HpcmlError
         The earlier one is nowhere any more.
     """
-    _put(files, library(), name)
+    _put(files, library(), name, there)
 
 
 def function_library_name() -> str:
@@ -108,9 +116,11 @@ def function_library() -> Path:
     return _kept(name, files, files)
 
 
-def put_function_library(files: Transport, name: str | None = None) -> None:
+def put_function_library(
+    files: Transport, name: str | None = None, there: Mapping[str, FileStatus] | None = None
+) -> None:
     """As :func:`put_library`, for the archive that executes functions."""
-    _put(files, function_library(), name)
+    _put(files, function_library(), name, there)
 
 
 def _archive_of_this() -> str | None:
@@ -186,12 +196,15 @@ def _kept(name: str, files: dict[str, bytes], compiled: dict[str, bytes]) -> Pat
     return path
 
 
-def _put(files: Transport, path: Path, name: str | None) -> None:
+def _put(
+    files: Transport, path: Path, name: str | None, there: Mapping[str, FileStatus] | None
+) -> None:
     if name not in (None, path.name):
         path = cache_folder() / "lib" / str(name)
+    target = f"lib/{path.name}"
     if path.exists():
-        bring(files, f"lib/{path.name}", path)
-    elif path.name not in {entry.name for entry in files.list("lib") or ()}:
+        bring(files, target, path, there)
+    elif target not in (files.touch([target]) if there is None else there):
         raise HpcmlError(
             f"{path}, which was to run this when it was planned, is not there any more",
             "Cancel the run, and submit the job again.",

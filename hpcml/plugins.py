@@ -9,7 +9,10 @@ from hpcml.errors import HpcmlError, nearest
 
 # As in pyproject.toml. In a job hpcml is one file, without the metadata of a distribution.
 BUILT_IN = {
-    "hpcml.transports": {"local": "hpcml.transports.local:LocalTransport"},
+    "hpcml.transports": {
+        "local": "hpcml.transports.local:LocalTransport",
+        "ssh": "hpcml.transports.ssh:SshTransport",
+    },
     "hpcml.schedulers": {"process": "hpcml.schedulers.process:ProcessScheduler"},
 }
 

@@ -15,7 +15,6 @@ Site profiles of your own lie beside it in ``sites/<name>.yaml``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +22,15 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from hpcml.agent import wire
+from hpcml.agent import files, wire
 from hpcml.documents import read_model
 from hpcml.errors import HpcmlError
 from hpcml.folders import cache_folder as cache_folder
 from hpcml.folders import config_folder as config_folder
 from hpcml.folders import data_folder as data_folder
 from hpcml.folders import state_folder as state_folder
+
+HOST = r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]*$"  # never an option of ssh's
 
 
 def password_in(url: str) -> str | None:
@@ -54,6 +55,12 @@ class SiteSettings(BaseModel):
     account: str | None = Field(None, description="Account or budget that pays.")
     user: str | None = Field(None, description="Your user name on the site.")
     python: str | None = Field(None, description="Interpreter of jobs without an image.")
+    ssh_host: str | None = Field(
+        None, pattern=HOST, description="Host or alias of ~/.ssh/config, in place of the profile's."
+    )
+    ssh_config: str | None = Field(
+        None, description="File that ssh reads in place of ~/.ssh/config."
+    )
 
     @field_validator("workspace")
     @classmethod
@@ -116,6 +123,8 @@ class Binding:
         File name of what functions need besides it; empty where nobody calls any.
     environment : dict
         Environment that the site gives to every job.
+    ssh_host, ssh_config : str or None
+        In place of the profile's host, and of ``~/.ssh/config``.
     """
 
     workspace: str
@@ -126,6 +135,8 @@ class Binding:
     account: str | None = None
     user: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    ssh_host: str | None = None
+    ssh_config: str | None = None
 
 
 def private_folder(path: Path) -> Path:
@@ -136,16 +147,10 @@ def private_folder(path: Path) -> Path:
     HpcmlError
         It is there, and others may write to it: what lies in it is run and believed.
     """
-    if not path.is_dir():
-        if not path.parent.is_dir():
-            private_folder(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
-    status = path.stat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise HpcmlError(
-            f"others may write to {path}, and what lies in it is run and believed",
-            f"Run `chmod go-w {path}`, or use a folder of your own.",
-        )
+    try:
+        files.private_folder(str(path))
+    except files.Trouble as trouble:
+        raise HpcmlError(trouble.problem, trouble.advice) from None
     return path
 
 

@@ -52,9 +52,10 @@ FILES: Calls = {
     "fetch": (logging.INFO, lambda path, destination: f"{path} to {destination}"),
     "remove": (logging.INFO, lambda paths: _several(paths)),
     "move": (logging.INFO, lambda source, target: f"{source} to {target}"),
-    "touch": (logging.INFO, lambda path: path),
+    "touch": (logging.INFO, lambda paths: _several(paths)),
     "usage": (logging.DEBUG, lambda paths: _several(paths)),
     "holding": (logging.DEBUG, lambda alone=False: "alone" if alone else ""),
+    "together": (logging.DEBUG, lambda: ""),
     "now": (logging.DEBUG, lambda: ""),
 }
 QUEUE: Calls = {

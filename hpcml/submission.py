@@ -42,11 +42,12 @@ from hpcml.schedulers import Chunk
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
 from hpcml.states import State
-from hpcml.transports import bring
+from hpcml.transports import FileStatus, bring
 
 DEEPEST = 16  # runs that have submitted each other; more are taken for a mistake
 
 Entry = str | Callable[..., Any]
+There = Mapping[str, FileStatus]  # what a site has of what is named by digest, by path
 
 
 def plan(job: Job | Sweep | Entry, site: str = "local", **fields: Any) -> Plan:
@@ -157,25 +158,27 @@ def _submit_all(
 ) -> list[Run]:
     first = _runs_before(after, connection)
     batches: list[Batch] = []
-    for ready in [_plan_online(_job(one, fields), connection) for one in jobs]:
+    planned = [_plan_online(_job(one, fields), connection) for one in jobs]
+    for ready in planned:
         _must_be_there(_origins(ready.plan), connection)
-        batches.append(
-            new_batch(
-                ready.plan,
-                ready.points,
-                after=[*dict.fromkeys([*first, *_origins(ready.plan)])],
-                group=batches[0].id if batches else None,
-                max_running=max_running,
-            )
+        batch = new_batch(
+            ready.plan,
+            ready.points,
+            after=[*dict.fromkeys([*first, *_origins(ready.plan)])],
+            group=batches[0].id if batches else None,
+            max_running=max_running,
         )
+        batches.append(batch)
     runs: list[Run] = []
+    there: There | None = planned[0].there
     for batch in batches:
         try:
-            runs += _submit(batch, connection)
+            runs += _submit(batch, connection, there)
         except (HpcmlError, KeyboardInterrupt) as error:
             if runs:
                 error.add_note(f"In the queue already: {runs[0].id} and {len(runs) - 1} more.")
             raise
+        there = None  # the site has more by now, and the cache less
     return runs
 
 
@@ -282,9 +285,9 @@ def _before(view: BatchView, plan: Plan, instead: Mapping[str, Run]) -> list[str
     return [*dict.fromkeys([*before, *_origins(plan)])]
 
 
-def _submit(batch: Batch, connection: Connection) -> list[Run]:
+def _submit(batch: Batch, connection: Connection, there: There | None = None) -> list[Run]:
     batch.save()
-    carry_on(batch, connection)
+    carry_on(batch, connection, there, fresh=True)
     ids = (wire.run_id(batch.id, index) for index in range(len(batch.points)))
     return [Run(identifier, connection.site.name) for identifier in ids]
 
@@ -312,14 +315,25 @@ def resume(identifier: str, site: str) -> None:
         return carry_on(batch, connection)
 
 
-def carry_on(batch: Batch, connection: Connection) -> None:
-    """Take a batch of the outbox through all steps that it has not passed yet."""
+def carry_on(
+    batch: Batch, connection: Connection, there: There | None = None, *, fresh: bool = False
+) -> None:
+    """Take a batch of the outbox through all steps that it has not passed yet.
+
+    Parameters
+    ----------
+    there : dict, optional
+        What the site has of what it needs, if that is known.
+    fresh : bool
+        It has just been made: it has passed none of them.
+    """
     try:
-        if not published(batch, connection):
+        if fresh or not published(batch, connection):
             batch.note("preparing")
-            prepare(batch, connection)
-            publish(batch, connection)
-        queue(batch, connection)
+            with connection.files.together():
+                prepare(batch, connection, there)
+                publish(batch, connection)
+        queue(batch, connection, fresh=fresh)
     except BaseException as error:  # Ctrl-C, too: a notebook lives on, and does not go on by itself
         batch.let_go()
         if isinstance(error, KeyboardInterrupt):
@@ -336,27 +350,38 @@ def published(batch: Batch, connection: Connection) -> bool:
     return connection.files.list(batch.folder) is not None
 
 
-def prepare(batch: Batch, connection: Connection) -> None:
+def prepare(batch: Batch, connection: Connection, there: There | None = None) -> None:
     """Make true what the plan names by digest: the travelling hpcml, and the code."""
     plan, files = batch.plan, connection.files
-    put_library(files, plan.where["library"])
-    there = _code_at(connection)
+    if there is None:
+        there = files.touch(_needed(plan))
+    put_library(files, plan.where["library"], there)
     if plan.what["entry"]["kind"] == "function":
-        put_function_library(files, plan.where["functions"])
+        put_function_library(files, plan.where["functions"], there)
         if "pickle" in plan.what["entry"]:
             digest = plan.what["entry"]["pickle"]
             _bring_code(batch, connection, f"{digest}.pkl", _pickle_path(digest), there)
     digest = plan.what["code"]
-    if digest is not None and digest not in there:  # else it is unpacked already
+    if digest is not None and f"code/{digest}" not in there:  # else it is unpacked already
         _bring_code(batch, connection, f"{digest}.tar", _archive_path(digest), there)
 
 
-def _bring_code(
-    batch: Batch, connection: Connection, name: str, kept: Path, there: set[str]
-) -> None:
+def _needed(plan: Plan) -> list[str]:
+    """What a plan names by digest, in the workspace; code may be there unpacked."""
+    paths = [f"lib/{plan.where['library']}"]
+    if plan.what["entry"]["kind"] == "function":
+        paths.append(f"lib/{plan.where['functions']}")
+        if "pickle" in plan.what["entry"]:
+            paths.append(f"code/{plan.what['entry']['pickle']}.pkl")
+    if plan.what["code"] is not None:
+        paths += [f"code/{plan.what['code']}", f"code/{plan.what['code']}.tar"]
+    return paths
+
+
+def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, there: There) -> None:
     if kept.exists():
-        bring(connection.files, f"code/{name}", kept)
-    elif name not in there:
+        bring(connection.files, f"code/{name}", kept, there)
+    elif f"code/{name}" not in there:
         raise CodeError(
             f"the code of {batch.id} is neither on {batch.site} nor here any more",
             "Cancel the run, and submit the job again.",
@@ -368,15 +393,21 @@ def publish(batch: Batch, connection: Connection) -> None:
     connection.files.publish(batch.folder, batch.files(), empty=("attempts", "queue"))
 
 
-def queue(batch: Batch, connection: Connection) -> None:
+def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
     """Have the queue take each chunk, once: the intent first, then the call, then its id.
+
+    Parameters
+    ----------
+    fresh : bool
+        It has just been published: nobody can have asked the queue yet.
 
     Raises
     ------
     RunStateError
         An earlier call may still reach the queue; asking again later is safe.
     """
-    entries = {e.name: e for e in connection.files.list(f"{batch.folder}/queue") or ()}
+    listed = None if fresh else connection.files.list(f"{batch.folder}/queue")
+    entries = {entry.name: entry for entry in listed or ()}
     for chunk in batch.chunks:
         if f"{chunk.number}.json" not in entries:
             intent = entries.get(f"{chunk.number}.intent")
@@ -405,9 +436,10 @@ def _was_not_heard(chunk: Chunk, asked: float, connection: Connection) -> bool:
 def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
     asked = connection.files.now()
     path = f"{batch.folder}/queue/{chunk.number}.intent"
-    connection.files.put({path: wire.canonical({"owner": batch.owner, "time": asked})})
     try:
-        (identifier,) = connection.queue.submit([chunk])
+        with connection.files.together():
+            connection.files.put({path: wire.canonical({"owner": batch.owner, "time": asked})})
+            (identifier,) = connection.queue.submit([chunk])
     except QueueError:  # refused: there is nothing to wait for
         connection.files.remove([path])
         raise
@@ -457,6 +489,7 @@ def _are_mappings(*values: object) -> bool:
 class _Ready(NamedTuple):
     plan: Plan
     points: Sequence[dict[str, Any]]
+    there: There
 
 
 def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
@@ -477,12 +510,13 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
             f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
         )
     # Unpacked code is whole, an archive may not be. Its time says when somebody relied on it last.
-    if snapshot is not None and not connection.files.touch(f"code/{snapshot.digest}"):
+    there = connection.files.touch(_needed(made))
+    if snapshot is not None and f"code/{snapshot.digest}" not in there:
         _keep(_archive_path(snapshot.digest), snapshot.archive())
     if resolved.pickled is not None:
         _keep(_pickle_path(resolved.entry["pickle"]), resolved.pickled)
     library()  # kept likewise: hpcml may be upgraded before that
-    return _Ready(made, resolved.points)
+    return _Ready(made, resolved.points, there)
 
 
 def _keep(path: Path, content: bytes) -> None:
@@ -498,11 +532,6 @@ def _kept_code(plan: Plan) -> list[Path]:
     code, pickled = plan.what["code"], plan.what["entry"].get("pickle")
     paths = [_archive_path(code)] if code else []
     return [*paths, _pickle_path(pickled)] if pickled else paths
-
-
-def _code_at(connection: Connection) -> set[str]:
-    """What the site has of code: ``<digest>.tar``, and ``<digest>`` once it is unpacked."""
-    return {entry.name for entry in connection.files.list("code") or ()}
 
 
 def _archive_path(digest: str) -> Path:

@@ -1,4 +1,4 @@
-"""The commands that the travelling file understands: ``run``, ``dispatch``, ``sample``."""
+"""What the travelling file can be told to do: ``run``, ``dispatch``, ``sample``, ``serve``."""
 
 import os
 import signal
@@ -27,5 +27,9 @@ def main(argv: "list[str]") -> int:
         from hpcml.agent.energy import sampler
 
         return sampler.main(*rest)
+    if command == "serve":
+        from hpcml.agent import serving
+
+        return serving.main(*rest)
     sys.stderr.write("hpcml: there is no command %r\n" % command)
     return 64

@@ -13,11 +13,12 @@ import json
 import os
 import re
 import stat
+import struct
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 SCHEMA = 1
 
@@ -170,6 +171,34 @@ def walk(folder: str) -> "Iterator[tuple[str, str]]":
                     yield relative, entry.path
 
 
+# --- what a job takes over from where it runs -------------------------------------------
+
+INHERITED = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+)
+"""Variables that a program by hand would find, less whatever could be a secret."""
+
+
+def inherited() -> "dict[str, str]":
+    """Those that this process has."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
 # --- files that appear whole ------------------------------------------------------------
 
 
@@ -184,14 +213,15 @@ def random_letters(count: int) -> str:
     return "".join(chr(alphabet[byte & 31]) for byte in os.urandom(count))
 
 
-def write_private(path: str, data: bytes, sync: bool = False) -> None:
-    """Write a new file of mode 0600, or leave none behind."""
+def write_private(path: str, data: "bytes | Iterable[bytes]", sync: bool = False) -> None:
+    """Write a new file of mode 0600, of bytes or of pieces as they come; or leave none behind."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            for piece in (data,) if isinstance(data, bytes) else data:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(descriptor, view) :]
             if sync:
                 os.fsync(descriptor)
         finally:
@@ -201,7 +231,7 @@ def write_private(path: str, data: bytes, sync: bool = False) -> None:
         raise
 
 
-def publish(path: str, data: bytes, sync: bool = False) -> None:
+def publish(path: str, data: "bytes | Iterable[bytes]", sync: bool = False) -> None:
     """Make a file appear whole, replacing what was there."""
     temporary = os.path.join(os.path.dirname(path), ".tmp-" + unique())
     write_private(temporary, data, sync)
@@ -212,7 +242,7 @@ def publish(path: str, data: bytes, sync: bool = False) -> None:
         raise
 
 
-def write_once(path: str, data: bytes) -> bool:
+def write_once(path: str, data: "bytes | Iterable[bytes]") -> bool:
     """Make a one-time fact appear; ``False`` where it stands already, and stays as it was."""
     temporary = os.path.join(os.path.dirname(path), ".tmp-" + unique())
     write_private(temporary, data)
@@ -345,6 +375,29 @@ def alive(owner: "Mapping[str, Any]") -> bool:
         and owner["started"] == started_at(owner["pid"])
         and owner["started"] is not None
     )
+
+
+# --- between a client and its helper on a site ------------------------------------------
+
+_SIZES = struct.Struct(">IQ")  # bytes of a frame's head, and of its body
+
+
+def frame_head(head: "Mapping[str, Any]", body: int) -> bytes:
+    """What comes before the body of a frame: a head of JSON, and how long both are."""
+    text = json.dumps(head).encode("ascii")
+    return _SIZES.pack(len(text), body) + text
+
+
+def read_frame_head(read: "Callable[[int], bytes]") -> "tuple[dict[str, Any], int]":
+    """The head of a frame, and the length of the body that follows.
+
+    Parameters
+    ----------
+    read : callable
+        Reads so many bytes, or raises EOFError.
+    """
+    length, body = _SIZES.unpack(read(_SIZES.size))
+    return json.loads(read(length).decode("ascii")), body
 
 
 # --- a batch's files --------------------------------------------------------------------
@@ -557,15 +610,20 @@ class QueueFolder:
         return entry if entry is not None and is_here(entry) else None
 
 
-def take_lock(descriptor: int) -> bool:
+def take_lock(descriptor: int, shared: bool = False) -> bool:
     """Lock a file with ``flock``; ``False`` if somebody else holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         return True
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
         raise
+
+
+def drop_lock(descriptor: int) -> None:
+    """Give up a lock with ``flock``, for all copies of the descriptor."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def wake(fifo: str) -> bool:

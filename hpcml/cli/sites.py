@@ -20,7 +20,8 @@ HEADER = ("site", "scheduler", "workspace", "profile", "description")
 def sites_command(ctx: click.Context, as_json: bool) -> None:
     """List sites: the profiles that come with hpcml, and yours.
 
-    `hpcml sites show NAME` shows the facts of one, and where each is from.
+    `hpcml sites show NAME` shows the facts of one, and where each is from; `hpcml sites login NAME`
+    logs in where that takes a password or more.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -56,6 +57,29 @@ def show_command(ctx: click.Context, name: str, as_json: bool) -> None:
         for fact in facts
     ]
     print_table(("fact", "is", "from"), rows, folded=("is", "from"))
+
+
+@sites_command.command("login")
+@click.argument("name", shell_complete=complete_sites)
+def login_command(name: str) -> None:
+    """Log in to the site NAME, on this terminal.
+
+    ssh asks for what the site wants: a password, a second factor. The connection then serves every
+    hpcml of yours on this machine, until nothing has used it for half an hour.
+    """
+    from hpcml.connection import bind, connect
+    from hpcml.errors import ArgumentError
+    from hpcml.sites import load_site
+    from hpcml.transports.ssh import way_to
+
+    site = load_site(name)
+    if site.transport != "ssh":
+        problem = f"{name} is reached by {site.transport}, and that asks for no login"
+        raise ArgumentError(problem, "Just use it.")
+    way_to(site, bind(site)).log_in()
+    connection = connect(name)
+    connection.files.names("")  # its Python and workspace, too, are in order
+    click.echo(f"{name}: logged in; workspace {connection.binding.workspace}")
 
 
 def _site(name: str) -> shapes.Site:

@@ -81,7 +81,10 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         decisions.append(f"code: snapshot {resolved.code[:12]}")
     else:
         decisions.append("code: none is taken along")
-    return Plan(what, where, tuple(decisions), resolved.unresolved)
+    unresolved = resolved.unresolved
+    if binding.workspace.startswith("~"):
+        unresolved += (f"what {binding.workspace} is on {site.name} is asked at first contact",)
+    return Plan(what, where, tuple(decisions), unresolved)
 
 
 def _check_binding(site: Site, binding: Binding) -> None:

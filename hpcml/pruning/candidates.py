@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpcml import trees
+from hpcml.agent import trees
 from hpcml.batch import batch_folder
 from hpcml.batch_view import BatchView, look
 from hpcml.connection import Connection

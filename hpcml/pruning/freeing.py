@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpcml import records, trees
-from hpcml.agent import wire
+from hpcml import records
+from hpcml.agent import trees, wire
 from hpcml.connection import Connection
 from hpcml.errors import RecordsError, TransportError
 from hpcml.pruning.candidates import CODE_NAME, TRASH, Wish

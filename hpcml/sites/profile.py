@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hpcml import units
 from hpcml.errors import JobError
+from hpcml.settings import HOST
 
 # A partition's name stands in the batch script's directives.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
@@ -63,7 +64,7 @@ class Ssh(_Facts):
     """How the system's OpenSSH reaches a site."""
 
     host: str = Field(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]*$",
+        pattern=HOST,
         description="Host or alias of ~/.ssh/config; never an option.",
     )
 

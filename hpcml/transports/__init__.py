@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
+from hpcml.agent.trees import Usage
 from hpcml.settings import Binding
 from hpcml.sites import Site
-from hpcml.trees import Usage
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,21 @@ class FileStatus:
     target: str = ""
 
 
-def bring(files: Transport, path: str, source: Path) -> None:
+def bring(
+    files: Transport, path: str, source: Path, there: Mapping[str, FileStatus] | None = None
+) -> None:
     """Put a file that is named by its digest, unless the site has it in full.
 
     After a power loss a name may be there without all of its content. Its time says when somebody
     relied on it last.
+
+    Parameters
+    ----------
+    there : dict, optional
+        What :meth:`Transport.touch` has just said of this path, among others.
     """
-    folder, _, name = path.rpartition("/")
-    there = {entry.name: entry.size for entry in files.list(folder) or ()}
-    if there.get(name) != source.stat().st_size or not files.touch(path):
+    found = files.touch([path]) if there is None else there
+    if path not in found or found[path].size != source.stat().st_size:
         files.put({path: source})
 
 
@@ -133,8 +139,8 @@ class Transport(Protocol):
         """
         ...
 
-    def touch(self, path: str) -> bool:
-        """Make the time of a file or folder now; ``False`` if it is not there."""
+    def touch(self, paths: Iterable[str]) -> dict[str, FileStatus]:
+        """Make the times of files and folders now; those that are not there are left out."""
         ...
 
     def usage(self, paths: Iterable[str]) -> Usage | None:
@@ -146,6 +152,15 @@ class Transport(Protocol):
 
         Any number of processes may hold it, or one alone. Who wants it alone does not wait long:
         TransportError. Killed processes hold nothing.
+        """
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """Go on within the block without waiting for calls that answer nothing.
+
+        What is done, and in which order, is the same as without it: where a call fails, none of
+        those after it is done. Only its error may come as that of a later call, or at the end of
+        the block.
         """
         ...
 

@@ -17,7 +17,7 @@ import pytest
 import hpcml
 from hpcml.agent import wire
 from hpcml.batch import load_outbox, outbox_ids
-from hpcml.connection import INHERITED, connect
+from hpcml.connection import connect
 from hpcml.sites import load_site
 from tests.conftest import eventually
 from tests.embedded.scene import RECORD, Scene, kill, small_machine, write_profile
@@ -461,7 +461,7 @@ def test_nothing_of_the_outer_run_goes_on_to_the_inner_ones(script: Write, small
     library = os.path.join(workspace, "lib", inner.plan.where["library"])
     own |= {"PYTHONPATH": library, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     assert {key: environment[key] for key in own} == own
-    assert set(environment) - set(own) <= {*INHERITED, "LC_CTYPE", "PWD", "SHLVL", "_"}
+    assert set(environment) - set(own) <= {*wire.INHERITED, "LC_CTYPE", "PWD", "SHLVL", "_"}
 
 
 def test_a_workspace_behind_a_link_is_the_same_one_in_a_job(

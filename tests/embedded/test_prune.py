@@ -28,7 +28,7 @@ from hpcml.poller import poller
 from hpcml.pruning import Item, Kept, Pruning
 from hpcml.pruning.use import Named, Use
 from hpcml.states import State
-from hpcml.transports import local as local_transport
+from hpcml.transports import base
 from hpcml.transports.local import LocalTransport
 from tests.conftest import end_everything_below, eventually
 from tests.embedded.scene import Scene
@@ -510,7 +510,7 @@ def test_nobody_prunes_while_somebody_submits(
 ) -> None:
     """At no step between looking what the site has and the batch's appearing there."""
     finished(scene)
-    monkeypatch.setattr(local_transport, "PATIENCE", 0.05)
+    monkeypatch.setattr(base, "PATIENCE", 0.05)
     found, refused = everything(), []
     prepare, publish = submission.prepare, submission.publish
 
@@ -593,7 +593,7 @@ def test_of_two_prunes_at_once_each_thing_is_freed_by_one(scene: Scene) -> None:
 
 PRUNE = """
 import os, signal, sys
-import hpcml, hpcml.trees, hpcml.records
+import hpcml, hpcml.agent.trees, hpcml.records
 from hpcml.transports.local import LocalTransport
 
 left = int(sys.argv[1])

@@ -220,7 +220,7 @@ def test_a_run_cannot_be_after_one_that_is_not_in_the_queue(
 ) -> None:
     """One that is never queued would never end, and hold the other for ever."""
 
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -36,7 +36,7 @@ def at_once(count: int, argv: list[str], cwd: Path) -> list[int]:
 def published(scene: Scene, job: hpcml.Job, monkeypatch: pytest.MonkeyPatch) -> hpcml.Run:
     """A run whose batch lies on the site, and that the queue was never asked to take."""
 
-    def no_queue(batch: Batch, connection: Connection) -> None:
+    def no_queue(batch: Batch, connection: Connection, **how: bool) -> None:
         pass
 
     with monkeypatch.context() as patch:

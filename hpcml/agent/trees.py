@@ -1,25 +1,25 @@
-"""Folders on this machine: what they take on the disk, and how to remove them whatever is in them.
+"""Folders: what they take on the disk, and how to remove them whatever is in them.
 
 Jobs leave what they like: read-only folders, thousands of levels, links to everywhere, mounts. No
 link is followed here, and no other file system entered.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hpcml.agent import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable
 
 BLOCK = 512  # bytes in st_blocks, whatever the file system's own blocks are
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What files and folders take on the disk.
 
     Attributes
@@ -43,7 +43,7 @@ class Usage:
     whole: bool = True
 
 
-def usage(paths: Iterable[str]) -> Usage | None:
+def usage(paths: "Iterable[str]") -> "Usage | None":
     """What files and whole folders take together; ``None`` if none of them is there."""
     count = _Count()
     for path in paths:
@@ -81,9 +81,11 @@ def remove(path: str) -> None:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             return os.unlink(path)
         _open_up(path)
-        while folders := _unlink_files(path):
+        folders = _unlink_files(path)
+        while folders:
             for folder in folders:
                 _flatten(folder, path)
+            folders = _unlink_files(path)
         os.rmdir(path)
     return None
 
@@ -96,7 +98,7 @@ class _Count:
         self.foreign, self.whole = "", True
         self._user = os.geteuid()
         self._mounts = _mount_points()
-        self._links: dict[tuple[int, int], list[int]] = {}  # bytes, links, links seen
+        self._links: "dict[tuple[int, int], list[int]]" = {}  # bytes, links, links seen
 
     def add(self, path: str) -> None:
         try:
@@ -118,7 +120,7 @@ class _Count:
                 self.bytes += size
         return Usage(self.bytes, shared, self.entries, self.foreign, self.whole)
 
-    def _list(self, folder: str, device: int) -> list[str]:
+    def _list(self, folder: str, device: int) -> "list[str]":
         """Count what is in a folder. Returns the folders in it."""
         found = []
         try:
@@ -134,7 +136,7 @@ class _Count:
             self.whole = False  # not readable, or its path is too long
         return found
 
-    def _count(self, path: str, status: os.stat_result, device: int) -> bool:
+    def _count(self, path: str, status: "os.stat_result", device: int) -> bool:
         """Count an entry. Returns whether it is a folder to go into."""
         self.entries += 1
         is_folder = stat.S_ISDIR(status.st_mode)
@@ -156,17 +158,19 @@ class _Count:
         return False
 
 
-def _mount_points() -> frozenset[str]:
+def _mount_points() -> "frozenset[str]":
     """Where something is mounted; a folder of the same file system may be, too."""
     try:
         with open("/proc/self/mountinfo", errors="surrogateescape") as file:
             paths = [line.split()[4] for line in file]
     except OSError:  # not Linux: then st_dev has to do
         return frozenset()
-    return frozenset(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), p) for p in paths)
+    return frozenset(
+        re.sub(r"\\(\d{3})", lambda code: chr(int(code.group(1), 8)), p) for p in paths
+    )
 
 
-def _unlink_files(folder: str) -> list[str]:
+def _unlink_files(folder: str) -> "list[str]":
     """Remove what is no folder from a folder. Returns the folders in it."""
     with os.scandir(folder) as listing:
         entries = list(listing)

@@ -1,0 +1,393 @@
+"""The files of a workspace, and commands: what a transport does, wherever it is done.
+
+The client does it itself where it sees the workspace, and has it done by :mod:`hpcml.agent.serving`
+where it does not. All paths are relative to the workspace, and none leads out of it by ``..``.
+"""
+
+import os
+import selectors
+import shutil
+import signal
+import stat
+from contextlib import contextmanager
+
+from hpcml.agent import trees, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, BinaryIO, Iterable, Iterator, List, Mapping, Sequence, Tuple, Union
+
+    Content = Union[bytes, Iterable[bytes]]
+    Row = List[Any]
+    Status = Tuple[str, int, float, str, str]  # name, bytes, mtime, kind, target
+
+PIECE = 1 << 20  # bytes of a file that are held at a time
+MOST_PRINTED = 64 << 20  # bytes that a command may print
+NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
+
+
+class Trouble(Exception):
+    """Something cannot be done with a file; ``advice`` says what to do about it."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(problem, advice)
+        self.problem, self.advice = problem, advice
+
+
+@contextmanager
+def told(what: str) -> "Iterator[None]":
+    """Errors of the operating system, told as Trouble."""
+    try:
+        yield
+    except OSError as error:
+        advice = "Free some space." if error.errno in NO_SPACE else "Look at the path by hand."
+        raise Trouble("%s: %s" % (what, error.strerror or error), advice) from error
+
+
+def private_folder(path: str) -> None:
+    """Make a folder, and those above it that are missing, for this user's eyes only.
+
+    Raises
+    ------
+    Trouble
+        It is there, and others may write to it: what lies in it is run and believed.
+    """
+    if not os.path.isdir(path):
+        above = os.path.dirname(path)
+        if not os.path.isdir(above):
+            private_folder(above)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:  # somebody was quicker
+            if not os.path.isdir(path):
+                raise
+    status = os.stat(path)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise Trouble(
+            "others may write to %s, and what lies in it is run and believed" % path,
+            "Run `chmod go-w %s`, or use a folder of your own." % path,
+        )
+
+
+def pieces_of(path: str) -> "Iterator[bytes]":
+    """The content of a file, a piece at a time."""
+    with told("%s cannot be read" % path), open(path, "rb", buffering=0) as file:
+        for piece in iter(lambda: file.read(PIECE), b""):
+            yield piece
+
+
+def of_commands() -> "dict[str, str]":
+    """The environment of commands: this process's, without what it has of a job of Slurm's.
+
+    A batch job is given what its submission had (``SLURM_CONF`` says where Slurm is: it stays).
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_", "SBATCH_")) or name == "SLURM_CONF"
+    }
+
+
+class Files:
+    """A workspace.
+
+    Parameters
+    ----------
+    workspace : str
+        Absolute; made if it is not there.
+
+    Raises
+    ------
+    Trouble
+        From every method, if it cannot be done.
+    """
+
+    def __init__(self, workspace: str) -> None:
+        self.workspace = workspace
+        self._commands: "set[Any]" = set()  # under way
+        with told("the workspace %s cannot be used" % workspace):
+            private_folder(workspace)
+            if os.stat(workspace).st_mode & 0o077:
+                raise Trouble(
+                    "the workspace %s is not this user's alone" % workspace,
+                    "Run `chmod 700 %s`, or choose another one in the settings." % workspace,
+                )
+
+    def path(self, name: str) -> str:
+        """The absolute path of a name in the workspace; ``""`` is the workspace itself."""
+        if name.startswith("/") or "\0" in name or ".." in name.split("/"):
+            raise Trouble("%r leads out of the workspace" % name, "Give a path within it.")
+        return (self.workspace + "/" + name).rstrip("/")
+
+    def run(self, argv: "Sequence[str]", stdin: bytes) -> "tuple[int, bytes, bytes]":
+        """Run a command in the workspace. Returns its exit code and what it printed."""
+        import subprocess
+
+        pipe = subprocess.PIPE
+        with told("%s cannot be run" % argv[0]):
+            command = subprocess.Popen(
+                argv,
+                cwd=self.workspace,
+                env=of_commands(),
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                start_new_session=True,
+            )
+        self._commands.add(command)
+        try:
+            stdout, stderr = _talk(command, argv[0], stdin)
+        except BaseException:
+            os.killpg(command.pid, signal.SIGKILL)
+            raise
+        finally:
+            code = command.wait()
+            self._commands.discard(command)
+        return code, stdout, stderr
+
+    def end_commands(self) -> None:
+        """End the commands that are under way."""
+        for command in list(self._commands):
+            try:
+                os.killpg(command.pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass  # it has just ended
+
+    def put(self, name: str, content: "Content") -> None:
+        """Write a file of mode 0600, whole, making its folders."""
+        path = self.path(name)
+        with told("%s cannot be written" % path):
+            private_folder(os.path.dirname(path))
+            wire.publish(path, content)
+
+    def publish(
+        self, folder: str, files: "Iterable[tuple[str, Content]]", empty: "Iterable[str]"
+    ) -> bool:
+        """Make a folder appear with all its files; ``False``: it is there already."""
+        path = self.path(folder)
+        above = os.path.dirname(path)
+        with told("%s cannot be written" % path):
+            private_folder(above)
+            temporary = os.path.join(above, ".tmp-" + wire.unique())
+            try:
+                os.mkdir(temporary, 0o700)
+                for name in empty:
+                    os.makedirs(os.path.join(temporary, name), 0o700)
+                for name, content in files:
+                    wire.write_private(os.path.join(temporary, name), content)
+                try:
+                    os.rename(temporary, path)
+                except OSError:
+                    if not os.path.isdir(path):
+                        raise
+                    return False
+                return True
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def put_once(self, name: str, content: "Content") -> bool:
+        """Make a one-time fact appear; ``False`` where it stands already."""
+        path = self.path(name)
+        with told("%s cannot be written" % path):
+            return wire.write_once(path, content)
+
+    def append(self, name: str, record: "Mapping[str, Any]") -> None:
+        """Append one line of JSON."""
+        path = self.path(name)
+        with told("%s cannot be written" % path):
+            wire.append_line(path, record)
+
+    def get(self, names: "Mapping[str, int]") -> "dict[str, bytes]":
+        """Read files from the given offsets on; missing ones are left out."""
+        found = {}
+        for name, offset in names.items():
+            path = self.path(name)
+            try:  # no context manager: it may be tens of thousands of small files
+                with open(path, "rb", buffering=0) as file:
+                    if offset:
+                        file.seek(offset)
+                    found[name] = file.readall()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                with told("%s cannot be read" % path):
+                    raise error
+        return found
+
+    def list(self, folder: str) -> "List[Status] | None":
+        """Entries of a folder; ``None`` if there is no such folder."""
+        path = self.path(folder)
+        entries = []
+        with told("%s cannot be listed" % path):
+            try:
+                listing = os.scandir(path)
+            except FileNotFoundError:
+                return None
+            with listing:
+                for entry in listing:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                        entries.append(_status(entry.name, entry.path, status))
+                    except FileNotFoundError:
+                        continue  # gone since the listing
+        return entries
+
+    def names(self, folder: str) -> "List[str] | None":
+        """Names in a folder; ``None`` if there is none."""
+        path = self.path(folder)
+        with told("%s cannot be listed" % path):
+            try:
+                return os.listdir(path)
+            except FileNotFoundError:
+                return None
+
+    def open_private(self, name: str) -> "BinaryIO":
+        """A file that nobody else can have written, opened for reading."""
+        path = place = self.path(name)
+        parts = [part for part in name.split("/") if part]
+        for depth in range(len(parts) + 1):
+            place = "/".join([self.workspace, *parts[:depth]])
+            last = depth == len(parts)
+            with told("%s cannot be looked at" % place):
+                status = os.lstat(place)
+            private = status.st_uid == os.geteuid() and not status.st_mode & (
+                0o022 if last else 0o077
+            )
+            wanted = stat.S_ISREG if last else stat.S_ISDIR
+            if not private or not wanted(status.st_mode):
+                raise Trouble(
+                    "%s is not this user's alone: what is in it will not be loaded" % place,
+                    "Look at it; if it is all right: chmod go-rwx %s" % place,
+                )
+        with told("%s cannot be read" % path):
+            return open(path, "rb", opener=_not_a_link)
+
+    def stream(self, name: str) -> "Iterator[tuple[Row, Iterator[bytes]]]":
+        """A file or folder as rows, each with its content: a folder before what is in it.
+
+        Rows are ``["folder" or "file", path, mode, mtime in ns]`` and ``["link", path, target]``,
+        with paths below ``name``, and ``""`` for itself.
+        """
+        source = self.path(name)
+        with told("%s cannot be copied" % source):
+            folders = [""] if os.path.isdir(source) else []
+            if not folders:
+                yield _row("", os.stat(source)), pieces_of(source)
+            while folders:
+                below = folders.pop()
+                path = os.path.join(source, below)
+                yield _row(below, os.stat(path)), iter(())
+                with os.scandir(path) as listing:
+                    entries = list(listing)
+                for entry in entries:
+                    relative = os.path.join(below, entry.name)
+                    if entry.is_symlink():
+                        yield ["link", relative, os.readlink(entry.path)], iter(())
+                    elif entry.is_dir():
+                        folders.append(relative)
+                    else:
+                        yield _row(relative, entry.stat()), pieces_of(entry.path)
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a whole folder; what is gone is no error."""
+        path = self.path(name)
+        with told("%s cannot be removed" % path):
+            trees.remove(path)
+
+    def move(self, source: str, target: str) -> bool:
+        """Rename within the workspace; ``False``: it is not there."""
+        place, new = self.path(source), self.path(target)
+        with told("%s cannot be moved" % place):
+            return trees.move(place, new)
+
+    def touch(self, name: str) -> "Status | None":
+        """Make the time of a file or folder now; ``None`` if it is not there."""
+        path = self.path(name)
+        with told("%s cannot be touched" % path):
+            try:
+                os.utime(path, follow_symlinks=False)
+                return _status(os.path.basename(path), path, os.lstat(path))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def usage(self, names: "Iterable[str]") -> "trees.Usage | None":
+        """What files and whole folders take; ``None`` if none of them is there."""
+        with told("%s cannot be looked through" % self.workspace):
+            return trees.usage([self.path(name) for name in names])
+
+    def lock(self, alone: bool) -> "int | None":
+        """Lock the workspace, for a descriptor to :meth:`unlock`; ``None``: not now."""
+        path = self.workspace + "/lock"
+        with told("%s cannot be locked" % path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if wire.take_lock(descriptor, shared=not alone):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+            return None
+
+    def unlock(self, descriptor: int) -> None:
+        """Let go of it. (Closing would not do: a child forked meanwhile may hold a copy.)"""
+        wire.drop_lock(descriptor)
+        os.close(descriptor)
+
+
+def _talk(command: "Any", name: str, stdin: bytes) -> "tuple[bytes, bytes]":
+    """Write a command's input and read what it prints, until it has closed its output."""
+    printed: "dict[Any, list[bytes]]" = {command.stdout: [], command.stderr: []}
+    left, given = MOST_PRINTED, memoryview(stdin)
+    with selectors.DefaultSelector() as selector, command.stdin, command.stdout, command.stderr:
+        for stream in printed:
+            selector.register(stream, selectors.EVENT_READ)
+        os.set_blocking(command.stdin.fileno(), False)
+        selector.register(command.stdin, selectors.EVENT_WRITE)
+        while selector.get_map():
+            for key, _ in selector.select():
+                ready: "Any" = key.fileobj
+                if ready is command.stdin:
+                    given = _give(ready, given)
+                    done = not given
+                else:
+                    piece = os.read(ready.fileno(), PIECE)
+                    printed[ready].append(piece)
+                    left, done = left - len(piece), not piece
+                if done:
+                    selector.unregister(ready)
+                    ready.close()
+                if left < 0:
+                    raise Trouble("%s prints without end" % name, "Run it by hand to see what.")
+    return b"".join(printed[command.stdout]), b"".join(printed[command.stderr])
+
+
+def _give(stream: "Any", data: memoryview) -> memoryview:
+    """Write what can be written at once. Returns the rest; nothing if nobody reads it."""
+    try:
+        return data[os.write(stream.fileno(), data[:PIECE]) :]
+    except BlockingIOError:
+        return data
+    except BrokenPipeError:
+        return data[:0]
+
+
+def _row(relative: str, status: "os.stat_result") -> "list[Any]":
+    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISREG, "file"))
+    for is_it, kind in kinds:
+        if is_it(status.st_mode):
+            return [kind, relative, stat.S_IMODE(status.st_mode), status.st_mtime_ns]
+    raise OSError(22, "%r is neither a file nor a folder" % relative)
+
+
+def _status(name: str, path: str, status: "os.stat_result") -> "Status":
+    size, mtime, mode = status.st_size, status.st_mtime, status.st_mode
+    if stat.S_ISLNK(mode):
+        return name, size, mtime, "link", os.readlink(path)
+    if stat.S_ISDIR(mode):
+        return name, size, mtime, "folder", ""
+    return name, size, mtime, "file" if stat.S_ISREG(mode) else "special", ""
+
+
+def _not_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)

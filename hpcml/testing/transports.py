@@ -1,0 +1,462 @@
+"""What every transport must do."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from hpcml.errors import TransportError
+from hpcml.transports import Transport, base
+
+BIG = b"0123456789abcdef" * (3 << 16)  # 3 MiB
+STRANGE = ("a b", "ü", "-rf", "a'b\"c", "new\nline", "$HOME", "*", os.fsdecode(b"\xff\xfe"))
+
+
+class TransportSuite:
+    """The contract of :class:`hpcml.transports.Transport`.
+
+    Subclasses override the fixture :meth:`make`. What is on the site is looked at by commands
+    (:meth:`told`), so that it may be anywhere.
+    """
+
+    @pytest.fixture
+    def make(self) -> Callable[[], Transport]:
+        """Makes transports to one workspace, which is not there yet."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def files(self, make: Callable[[], Transport]) -> Transport:
+        """One of them."""
+        return make()
+
+    @staticmethod
+    def told(files: Transport, script: str) -> str:
+        """What a shell in the workspace prints."""
+        done = files.run(["/bin/sh", "-c", script])
+        assert done.exit_code == 0, done.stderr
+        return done.stdout.decode("utf-8", "surrogateescape").strip()
+
+    # --- commands -------------------------------------------------------------------------
+
+    def test_a_command_is_given_its_input_and_tells_what_it_printed(self, files: Transport) -> None:
+        done = files.run(["/bin/sh", "-c", "cat; echo woe >&2; exit 3"], b"\x00\xffin\n")
+
+        assert (done.exit_code, done.stdout, done.stderr) == (3, b"\x00\xffin\n", b"woe\n")
+
+    def test_no_shell_reads_the_words_of_a_command(self, files: Transport) -> None:
+        words = ["$HOME", "a b", "*", "'", '"', ";exit 1", "`id`", "\\", "!", "", "new\nline"]
+        done = files.run(["printf", "%s|", *words])
+
+        assert done.stdout.decode() == "".join(f"{word}|" for word in words)
+
+    def test_a_command_that_is_not_there_is_named(self, files: Transport) -> None:
+        with pytest.raises(TransportError, match="no-such-command cannot be run"):
+            files.run(["no-such-command"])
+
+    def test_a_command_that_reads_nothing_does_not_hold_up_who_gives_it_much(
+        self, files: Transport
+    ) -> None:
+        assert files.run(["true"], BIG).exit_code == 0
+
+    def test_what_is_large_comes_through_a_command_as_it_was(self, files: Transport) -> None:
+        assert files.run(["cat"], BIG).stdout == BIG
+
+    def test_a_command_starts_in_the_workspace_which_nobody_else_can_read(
+        self, files: Transport
+    ) -> None:
+        files.put({"here": b""})
+
+        assert self.told(files, "ls -d here; stat -c %a .") == "here\n700"
+
+    def test_a_job_that_the_client_is_in_is_not_told_of_to_commands(
+        self, make: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else sbatch would submit with the limits of that job."""
+        for name in ("SLURM_JOB_ID", "SBATCH_PARTITION"):
+            monkeypatch.setenv(name, "of another job")
+
+        assert "another job" not in self.told(make(), "env")
+
+    # --- writing --------------------------------------------------------------------------
+
+    def test_a_file_is_written_whole_and_for_its_owner_alone(
+        self, files: Transport, tmp_path: Path
+    ) -> None:
+        (tmp_path / "big").write_bytes(BIG)
+        files.put({"a/b/big": tmp_path / "big", "a/small": b"\x00\xff", "empty": b""})
+
+        found = files.get({"a/b/big": 0, "a/small": 0, "empty": 0})
+
+        assert found == {"a/b/big": BIG, "a/small": b"\x00\xff", "empty": b""}
+        assert self.told(files, "stat -c %a a a/b a/b/big a/small").split() == [
+            *("700", "700", "600", "600")
+        ]
+
+    def test_a_file_is_replaced_at_once(self, files: Transport) -> None:
+        files.put({"file": b"old"})
+        self.told(files, "ln file other")
+        files.put({"file": b"new"})
+
+        assert files.get({"file": 0, "other": 0}) == {"file": b"new", "other": b"old"}
+
+    def test_names_may_be_strange(self, files: Transport) -> None:
+        content = {f"folder/{name}": name.encode("utf-8", "surrogateescape") for name in STRANGE}
+        files.put(content)
+
+        assert files.names("folder") == set(STRANGE)
+        assert {entry.name for entry in files.list("folder") or ()} == set(STRANGE)
+        assert files.get(dict.fromkeys(content, 0)) == content
+        assert files.touch(content).keys() == content.keys()
+        files.remove(content)
+        assert files.names("folder") == set()
+
+    @pytest.mark.parametrize("path", ["../out", "a/../../out", "/etc/hpcml", "a/.."])
+    def test_no_path_leads_out_of_the_workspace(self, files: Transport, path: str) -> None:
+        for call in (
+            lambda: files.put({path: b"x"}),
+            lambda: files.publish(path, {}),
+            lambda: files.get({path: 0}),
+            lambda: files.list(path),
+            lambda: files.names(path),
+            lambda: files.remove([path]),
+            lambda: files.move(path, "b"),
+            lambda: files.move("b", path),
+            lambda: files.touch([path]),
+            lambda: files.append(path, {}),
+            lambda: files.open_private(path),
+            lambda: files.usage([path]),
+            lambda: files.put_once({path: b"x"}),
+        ):
+            with pytest.raises(TransportError, match="leads out of the workspace"):
+                call()
+
+    def test_who_cannot_write_is_told_so_and_can_go_on(self, files: Transport) -> None:
+        files.put({"file": b"x"})
+        with pytest.raises(TransportError, match="cannot be written"):
+            files.put({"fine": b"1", "file/below": BIG, "not-any-more": b"2"})
+
+        assert files.names("") == {"file", "fine", *(files.names("") or set()) & {"lib"}}
+
+    def test_a_folder_appears_with_all_its_files_and_once(self, files: Transport) -> None:
+        content = {"plan.json": b"{}", "points.jsonl": BIG}
+
+        assert files.publish("runs/a", content, empty=("attempts", "deep/queue"))
+        assert not files.publish("runs/a", {"plan.json": b"another"})
+
+        assert files.names("runs") == {"a"}
+        assert files.names("runs/a") == {"plan.json", "points.jsonl", "attempts", "deep"}
+        assert files.names("runs/a/deep/queue") == set()
+        assert files.get({"runs/a/plan.json": 0}) == {"runs/a/plan.json": b"{}"}
+        assert self.told(files, "stat -c %a runs/a runs/a/attempts runs/a/plan.json").split() == [
+            *("700", "700", "600")
+        ]
+
+    def test_one_time_facts_stand_for_ever(self, files: Transport) -> None:
+        files.put({"attempts/0": b""})
+        first = {"attempts/1.start": b"first", "attempts/2.start": b"first"}
+
+        assert files.put_once({"attempts/1.start": b"first"}) == {"attempts/1.start"}
+        assert files.put_once({**first, "attempts/1.start": b"second"}) == {"attempts/2.start"}
+
+        assert files.get(dict.fromkeys(first, 0)) == first
+        assert files.names("attempts") == {"0", "1.start", "2.start"}
+
+    def test_of_many_that_want_to_be_first_one_is(self, make: Callable[[], Transport]) -> None:
+        several = [make() for _ in range(3)]
+        several[0].put({"facts/0": b""})
+        made: list[int] = []
+
+        def take(number: int) -> None:
+            for fact in range(20):
+                if several[number].put_once({f"facts/{fact}.start": str(number).encode()}):
+                    made.append(fact)
+
+        in_threads([lambda number=number: take(number) for number in range(3)])  # type: ignore[misc]
+
+        assert sorted(made) == list(range(20))
+
+    def test_lines_are_appended_whole(self, make: Callable[[], Transport]) -> None:
+        several = [make() for _ in range(3)]
+        several[0].put({"folder/0": b""})
+
+        def say(number: int) -> None:
+            for count in range(20):
+                text = "ü" * 100
+                several[number].append("folder/words", {"who": number, "n": count, "t": text})
+
+        in_threads([lambda number=number: say(number) for number in range(3)])  # type: ignore[misc]
+
+        lines = several[0].get({"folder/words": 0})["folder/words"].splitlines()
+        said = [json.loads(line) for line in lines]
+        assert sorted((one["who"], one["n"]) for one in said) == [
+            (number, count) for number in range(3) for count in range(20)
+        ]
+
+    # --- looking --------------------------------------------------------------------------
+
+    def test_files_are_read_from_where_one_has_stopped(self, files: Transport) -> None:
+        files.put({"a": b"0123456789", "b/c": b"abc"})
+
+        assert files.get({"a": 4, "b/c": 0, "nothing": 0, "a/below": 0, "a ": 9}) == {
+            "a": b"456789",
+            "b/c": b"abc",
+        }
+        assert files.get({"a": 10, "b/c": 99}) == {"a": b"", "b/c": b""}
+        assert files.get({}) == {}
+        with pytest.raises(TransportError, match="cannot be read"):
+            files.get({"b": 0})
+
+    def test_a_listing_says_what_each_entry_is(self, files: Transport) -> None:
+        files.put({"x/file": b"12345", "x/folder/below": b""})
+        self.told(files, "ln -s no/where x/link; mkfifo x/pipe")
+
+        found = {entry.name: entry for entry in files.list("x") or ()}
+
+        assert {name: entry.kind for name, entry in found.items()} == {
+            **{"file": "file", "folder": "folder", "link": "link", "pipe": "special"}
+        }
+        assert found["file"].size == 5
+        assert (found["link"].target, found["file"].target) == ("no/where", "")
+        assert abs(found["file"].mtime - files.now()) < 60
+        assert files.list("nowhere") is None
+        assert files.names("x") == found.keys() and files.names("nowhere") is None
+        with pytest.raises(TransportError, match="cannot be listed"):
+            files.list("x/file")
+
+    def test_many_folders_are_listed_at_once(self, files: Transport) -> None:
+        files.put({"a/1": b"", "b/2": b"", "b/3": b""})
+
+        assert files.names_in(["a", "b", "nowhere"]) == {"a": {"1"}, "b": {"2", "3"}}
+        assert files.names_in([]) == {}
+
+    def test_touching_makes_the_times_now_and_makes_nothing(self, files: Transport) -> None:
+        files.put({"file": b"123", "folder/below": b""})
+        self.told(files, "touch -d @1 file folder")
+
+        found = files.touch(["file", "folder", "nothing", "file/below"])
+
+        assert found.keys() == {"file", "folder"}
+        assert (found["file"].size, found["file"].kind) == (3, "file")
+        assert found["folder"].kind == "folder"
+        assert all(abs(entry.mtime - files.now()) < 60 for entry in found.values())
+        assert "nothing" not in (files.names("") or ())
+
+    def test_what_folders_take_is_counted(self, files: Transport) -> None:
+        files.put({"a/file": BIG, "b/file": BIG})
+
+        whole, part = files.usage([""]), files.usage(["a", "nothing"])
+
+        assert whole is not None and part is not None and files.usage(["nothing"]) is None
+        assert whole.bytes > 2 * len(BIG) > part.bytes > len(BIG)
+        assert (part.entries, part.foreign, part.whole) == (2, "", True)
+
+    def test_what_others_can_write_is_not_opened(self, files: Transport) -> None:
+        files.put({"a/b/file": BIG, "a/link/file": b"x"})
+        with files.open_private("a/b/file") as file:
+            assert file.read() == BIG
+
+        self.told(files, "chmod 777 a/b")
+        with pytest.raises(TransportError, match="a/b is not this user's alone"):
+            files.open_private("a/b/file")
+        self.told(files, "chmod 700 a/b; chmod 602 a/b/file")
+        with pytest.raises(TransportError, match="a/b/file is not this user's alone"):
+            files.open_private("a/b/file")
+        self.told(files, "chmod 600 a/b/file; mv a/b a/c; ln -s c a/b")
+        with pytest.raises(TransportError, match="a/b is not this user's alone"):
+            files.open_private("a/b/file")
+        with pytest.raises(TransportError, match="cannot be looked at"):
+            files.open_private("nothing")
+
+    # --- copying --------------------------------------------------------------------------
+
+    def test_a_file_comes_whole(self, files: Transport, tmp_path: Path) -> None:
+        files.put({"big": BIG, "empty": b""})
+
+        files.fetch("big", tmp_path / "new" / "copy")
+        files.fetch("empty", tmp_path / "empty")
+
+        assert (tmp_path / "new" / "copy").read_bytes() == BIG
+        assert (tmp_path / "empty").read_bytes() == b""
+        assert os.listdir(tmp_path / "new") == ["copy"]
+
+    def test_a_folder_comes_with_everything_in_it(self, files: Transport, tmp_path: Path) -> None:
+        content = {f"out/{name}": name.encode("utf-8", "surrogateescape") for name in STRANGE}
+        files.put({**content, "out/deep/er/big": BIG, "out/run.sh": b"#!"})
+        self.told(files, "ln -s ../nowhere out/link; mkdir out/empty; chmod 500 out/deep")
+        self.told(files, "chmod 755 out/run.sh; touch -d @1234567890 out/deep/er/big")
+        (tmp_path / "copy").mkdir()
+        (tmp_path / "copy" / "old").write_text("goes")
+
+        files.fetch("out", tmp_path / "copy")
+        self.told(files, "chmod 700 out/deep")
+
+        copy = tmp_path / "copy"
+        assert sorted(os.listdir(copy)) == sorted([*STRANGE, "deep", "run.sh", "link", "empty"])
+        assert {name: (copy / name).read_bytes() for name in STRANGE} == {
+            name: content[f"out/{name}"] for name in STRANGE
+        }
+        assert (copy / "deep" / "er" / "big").read_bytes() == BIG
+        assert (copy / "deep" / "er" / "big").stat().st_mtime == 1234567890
+        assert os.readlink(copy / "link") == "../nowhere"
+        assert [(copy / name).stat().st_mode & 0o777 for name in ("run.sh", "deep")] == [
+            *(0o755, 0o500)
+        ]
+        (copy / "deep").chmod(0o700)
+
+    def test_what_cannot_be_copied_leaves_what_was_there(
+        self, files: Transport, tmp_path: Path
+    ) -> None:
+        files.put({"out/file": b"x"})
+        self.told(files, "mkfifo out/pipe")
+        (tmp_path / "copy").write_text("old")
+
+        for path in ("nothing", "out"):
+            with pytest.raises(TransportError, match="cannot be copied"):
+                files.fetch(path, tmp_path / "copy")
+
+        assert (tmp_path / "copy").read_text() == "old"
+        assert os.listdir(tmp_path) == ["copy"] or set(os.listdir(tmp_path)) == {"copy", "home"}
+
+    # --- moving and removing --------------------------------------------------------------
+
+    def test_what_is_moved_is_there_under_its_new_name_alone(self, files: Transport) -> None:
+        files.put({"runs/a/file": b"x"})
+        self.told(files, "chmod 500 runs/a")
+
+        assert files.move("runs/a", "code")
+        assert not files.move("runs/a", "code")
+
+        assert files.names("runs") == set() and files.names("code") == {"file"}
+        with pytest.raises(TransportError, match="cannot be moved"):
+            files.move("code", "nowhere/code")
+
+    def test_what_is_removed_goes_whatever_is_in_it_and_what_links_lead_to_stays(
+        self, files: Transport
+    ) -> None:
+        files.put({"a/b/c": b"", "keep/file": b"x", "d": b""})
+        self.told(files, "ln -s ../keep a/link; chmod 500 a/b a")
+
+        files.remove(["a", "d", "nothing"])
+
+        assert (files.names("") or set()) - {"lib"} == {"keep"}
+        assert files.names("keep") == {"file"}
+
+    # --- several at once ------------------------------------------------------------------
+
+    def test_many_hold_the_workspace_and_one_alone_does(
+        self, make: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(base, "PATIENCE", 0.1)
+        one, other = make(), make()
+        refused = pytest.raises(TransportError, match="submitting")
+        with one.holding(), one.holding(), other.holding(), refused, other.holding(alone=True):
+            pass
+        with one.holding(alone=True), refused, other.holding(alone=True):
+            pass
+        with other.holding(alone=True), refused, other.holding(alone=True):
+            pass
+        with other.holding():
+            pass
+
+    def test_who_wants_it_alone_waits_for_a_moment(self, make: Callable[[], Transport]) -> None:
+        one, other = make(), make()
+        order = []
+        with ExitStack() as stack:
+            stack.enter_context(one.holding())
+
+            def take() -> None:
+                with other.holding(alone=True):
+                    order.append("alone")
+
+            thread = threading.Thread(target=take)
+            thread.start()
+            order.append("let go")
+        thread.join()
+
+        assert order == ["let go", "alone"]
+
+    def test_threads_may_share_one(self, files: Transport) -> None:
+        def work(number: int) -> None:
+            for count in range(10):
+                path = f"{number}/{count}"
+                files.put({path: path.encode() * 1000})
+                assert files.get({path: 0}) == {path: path.encode() * 1000}
+
+        in_threads([lambda number=number: work(number) for number in range(8)])  # type: ignore[misc]
+
+        assert all(len(files.names(str(number)) or ()) == 10 for number in range(8))
+
+    def test_a_forked_child_can_go_on_and_so_can_its_parent(self, files: Transport) -> None:
+        files.put({"parent": b"1"})
+        child = os.fork()
+        if child == 0:
+            try:
+                files.put({"child": files.get({"parent": 0})["parent"]})
+            finally:
+                os._exit(0)
+        files.put({"meanwhile": b""})
+        os.waitpid(child, 0)
+
+        assert files.get({"child": 0}) == {"child": b"1"}
+
+    # --- together -------------------------------------------------------------------------
+
+    def test_what_is_done_together_is_done_in_its_order(self, files: Transport) -> None:
+        with files.together():
+            files.put({"a/file": b"1"})
+            files.append("a/words", {"said": 1})
+            files.put({"a/file": b"2"})
+            assert files.get({"a/file": 0}) == {"a/file": b"2"}
+            files.remove(["a/file"])
+
+        assert files.names("a") == {"words"}
+
+    def test_where_one_fails_none_of_those_after_it_is_done(self, files: Transport) -> None:
+        files.put({"file": b""})
+        with pytest.raises(TransportError, match="below cannot be written"), files.together():
+            files.put({"before": b""})
+            files.put({"file/below": b""})
+            files.put({"after": b""})
+            files.run(["touch", "ran"])
+        with pytest.raises(TransportError, match="below cannot be written"), files.together():
+            files.put({"file/below": b""})
+            files.remove(["before"])
+
+        assert (files.names("") or set()) - {"lib"} == {"before", "file"}
+        files.put({"again": b""})
+
+    # --- time -----------------------------------------------------------------------------
+
+    def test_now_is_by_the_clock_that_stamps_its_files(self, files: Transport) -> None:
+        before = files.now()
+        files.put({"file": b""})
+        time.sleep(0.01)
+        (entry,) = files.touch(["file"]).values()
+
+        assert before - 0.1 <= entry.mtime <= files.now() + 0.1
+
+
+def in_threads(several: list[Callable[[], None]]) -> None:
+    """Do several things at once; an error of one is an error."""
+    errors: list[BaseException] = []
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=[work]) for work in several]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,184 @@
+"""The system's OpenSSH: how it is called, and what it means when it fails.
+
+The user's configuration holds: jump hosts, certificates, ports, host keys. All connections of a
+user to a site share one, which OpenSSH keeps for a while after the last has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hpcml.errors import TransportError
+
+KEPT = 1800  # seconds for which an unused connection stays open
+ALIVE = 15  # seconds between two signs of life; after three without, the connection is given up
+SOCKET = 40 + 17  # characters of ssh's own names for it: a hash, and a suffix while it is made
+LONGEST = 107  # characters of a socket's path
+
+LOGIN = (
+    "Permission denied",
+    "keyboard-interactive",
+    "Host key verification failed",
+    "Too many authentication failures",
+    "passphrase",
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a site is reached.
+
+    Attributes
+    ----------
+    site : str
+        Its name, for messages.
+    host : str
+        As ``~/.ssh/config`` knows it.
+    user, config : str or None
+        What is not left to OpenSSH: the user's name there, a file in place of ``~/.ssh/config``.
+    """
+
+    site: str
+    host: str
+    user: str | None = None
+    config: str | None = None
+
+    def argv(self, *options: str, batch: bool = True) -> list[str]:
+        """An ssh with options, up to the host."""
+        ours = {
+            "ControlMaster": "auto",
+            "ControlPath": f"{control_folder()}/%C",
+            "ControlPersist": f"{KEPT}",
+            "ServerAliveInterval": f"{ALIVE}",
+            "ServerAliveCountMax": "3",
+            "ConnectTimeout": "30",
+            "BatchMode": "yes" if batch else "no",
+            "ClearAllForwardings": "yes",
+            "PermitLocalCommand": "no",
+            "RemoteCommand": "none",
+            "RequestTTY": "no",
+            "LogLevel": "ERROR",
+        }
+        argv = ["ssh", "-a", "-x"]
+        if self.config is not None:
+            argv += ["-F", os.path.expanduser(self.config)]
+        if self.user is not None:
+            argv += ["-l", self.user]
+        for name, value in ours.items():
+            argv += ["-o", f"{name}={value}"]
+        return [*argv, *options, "--", self.host]
+
+    def is_open(self) -> bool:
+        """Whether there is a connection that can be shared."""
+        return self._ended("-O", "check") == 0
+
+    def close(self) -> None:
+        """Give up the shared connection, if there is one."""
+        self._ended("-O", "exit")
+
+    def log_in(self) -> None:
+        """Open the shared connection, asking on the terminal what there is to ask.
+
+        Raises
+        ------
+        TransportError
+            The site refuses.
+        """
+        if self.is_open():
+            return
+        try:
+            # It stays, and must not keep a pipe open that somebody reads to its end.
+            login = self.argv("-f", "-N", batch=False)
+            done = subprocess.run(login, stdout=subprocess.DEVNULL, check=False)
+        except OSError as error:
+            raise no_ssh(error) from error
+        if done.returncode:
+            raise TransportError(
+                f"{self.site} cannot be reached: ssh ended with exit code {done.returncode}",
+                f"Try `ssh {self.host}` by hand.",
+            )
+
+    def start(self, command: str, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Run a command of the login shell, its input and output being pipes.
+
+        No terminal, and no signal of one, reaches it.
+        """
+        if has_terminal():
+            self.log_in()
+        try:
+            return subprocess.Popen(
+                [*self.argv("-T"), command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise no_ssh(error) from error
+
+    def refused(self, said: str) -> TransportError:
+        """What it means that ssh has ended before the site's shell answered."""
+        said = said.strip() or "ssh ended without a word"
+        advice = f"Try `ssh {self.host}` by hand."
+        if any(word in said for word in LOGIN):
+            advice = f"Run `hpcml sites login {self.site}`: it asks what there is to ask."
+        return TransportError(f"{self.site} cannot be reached: {said.splitlines()[-1]}", advice)
+
+    def _ended(self, *options: str) -> int:
+        try:
+            return subprocess.run(self.argv(*options), capture_output=True, check=False).returncode
+        except OSError as error:
+            raise no_ssh(error) from error
+
+
+def no_ssh(error: OSError) -> TransportError:
+    """What to say where there is no ssh."""
+    return TransportError(f"ssh cannot be run: {error.strerror}", "Install OpenSSH's client.")
+
+
+def has_terminal() -> bool:
+    """Whether somebody can be asked for a password: never in the middle of something else."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and sys.stdin is not None
+        and sys.stdin.isatty()
+        and sys.stderr.isatty()
+    )
+
+
+def control_folder() -> Path:
+    """A folder of this user's alone, for the sockets of connections.
+
+    Raises
+    ------
+    TransportError
+        Somebody else has it.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    folder = Path(runtime, "hpcml")
+    if not os.path.isabs(runtime) or len(str(folder)) + 1 + SOCKET > LONGEST:
+        folder = Path(tempfile.gettempdir(), f"hpcml-{os.geteuid()}")
+    if len(str(folder)) + 1 + SOCKET > LONGEST:
+        folder = Path("/tmp", f"hpcml-{os.geteuid()}")  # noqa: S108 (looked at below)
+    try:
+        folder.mkdir(0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise TransportError(
+            f"{folder} cannot be made: {error.strerror}", "Set XDG_RUNTIME_DIR to your own folder."
+        ) from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise TransportError(
+            f"{folder} is not this user's alone, and connections would be shared through it",
+            f"Remove it, or run `chmod 700 {folder}`.",
+        )
+    return folder
