@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench lint docs clean
+.PHONY: help demo test bench box box-down box-shell lint docs clean
 
 PYTHON ?=
 ARGS ?=
@@ -17,6 +17,7 @@ help:
 	@echo "make demo    train on real climate data, on this machine"
 	@echo "make test    run the tests"
 	@echo "make bench   measure hpcml's own overheads"
+	@echo "make box     a supercomputer in a box: Slurm on six hosts (box-shell, box-down)"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make docs    build the documentation into site/"
 	@echo "make clean   remove .venv and everything that the targets made"
@@ -32,6 +33,16 @@ test:
 bench:
 	@$(VENV) bench
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+box:
+	@$(VENV) test
+	@$(BIN)/python -m tests.testbed up $(ARGS)
+
+box-down:
+	@$(BIN)/python -m tests.testbed down $(ARGS)
+
+box-shell:
+	@$(BIN)/python -m tests.testbed shell $(ARGS)
 
 lint:
 	@$(VENV) lint
