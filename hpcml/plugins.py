@@ -10,7 +10,10 @@ from hpcml.errors import HpcmlError, nearest
 # As in pyproject.toml. In a job hpcml is one file, without the metadata of a distribution.
 BUILT_IN = {
     "hpcml.transports": {"local": "hpcml.transports.local:LocalTransport"},
-    "hpcml.schedulers": {"process": "hpcml.schedulers.process:ProcessScheduler"},
+    "hpcml.schedulers": {
+        "process": "hpcml.schedulers.process:ProcessScheduler",
+        "slurm": "hpcml.schedulers.slurm:SlurmScheduler",
+    },
 }
 
 

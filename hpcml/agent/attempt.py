@@ -182,10 +182,18 @@ class Attempt:
             command = self.spawn(self._argv(), limit, streams)
         self.begun = True
         supervisor = supervise.Supervisor(
-            command, self.index, self.what["limits"], limit, self.slot, self.events
+            command, self.index, self._limits(), limit, self.slot, self.events
         )
         supervisor.watch()
         return supervisor
+
+    def _limits(self) -> "dict[str, Any]":
+        """The plan's, and no more time than the allocation has left."""
+        limits: "dict[str, Any]" = self.what["limits"]
+        left = self.slot.allocation.time_left()
+        if left is None or limits["time"] is None or left >= limits["time"]:
+            return limits
+        return dict(limits, time=max(left, 0.0))
 
     def _stream(self, name: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -240,7 +248,7 @@ class Attempt:
 
     def environment(self) -> "dict[str, str]":
         """The environment of all runs of the batch."""
-        environment = dict(self.where["environment"])
+        environment = self.slot.allocation.environment(self.where["environment"])
         environment.update(self.what["env"])
         library = os.path.abspath(sys.path[0])
         environment["PYTHONPATH"] = os.pathsep.join(
@@ -273,9 +281,9 @@ class Attempt:
                 return
             self._blame_for_asking(outcome)
         signalled = bool(outcome.received) or outcome.signal is not None
+        if signalled and self.slot.cancelled(self.index):
+            outcome.blame(wire.CANCELLED, "cancelled while it ran")
         if signalled and self.slot.embedded:  # this agent is all there is of a scheduler
-            if self.slot.cancelled(self.index):
-                outcome.blame(wire.CANCELLED, "cancelled while it ran")
             outcome.blame(wire.FAILED, wire.ended_on_signals(outcome.__dict__))
         if self.what["entry"]["kind"] == "function":
             self._judge_function(outcome)

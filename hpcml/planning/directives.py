@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,5 +30,7 @@ def directives(what: Mapping[str, Any], layout: Layout) -> list[str]:
         found.append(f"--gres={placed['gres']}:{placed['devices'] * slots}")
     if placed["memory"] is not None:
         found.append(f"--mem={-(-placed['memory'] * slots // 1024)}K")
+    if what["scheduler"] == "slurm":  # what is not prepared for it must not run twice
+        found.append("--requeue" if "checkpoint" in what else "--no-requeue")
     rounds = layout.rounds if layout.slots else 1
-    return [*found, f"--time={units.clock(what['limits']['time'] * rounds)}"]
+    return [*found, f"--time={units.clock(math.ceil(what['limits']['time'] * rounds))}"]
