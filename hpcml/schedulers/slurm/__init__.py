@@ -47,7 +47,6 @@ class SlurmScheduler:
         self._pace = Bucket(size=100, rate=10)
         self._ask_again = BackOff(first=1.0, longest=60.0)
         self._said: dict[str, Said] = {}
-        self._silent: dict[tuple[str, int], float] = {}  # since when an end is missing
         self._lock = threading.RLock()
 
     # --- queueing -------------------------------------------------------------------------
@@ -174,8 +173,8 @@ class SlurmScheduler:
             return word
         if not kinds:
             return _before_it(chunk, row, word)
-        since = self._silent.setdefault((chunk.name, index), time.monotonic())
-        return word if time.monotonic() - since >= self.patience else None
+        ended = row.ended or 0.0
+        return word if self.files.now() - ended >= self.patience else None
 
     def _histories(self, job: str, tasks: Iterable[int]) -> dict[int, Row]:
         """How allocations are, or have ended, by the accounting, else by the controller."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from hpcml.schedulers import Chunk
@@ -19,7 +19,7 @@ CLEAN = (
 )
 
 ROW = "%i|%T|%r|%j"
-HISTORY = ("JobID", "State", "ExitCode", "Reason")
+HISTORY = ("JobID", "State", "ExitCode", "Reason", "End")
 
 
 def clean(argv: Sequence[str]) -> list[str]:
@@ -150,6 +150,8 @@ class Row:
     by : str
         Who cancelled it: a user id.
     exit_code, signal : int
+    ended : float or None
+        When, by the site's clock in s since the epoch.
     """
 
     job: str
@@ -159,8 +161,9 @@ class Row:
     name: str = ""
     waiting: bool = False
     by: str = ""
-    exit_code: int = field(default=0, compare=False)
-    signal: int = field(default=0, compare=False)
+    exit_code: int = 0
+    signal: int = 0
+    ended: float | None = None
 
     def __iter__(self) -> Iterator[int]:
         for span in self.tasks:
@@ -202,7 +205,9 @@ def parse_sacct(answer: str) -> Iterator[Row]:
             job, tasks, waiting = parse_id(fields[0])
             state, _, by = fields[1].partition(" by ")
             code, signal = _exit(fields[2])
-            yield Row(job, tasks, state, fields[3], "", waiting, by, code, signal)
+            yield Row(
+                job, tasks, state, fields[3], "", waiting, by, code, signal, _moment(fields[4])
+            )
 
 
 def parse_scontrol(answer: str) -> Iterator[Row]:
@@ -222,12 +227,17 @@ def parse_scontrol(answer: str) -> Iterator[Row]:
                 waiting,
                 exit_code=code,
                 signal=signal,
+                ended=_moment(found.get("EndTime", "")),
             )
 
 
 def _exit(text: str) -> tuple[int, int]:
     code, _, signal = text.partition(":")
     return int(code or 0), int(signal or 0)
+
+
+def _moment(text: str) -> float | None:
+    return float(text) if text.isdigit() else None
 
 
 def parse_names(answer: str) -> dict[str, str]:
