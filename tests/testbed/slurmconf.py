@@ -103,7 +103,9 @@ def slurm_conf(switches: Switches) -> str:
         "JobAcctGatherParams": "OverMemoryKill",
         "JobAcctGatherFrequency": "task=1,energy=1",
         "AcctGatherEnergyType": "acct_gather_energy/pm_counters",
-        "AcctGatherNodeFreq": 1,
+        # The controller asks nodes either for their power or for whether they live: often the
+        # one, hardly ever the other. (Jobs' energy does not depend on it.)
+        "AcctGatherNodeFreq": 30,
         "DefMemPerCPU": MEMORY // CPUS,
     }
     if switches.slurmdbd:
