@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 
-from hpcml.agent import calling, events, memory, processes, snapshot, supervise, wire
+from hpcml.agent import calling, events, launch, memory, processes, snapshot, supervise, wire
 from hpcml.agent.inputs import InputError
 
 TYPE_CHECKING = False
@@ -179,7 +179,7 @@ class Attempt:
             calling.clear(self.folder)
             command = calling.start(self, limit, streams)
         else:
-            command = self.spawn(self._argv(), limit, streams)
+            command = self.spawn(launch.around(self, self._argv()), limit, streams)
         self.begun = True
         supervisor = supervise.Supervisor(
             command, self.index, self._limits(), limit, self.slot, self.events
@@ -269,6 +269,7 @@ class Attempt:
         checkpoint = self.what.get("checkpoint")
         if checkpoint is not None:
             own["HPCML_CHECKPOINT"] = os.path.join(self.work, checkpoint["path"])
+        own.update(launch.rendezvous(self.what))
         return own
 
     # --- the end --------------------------------------------------------------------------

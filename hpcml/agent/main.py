@@ -1,4 +1,4 @@
-"""What the travelling file understands: ``run``, ``work``, ``dispatch``, ``sample``."""
+"""What the travelling file understands: ``run``, ``work``, ``shim``, ``dispatch``, ``sample``."""
 
 import os
 import signal
@@ -24,6 +24,10 @@ def main(argv: "list[str]") -> int:
         from hpcml.agent import dispatcher
 
         return dispatcher.main(rest[0])
+    if command == "shim":
+        from hpcml.agent import shim
+
+        return shim.main(rest)
     if command == "sample":
         from hpcml.agent.energy import sampler
 

@@ -18,6 +18,12 @@ def friendly() -> Iterator[Box]:
 
 
 @pytest.fixture(scope="session")
+def unaccounted() -> Iterator[Box]:
+    """A cluster without accounting."""
+    yield from brought_up(binds=this_python(), slurmdbd=False)
+
+
+@pytest.fixture(scope="session")
 def forgetful() -> Iterator[Box]:
     """A cluster without accounting, whose controller soon forgets what has ended."""
     yield from brought_up(binds=this_python(), slurmdbd=False, min_job_age=4)
@@ -48,7 +54,13 @@ def login(friendly: Box) -> Iterator[Login]:
 
 
 @pytest.fixture
-def login_without_accounting(forgetful: Box) -> Iterator[Login]:
+def login_without_accounting(unaccounted: Box) -> Iterator[Login]:
+    yield Login(unaccounted)
+    emptied(unaccounted)
+
+
+@pytest.fixture
+def forgetful_login(forgetful: Box) -> Iterator[Login]:
     yield Login(forgetful)
     emptied(forgetful)
 

@@ -162,17 +162,35 @@ def test_what_comes_after_a_failure_is_cancelled_and_never_runs(either: Login) -
     assert either.ledger() == ["began"]
 
 
-def test_what_comes_after_a_success_runs_also_when_slurm_has_forgotten_that(
-    either: Login,
-) -> None:
-    first = either.submit(f'job("{BEGIN}")')
-    assert either.wait(first) == [("COMPLETED", "")]
-    show = ["scontrol", "show", "job", either.queue_id(first)]
-    if either.box.switches.min_job_age < 10:
-        eventually(lambda: either.box.run("login", show, check=False).returncode, PATIENCE)
+def test_what_comes_after_a_success_runs(either: Login) -> None:
+    first = either.submit(f'job("sleep 3; {BEGIN}")')
     second = either.submit(f'job("{BEGIN}")', after=first)
 
-    assert either.wait(second) == [("COMPLETED", "")]
+    assert either.wait(first, second) == [("COMPLETED", "")] * 2
+
+
+def forgotten(site: Login, run: str) -> None:
+    """Wait until Slurm knows nothing of a run any more."""
+    show = ["scontrol", "show", "job", site.queue_id(run)]
+    eventually(lambda: site.box.run("login", show, check=False).returncode, PATIENCE)
+
+
+def test_what_comes_after_a_run_that_slurm_has_forgotten_looks_at_its_files(
+    forgetful_login: Login,
+) -> None:
+    site = forgetful_login
+    good, bad = site.submit(f'job("{BEGIN}")'), site.submit("job('exit 1')")
+    assert site.wait(good, bad) == [("COMPLETED", ""), ("FAILED", "exit code 1")]
+    forgotten(site, good)
+    forgotten(site, bad)
+    after_good = site.submit(f'job("{BEGIN}")', after=good)
+    after_bad = site.submit(f'job("{BEGIN}")', after=bad)
+
+    assert site.wait(after_good, after_bad) == [
+        ("COMPLETED", ""),
+        ("CANCELLED", f"it was to run after {bad}, which is FAILED"),
+    ]
+    assert site.ledger() == ["began", "began"]
 
 
 def test_what_ended_well_for_slurm_alone_is_not_good_enough_to_come_after(
@@ -212,20 +230,27 @@ def test_while_the_controller_is_down_nothing_but_unknown_is_said(either: Login)
     assert either.ledger() == ["began"]
 
 
-def test_a_missing_job_is_not_called_completed(either: Login) -> None:
-    """A run whose agent was killed, and which Slurm has forgotten, did not end well."""
+def test_a_run_whose_agent_was_killed_failed_though_others_would_call_it_gone(
+    either: Login,
+) -> None:
     run = either.submit(f'job("{UNTIL_GATE}")')
     began(either)
     kill_agents(either)
 
-    if either.box.switches.slurmdbd:
-        ((state, reason),) = either.wait(run, timeout=90)
-        assert (state, "9 (SIGKILL)" in reason) == ("FAILED", True)
-    else:
-        job = either.queue_id(run)
-        show = ["scontrol", "show", "job", job]
-        eventually(lambda: either.box.run("login", show, check=False).returncode, PATIENCE)
-        assert either.state(run)[0] == "UNKNOWN"
+    ((state, reason),) = either.wait(run, timeout=90)
+    assert (state, "9 (SIGKILL)" in reason) == ("FAILED", True)
+
+
+def test_a_missing_job_is_not_called_completed(forgetful_login: Login) -> None:
+    """Its agent was killed, and Slurm has forgotten it: nobody can say how it ended."""
+    run = forgetful_login.submit(f'job("{UNTIL_GATE}")')
+    began(forgetful_login)
+    kill_agents(forgetful_login)
+    forgotten(forgetful_login, run)
+
+    state, reason = forgetful_login.state(run)
+    assert state == "UNKNOWN"
+    assert "neither its agent nor the queue" in reason
 
 
 def kill_agents(site: Login) -> None:

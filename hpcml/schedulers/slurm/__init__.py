@@ -24,7 +24,6 @@ from hpcml.states import State
 from hpcml.transports import Completed, Transport
 
 TRIES = 3  # of a call that Slurm was too busy for
-FEW = 50  # allocations that the accounting is asked for by name, not by whole arrays
 SKEW = 24 * 3600  # seconds by which clocks may differ when a lost job is looked for
 CANCELLED = "cancelled before it started"
 
@@ -60,7 +59,7 @@ class SlurmScheduler:
             self._pace.take()
             folder = f"{self.binding.workspace}/{chunk.folder}"
             done = self._run(commands.sbatch(chunk, folder, self.binding.account, before))
-            identifier = commands.parse_sbatch(done.stdout.decode(errors="replace"))
+            identifier = commands.parse_sbatch(_text(done))
             if done.exit_code == 0 and identifier is not None:
                 return identifier
             trouble = Trouble.LOST if done.exit_code == 0 else commands.trouble(_said(done))
@@ -94,7 +93,7 @@ class SlurmScheduler:
             since_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
             done = self._run(commands.sacct_by_name(missing, since_text))
             if done.exit_code == 0:
-                old = commands.parse_names(done.stdout.decode(errors="replace"))
+                old = commands.parse_names(_text(done))
                 found.update({asked[name]: job for name, job in old.items() if name in asked})
             elif commands.trouble(_said(done)) is not Trouble.DISABLED:
                 raise self._refusal(done)
@@ -179,17 +178,18 @@ class SlurmScheduler:
     def _histories(self, job: str, tasks: Iterable[int]) -> dict[int, Row]:
         """How allocations are, or have ended, by the accounting, else by the controller."""
         asked = list(tasks)
-        jobs = [f"{job}_{task}" for task in asked] if len(asked) <= FEW else [job]
-        done = self._run(commands.sacct(jobs))
-        found: dict[int, Row] = {}
-        if done.exit_code == 0:
-            rows = commands.parse_sacct(done.stdout.decode(errors="replace"))
-            found = {task: row for row in rows if row.job == job for task in row}
+        done = self._run(commands.sacct(job))
+        accounted = done.exit_code == 0 and _by_task(commands.parse_sacct(_text(done)), job)
+        found = accounted or {}
         if all(task in found for task in asked):
             return found
         done = self._run(commands.scontrol(job))
-        shown = commands.parse_scontrol(done.stdout.decode(errors="replace"))
-        return {task: row for row in shown if row.job == job for task in row} | found
+        found = _by_task(commands.parse_scontrol(_text(done)), job) | found
+        answered = done.exit_code == 0 or commands.trouble(_said(done)) is Trouble.GONE
+        if accounted and answered:  # whatever has begun would be on record
+            removed = (Row(job, (range(task, task + 1),), commands.REMOVED) for task in asked)
+            found = _by_task(removed, job) | found
+        return found
 
     def _record(
         self, chunk: Chunk, found: Mapping[tuple[int, int], Word]
@@ -275,7 +275,7 @@ class SlurmScheduler:
         done = self._run(commands.squeue(ended=ended, names=names))
         if done.exit_code:
             raise self._refusal(done)
-        return list(commands.parse_squeue(done.stdout.decode(errors="replace")))
+        return list(commands.parse_squeue(_text(done)))
 
     def _run(self, argv: Sequence[str]) -> Completed:
         return self.files.run(commands.clean(argv))
@@ -286,6 +286,14 @@ class SlurmScheduler:
         if commands.trouble(said) in (Trouble.BUSY, Trouble.LOST):
             return QueueError(problem, "Nothing was lost: try again in a minute.")
         return QueueError(problem, commands.advice(said, self.site.name))
+
+
+def _by_task(rows: Iterable[Row], job: str) -> dict[int, Row]:
+    return {task: row for row in rows if row.job == job for task in row}
+
+
+def _text(done: Completed) -> str:
+    return done.stdout.decode(errors="replace")
 
 
 def _said(done: Completed) -> str:

@@ -19,6 +19,9 @@ CLEAN = (
 )
 
 ROW = "%i|%T|%r|%j"
+REMOVED = "REMOVED"
+"""Not in Slurm's words: a task that waited, and of which nothing is on record any more."""
+
 HISTORY = ("JobID", "State", "ExitCode", "Reason", "End")
 
 
@@ -112,10 +115,13 @@ def squeue(*, ended: bool = False, names: Sequence[str] = ()) -> list[str]:
     return argv
 
 
-def sacct(jobs: Sequence[str]) -> list[str]:
-    """Ask the accounting how jobs are, or have ended."""
+def sacct(job: str) -> list[str]:
+    """Ask the accounting how an array is, or has ended.
+
+    As a whole: tasks that have never begun are on record together, and are not found one by one.
+    """
     columns = f"--format={','.join(HISTORY)}"
-    return ["sacct", "-X", "--parsable2", "--noheader", columns, f"--jobs={','.join(jobs)}"]
+    return ["sacct", "-X", "--parsable2", "--noheader", columns, f"--jobs={job}"]
 
 
 def sacct_by_name(names: Sequence[str], since: str) -> list[str]:

@@ -6,7 +6,7 @@ from functools import cache
 
 from hpcml.agent import wire
 from hpcml.schedulers import Word
-from hpcml.schedulers.slurm.commands import Row
+from hpcml.schedulers.slurm.commands import REMOVED, Row
 from hpcml.states import State
 
 RUNNING = {
@@ -42,6 +42,7 @@ ENDED = {
     "LAUNCH_FAILED": State.NODE_FAIL,
     "RECONFIG_FAIL": State.NODE_FAIL,
     "REVOKED": State.CANCELLED,
+    REMOVED: State.CANCELLED,
 }
 
 # By what Slurm's reason begins with: limits come in many variants.
@@ -115,7 +116,7 @@ def of_ended(row: Row, started: bool) -> Word | None:
         Whether the run had begun in its allocation.
     """
     state = ENDED.get(row.state)
-    if state is None:
+    if state is None or (started and row.state == REMOVED):
         return None
     how = HOW.get(row.state) or _exit(row)
     if row.state == "CANCELLED" and row.by:
@@ -124,6 +125,8 @@ def of_ended(row: Row, started: bool) -> Word | None:
         return Word(state, f"{how} (Slurm: {row.state})")
     if state in (State.COMPLETED, State.FAILED):
         return Word(State.FAILED, f"its allocation ended before it began: {how}")
+    if row.state == REMOVED:
+        return Word(state, "it was taken out of the queue before it began")
     return Word(state, f"it never began: {how} (Slurm: {row.state})")
 
 
