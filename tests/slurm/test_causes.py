@@ -152,7 +152,7 @@ def test_why_a_run_waits_is_told_in_words(either: Login) -> None:
 def test_what_comes_after_a_failure_is_cancelled_and_never_runs(either: Login) -> None:
     first = either.submit(f'job("{UNTIL_GATE}; exit 1")')
     second = either.submit(f'job("{BEGIN}")', after=first)
-    assert "comes after" in either.state(second)[1]
+    eventually(lambda: "comes after" in either.state(second)[1], PATIENCE)
     either.open_gate()
 
     ((state, reason),) = either.wait(second)

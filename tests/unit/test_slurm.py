@@ -12,7 +12,7 @@ from hpcml.agent import wire
 from hpcml.errors import QueueError, TransportError
 from hpcml.layout import Layout
 from hpcml.schedulers import Chunk, Word
-from hpcml.schedulers.slurm import SlurmScheduler, commands, words
+from hpcml.schedulers.slurm import SlurmScheduler, accounting, commands, words
 from hpcml.schedulers.slurm.commands import Row, Trouble
 from hpcml.schedulers.slurm.dependencies import dependencies
 from hpcml.schedulers.slurm.pacing import BackOff, Bucket
@@ -155,6 +155,26 @@ def test_scontrol_is_read() -> None:
 )
 def test_only_known_errors_are_taken_for_passing_ones(said: str, meaning: Trouble) -> None:
     assert commands.trouble(said) is meaning
+
+
+def test_the_accounting_tells_each_life_of_an_allocation_and_zero_joules_are_not_measured() -> None:
+    lines = (
+        "5_0|PREEMPTED|0:0|100|101|102|112|10|cpu=8,mem=16000M,node=1|cpu1||0",
+        "5_0.batch|CANCELLED|0:15|102|102|102|112|10|cpu=8|cpu1|1540K|0",
+        "5_0|COMPLETED|0:0|113|113|120|150|30|cpu=8,mem=16000M,node=1|cpu2||4200",
+        "5_0.batch|COMPLETED|0:0|120|120|120|150|30|cpu=8|cpu2|2M|4200",
+        "5_0.0|COMPLETED|0:0|121|121|121|150|29|cpu=8|cpu2|3M|4100",
+        "5_[1-2]|PENDING|0:0|100|Unknown|Unknown|Unknown|0||None assigned||",
+    )
+    found = accounting.parse("\n".join(lines))
+
+    first, second = found[0]
+    assert (first.state, first.max_rss, first.energy) == ("PREEMPTED", 1540 << 10, None)
+    assert (second.submitted, second.started, second.ended) == (113, 120, 150)
+    assert (second.elapsed, second.max_rss, second.energy) == (30, 3 << 20, 4200)
+    assert second.resources == {"cpu": "8", "mem": "16000M", "node": "1"}
+    assert found[1] == found[2]
+    assert (found[1][0].nodes, found[1][0].started, found[1][0].max_rss) == ("", None, None)
 
 
 # --- in words -------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from hpcml.agent import wire
 from hpcml.errors import QueueError, TransportError
 from hpcml.schedulers import Chunk, JobStatus, Word
-from hpcml.schedulers.slurm import commands, words
+from hpcml.schedulers.slurm import accounting, commands, words
+from hpcml.schedulers.slurm.accounting import Accounted
 from hpcml.schedulers.slurm.commands import Row, Trouble
 from hpcml.schedulers.slurm.dependencies import dependencies, known_to
 from hpcml.schedulers.slurm.pacing import BackOff, Bucket
@@ -207,6 +208,27 @@ class SlurmScheduler:
             if found:
                 listen(self.files, [said_of])
             return {key: said_of.words.get(key, word) for key, word in found.items()}
+
+    def facts(self, chunk: Chunk, indices: Sequence[int]) -> dict[int, list[Accounted]]:
+        """What the accounting has of the allocations that runs were in, by index.
+
+        One a life of the allocation, in their order: several where it was requeued. Runs that
+        shared an allocation share its figures. Empty where the site keeps no accounting.
+
+        Raises
+        ------
+        QueueError
+            It keeps one, and that does not answer.
+        """
+        if chunk.id is None:
+            return {}
+        done = self._run(accounting.sacct(chunk.id))
+        if done.exit_code and commands.trouble(_said(done)) is Trouble.DISABLED:
+            return {}
+        if done.exit_code:
+            raise self._refusal(done)
+        lives = accounting.parse(_text(done))
+        return {index: lives.get(commands.task_of(chunk, index), []) for index in indices}
 
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         return self._record(chunk, {(index, attempt): word})[index, attempt]

@@ -210,9 +210,9 @@ def parse_sacct(answer: str) -> Iterator[Row]:
         if len(fields) == len(HISTORY) and fields[0][:1].isdigit():
             job, tasks, waiting = parse_id(fields[0])
             state, _, by = fields[1].partition(" by ")
-            code, signal = _exit(fields[2])
+            code, signal = exit_of(fields[2])
             yield Row(
-                job, tasks, state, fields[3], "", waiting, by, code, signal, _moment(fields[4])
+                job, tasks, state, fields[3], "", waiting, by, code, signal, moment(fields[4])
             )
 
 
@@ -223,7 +223,7 @@ def parse_scontrol(answer: str) -> Iterator[Row]:
         if "JobState" in found:
             task = found.get("ArrayTaskId", "0").partition("%")[0]
             waiting = not task.isdigit()
-            code, signal = _exit(found.get("ExitCode", "0:0"))
+            code, signal = exit_of(found.get("ExitCode", "0:0"))
             yield Row(
                 found.get("ArrayJobId") or found["JobId"],
                 tuple(map(_span, task.split(","))),
@@ -233,16 +233,18 @@ def parse_scontrol(answer: str) -> Iterator[Row]:
                 waiting,
                 exit_code=code,
                 signal=signal,
-                ended=_moment(found.get("EndTime", "")),
+                ended=moment(found.get("EndTime", "")),
             )
 
 
-def _exit(text: str) -> tuple[int, int]:
+def exit_of(text: str) -> tuple[int, int]:
+    """Exit code and signal: ``0:9``."""
     code, _, signal = text.partition(":")
     return int(code or 0), int(signal or 0)
 
 
-def _moment(text: str) -> float | None:
+def moment(text: str) -> float | None:
+    """A time in s since the epoch; ``None`` for ``Unknown``."""
     return float(text) if text.isdigit() else None
 
 

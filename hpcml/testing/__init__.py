@@ -1,0 +1,1 @@
+"""Suites that every backend must pass; subclass them in tests of your own (they need pytest)."""
