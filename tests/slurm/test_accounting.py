@@ -36,6 +36,16 @@ def test_slurm_s_own_figures_of_a_run_are_at_hand(login: Login) -> None:
     assert life["energy"] >= 600, "two nodes of 300 W, of one second at the very least"
 
 
+def test_the_energy_of_a_run_without_srun_is_that_of_its_node(login: Login) -> None:
+    for host in ("cpu1", "cpu2"):
+        login.box.set_power(host, (60.0, 300.0))
+    run = login.submit("job('sleep 4')")
+    assert login.wait(run) == [("COMPLETED", "")]
+    eventually(lambda: [it["state"] for it in login.do(FACTS, run=run)] == ["COMPLETED"], PATIENCE)
+
+    assert login.do(FACTS, run=run)[0]["energy"] >= 300
+
+
 def test_without_accounting_there_are_no_figures(login_without_accounting: Login) -> None:
     site = login_without_accounting
     run = site.submit("job('true')")

@@ -110,6 +110,16 @@ def test_no_more_runs_than_allowed_run_at_once_though_chunks_follow(strict_login
     assert {state for state, _ in strict_login.wait(*runs)} == {"COMPLETED"}
 
 
+def test_no_more_jobs_of_a_list_than_allowed_run_at_once(login: Login) -> None:
+    runs = login.submit(f'[job("{UNTIL_GATE}") for _ in range(4)]', max_running=2)
+    eventually(lambda: len(login.ledger()) == 2, PATIENCE)
+
+    states = [state for state, _ in login.seen(*runs)]
+    assert states == ["RUNNING"] * 2 + ["PENDING"] * 2
+    login.open_gate()
+    assert {state for state, _ in login.wait(*runs)} == {"COMPLETED"}
+
+
 def test_two_hundred_runs_of_one_core_share_two_whole_nodes_in_two_jobs(login: Login) -> None:
     options = 'options={"partition": "whole"}, cpus=1, time="1m"'
     runs = login.submit(f"job('{SAY}; {ON}', {options}).sweep(x=range(200))")

@@ -472,3 +472,18 @@ def test_what_comes_first_is_waited_for_by_its_own_task(queue: SlurmScheduler) -
         )
         later = Chunk("20261122-000000-aaaaaa.0", "runs/x", 0, 1, Layout(1), (f"{BATCH}.00001",))
         assert dependencies(later, queue.files) == expected
+
+
+def test_jobs_that_are_counted_together_take_turns_in_as_many_lanes(
+    queue: SlurmScheduler,
+) -> None:
+    jobs = [Chunk(f"{BATCH[:-1]}{k}.0", "runs/x", 0, 1, Layout(1), (), BATCH, 2) for k in range(5)]
+    waits = []
+    for number, one in enumerate(jobs):
+        waits.append(dependencies(one, queue.files))
+        answering(queue, sbatch=answer(f"{number}\n"))
+        queue.submit([one])
+    assert waits == [[], [], ["afterany:0"], ["afterany:1"], ["afterany:2"]]
+
+    many = Chunk(f"{BATCH}.0", "runs/x", 0, 8, Layout(1), (), BATCH, 2)
+    assert dependencies(many, queue.files) == ["afterany:3", "afterany:4"]

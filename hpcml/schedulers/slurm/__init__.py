@@ -16,7 +16,7 @@ from hpcml.schedulers import Chunk, JobStatus, Word
 from hpcml.schedulers.slurm import accounting, commands, words
 from hpcml.schedulers.slurm.accounting import Accounted
 from hpcml.schedulers.slurm.commands import Row, Trouble
-from hpcml.schedulers.slurm.dependencies import dependencies, known_to
+from hpcml.schedulers.slurm.dependencies import dependencies, group_file, known_to
 from hpcml.schedulers.slurm.pacing import BackOff, Bucket
 from hpcml.schedulers.slurm.said import Said, listen
 from hpcml.settings import Binding
@@ -62,15 +62,22 @@ class SlurmScheduler:
             done = self._run(commands.sbatch(chunk, folder, self.binding.account, before))
             identifier = commands.parse_sbatch(_text(done))
             if done.exit_code == 0 and identifier is not None:
-                return identifier
+                return self._noted(chunk, identifier)
             trouble = Trouble.LOST if done.exit_code == 0 else commands.trouble(_said(done))
             if trouble is Trouble.LOST:
-                return self._find_lost(chunk, _said(done))
+                return self._noted(chunk, self._find_lost(chunk, _said(done)))
             if trouble is Trouble.DEPENDENCY and before:
                 before = known_to(before, self._rows(ended=True))
             elif trouble is not Trouble.BUSY:
                 break
         raise self._refusal(done)
+
+    def _noted(self, chunk: Chunk, identifier: str) -> str:
+        """Write down what is counted together with chunks that are still to come."""
+        if chunk.max_running is not None and chunk.group:
+            line = {"name": chunk.name, "id": identifier, "runs": chunk.count}
+            self.files.append(group_file(chunk), line)
+        return identifier
 
     def _find_lost(self, chunk: Chunk, said: str) -> str:
         """The id of a job of which sbatch could not say whether it was taken."""

@@ -73,6 +73,10 @@ def parse(answer: str) -> dict[int, list[Accounted]]:
             elif lives:
                 rss = [it for it in (lives[-1].max_rss, _bytes(fields["MaxRSS"])) if it is not None]
                 lives[-1] = replace(lives[-1], max_rss=max(rss, default=None))
+            if step == "batch" and lives and not re.search(r"[\[,]", lives[-1].nodes):
+                # On one node its counters are the whole; without srun nobody sums them up.
+                energy = lives[-1].energy or _number(fields["ConsumedEnergyRaw"]) or None
+                lives[-1] = replace(lives[-1], energy=energy)
     return found
 
 

@@ -22,15 +22,36 @@ def dependencies(chunk: Chunk, files: Transport) -> list[str]:
     Parameters
     ----------
     chunk : Chunk
-        With ``max_running``, it also waits for the chunk of its batch before it: the throttle of
-        an array counts its own tasks alone.
+        With ``max_running``, it also waits for others that are counted together with it: the
+        throttle of an array counts its own tasks alone.
     files : Transport
     """
     found = []
     if chunk.max_running is not None and chunk.number != "0":
         before = f"{chunk.folder}/queue/{int(chunk.number) - 1}.json"
         found += [f"afterany:{job}" for job in _ids([before], files).values()]
-    return found + _after(chunk.after, files)
+    if chunk.max_running is not None:
+        found += [f"afterany:{job}" for job in _group_before(chunk, chunk.max_running, files)]
+    return [*dict.fromkeys(found + _after(chunk.after, files))]
+
+
+def _group_before(chunk: Chunk, most: int, files: Transport) -> list[str]:
+    """Of the chunks counted together, those that must have ended before one more may begin.
+
+    Where each is one run, the last ``most`` of them are that many lanes, and it follows in the
+    first; otherwise it waits for all of them.
+    """
+    path = group_file(chunk)
+    found = files.get({path: 0}).get(path, b"")
+    last = [line for line in wire.parse_lines(found) if line["name"] != chunk.name][-most:]
+    if all(line["runs"] == 1 for line in last) and chunk.count == 1:
+        return [str(last[0]["id"])] if len(last) == most else []
+    return [str(line["id"]) for line in last]
+
+
+def group_file(chunk: Chunk) -> str:
+    """Where the chunks that are counted together are written down, in the order of their calls."""
+    return f"runs/{chunk.group}/queue/0.group"
 
 
 def _after(runs: Sequence[str], files: Transport) -> list[str]:
