@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.slurm.site import Login
+from tests.testbed.box import python
 
 pytestmark = pytest.mark.testbed
 
@@ -58,6 +59,32 @@ def test_ranks_meet_on_the_first_node(login: Login) -> None:
 
     assert login.wait(run) == [("COMPLETED", "")]
     assert logs(login, run) == ["met [1, 2, 3]"]
+
+
+ALL_REDUCE = """
+import torch, torch.distributed as dist
+dist.init_process_group("gloo", init_method="env://")
+ranks = torch.tensor([float(dist.get_rank())])
+dist.all_reduce(ranks)
+print(ranks.item(), dist.get_world_size())
+dist.destroy_process_group()
+"""
+TORCHRUN = (
+    "-m torch.distributed.run --nnodes=2 --nproc-per-node=2 --node-rank=$NODE_RANK "
+    "--master-addr=$MASTER_ADDR --master-port=$MASTER_PORT"
+)
+
+
+@pytest.mark.parametrize(
+    ("launched", "tasks"), [("", 4), (TORCHRUN, 2)], ids=["by srun", "by torchrun"]
+)
+def test_pytorch_s_process_group_just_works(login: Login, launched: str, tasks: int) -> None:
+    login.write("train.py", ALL_REDUCE)
+    command = " ".join(["exec", *python(), launched, "$S/train.py"])
+    run = login.submit(f"job('{command}', nodes=2, tasks={tasks})")
+
+    assert login.wait(run, timeout=120) == [("COMPLETED", "")]
+    assert logs(login, run) == ["6.0 4"] * 4
 
 
 def test_a_rank_that_fails_ends_the_others_and_the_run(login: Login) -> None:
