@@ -355,7 +355,7 @@ class BatchView:
         self._news |= self._open
         for part in self.chunks:
             before, part.status = part.status, statuses.get(part.chunk.name, JobStatus())
-            self._news |= _changed(before, part.status)
+            self._news |= _changed(before, part.status) | (part.status.gone & part.waiting)
             if before.rest != part.status.rest:
                 self._news |= self._requeued
         self._open, self._unexplained = set(), set()
@@ -381,7 +381,8 @@ class BatchView:
             return None
         part = self.part_of(index)
         status = part.status
-        if not (index in self._attempts or index in status.live or part.word(index, 1)):
+        known = index in self._attempts or index in status.live or index in status.gone
+        if not (known or part.word(index, 1)):
             part.waiting.add(index)
             part.everyone = None
             return None
@@ -422,14 +423,16 @@ class BatchView:
         if last.end is not None and last.end.get("requeue"):
             self._requeued.add(index)
             return self._judge_requeued(index, last.number + 1, part)
-        word = part.word(index, last.number)
+        word, live = part.word(index, last.number), status.live.get(index)
         said = {"state": str(word.state), "reason": word.reason} if word else None
         if last.end is not None:
+            if live is not None and said is None and _told_to_end(last.end):
+                self._open.add(index)  # its allocation ends with it, or starts again
+                return live.state, live.reason or "it was told to end"
             waited = self.connection.files.now() - last.end["time"]
             judged = wire.how_it_ended(last.end, said, waited)
             if judged is None:
-                self._open.add(index)
-                self._unexplained.add(index)
+                self._seek_explanation(index)
                 return State.RUNNING, "it ended on a signal; the scheduler has not said why yet"
             if said is None and wire.how_it_ended(last.end, None, 0.0) is None:
                 # A word that comes after patience ran out must not change what was said.
@@ -440,17 +443,17 @@ class BatchView:
         if last.start is not None and "refused" in last.start:
             refused = last.start["refused"]
             return State(refused["state"]), refused["reason"]
-        live = status.live.get(index)
         if live is not None:
+            if last.start is None and live.state is State.RUNNING and part.chunk.layout.size > 1:
+                return State.PENDING, "its allocation works at other runs"
             return live.state, live.reason
         judged = wire.how_it_ended(None, said, 0.0)
         if said is not None and judged is not None:
             return State(judged[0]), judged[1]
-        self._unexplained.add(index)
+        self._seek_explanation(index)
         if last.start is None:
             return self._before_the_queue(part)
         if part.chunk.id is None:  # killed before its id was written down; look() asks again
-            self._open.add(index)
             self._searched = self._searched or not self._find_in_queue(part)
         return State.UNKNOWN, "it started, and neither its agent nor the queue knows it any more"
 
@@ -463,8 +466,13 @@ class BatchView:
             return word.state, word.reason
         if part.status.rest is not None:
             return State.PENDING, "it left a checkpoint, and starts again"
-        self._unexplained.add(index)
+        self._seek_explanation(index)
         return State.UNKNOWN, "it left a checkpoint, and the queue does not know it any more"
+
+    def _seek_explanation(self, index: int) -> None:
+        """Have the accounting asked about a run, at this look and at those that follow."""
+        self._open.add(index)
+        self._unexplained.add(index)
 
     def account(self) -> bool:
         """Ask the scheduler how runs ended that nothing else explains. Whether it knew any."""
@@ -472,12 +480,22 @@ class BatchView:
         for part in self.chunks:
             ours = [index for index in unexplained if index in part.chunk.indices]
             if ours and part.chunk.id is not None:
-                words = self.connection.queue.account(part.chunk, ours)
+                attempts = [(index, self._number(index)) for index in ours]
+                words = self.connection.queue.account(part.chunk, attempts)
                 new = words.keys() - part.accounted.keys()
                 part.accounted.update({key: words[key] for key in new})
                 self._news |= {index for index, _ in new}
                 heard |= bool(new)
         return heard
+
+    def _number(self, index: int) -> int:
+        """The attempt of which the end of a run depends: the last one, or one that is to come."""
+        attempts = self._attempts.get(index)
+        if not attempts:
+            return 1
+        last = attempts[max(attempts)]
+        again = last.end is not None and bool(last.end.get("requeue"))
+        return last.number + 1 if again else last.number
 
     def _before_the_queue(self, part: ChunkView) -> tuple[State, str]:
         """How far the submission of a chunk came."""
@@ -627,6 +645,11 @@ def _brief(value: object) -> str:
 
 def _submitting(batch: Batch) -> str:
     return f"process {batch.owner['pid']} on {batch.owner['host']} is submitting it"
+
+
+def _told_to_end(end: Mapping[str, Any]) -> bool:
+    """Whether an agent was told to end with its run, and cannot say why."""
+    return end["cause"] is None and bool(end["received"])
 
 
 def _changed(before: JobStatus, now: JobStatus) -> set[int]:

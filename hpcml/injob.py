@@ -640,7 +640,7 @@ def bind() -> None:
     global _run, _sink, _emit, _checkpoints
     _run, _sink, _emit, _checkpoints = None, None, None, {}
     place = _place()
-    if place is not None:
+    if place is not None and os.environ.get("HPCML_EVENTS") != "none":
         _sink = Sink(os.path.join(place[0], place[1], "events.jsonl"))
         # Before Python 3.7 nobody is told of a fork.
         told = hasattr(os, "register_at_fork")

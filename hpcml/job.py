@@ -123,6 +123,9 @@ class Job:
     outputs : sequence of str or Output
         Files or folders that the job must leave behind, relative to its working folder.
     resources : Resources
+    image : str, optional
+        Path of an Apptainer image (SIF) on the site, in which the command runs. Its own Python
+        runs scripts and functions then.
     env : dict
         Environment variables by name. No secrets: plans are written to disk and shared.
     code : {"auto", None} or path
@@ -141,6 +144,7 @@ class Job:
     inputs: Mapping[str, Dataset | str] = field(default_factory=dict)
     outputs: Sequence[str | Output] = ()
     resources: Resources = field(default_factory=Resources)
+    image: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     code: str | None = "auto"
     checkpoint: Checkpoint | None = None

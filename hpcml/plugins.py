@@ -13,7 +13,10 @@ BUILT_IN = {
         "local": "hpcml.transports.local:LocalTransport",
         "ssh": "hpcml.transports.ssh:SshTransport",
     },
-    "hpcml.schedulers": {"process": "hpcml.schedulers.process:ProcessScheduler"},
+    "hpcml.schedulers": {
+        "process": "hpcml.schedulers.process:ProcessScheduler",
+        "slurm": "hpcml.schedulers.slurm:SlurmScheduler",
+    },
 }
 
 

@@ -64,7 +64,7 @@ QUEUE: Calls = {
     "poll": (logging.DEBUG, lambda chunks: _chunks(chunks)),
     "account": (
         logging.DEBUG,
-        lambda chunk, indices: f"{chunk.name}, {len(indices)} runs",
+        lambda chunk, attempts: f"{chunk.name}, {len(attempts)} runs",
     ),
     "record": (
         logging.INFO,

@@ -33,8 +33,9 @@ from hpcml.errors import (
 )
 from hpcml.finding import attach
 from hpcml.job import Job, Sweep
+from hpcml.layout import Layout
 from hpcml.library import function_library_name, library, put_function_library, put_library
-from hpcml.planning import Plan, make_plan
+from hpcml.planning import PACK, Plan, lay_out, make_plan
 from hpcml.poller import poller
 from hpcml.resolving import resolve, resolve_with_code
 from hpcml.run import Run, Runs
@@ -83,6 +84,7 @@ def submit(
     *,
     after: Run | str | Iterable[Run | str] = ...,
     max_running: int | None = ...,
+    pack: str = ...,
     **fields: Any,
 ) -> Run: ...
 @overload
@@ -92,6 +94,7 @@ def submit(
     *,
     after: Run | str | Iterable[Run | str] = ...,
     max_running: int | None = ...,
+    pack: str = ...,
     **fields: Any,
 ) -> Runs: ...
 def submit(
@@ -100,6 +103,7 @@ def submit(
     *,
     after: Run | str | Iterable[Run | str] = (),
     max_running: int | None = None,
+    pack: str = "auto",
     **fields: Any,
 ) -> Run | Runs:
     """Submit a job, a sweep or a list of them, and return when the site's queue has taken it.
@@ -115,6 +119,9 @@ def submit(
         CANCELLED with that reason.
     max_running : int, optional
         How many runs of this submission may run at once.
+    pack : {"auto", "never"}
+        Whether runs may share allocations: where nodes are given whole those that are smaller do,
+        and so do more runs than the site takes jobs.
     **fields
         Fields of the job, or of all jobs; what they have of params, inputs, env and tags is added
         to: ``submit(infer, inputs={"model": run.output("model.pt")})``.
@@ -135,6 +142,8 @@ def submit(
     if max_running is not None and (type(max_running) is not int or max_running < 1):
         problem = f"max_running: {max_running!r} is no number from 1 up"
         raise ArgumentError(problem, "Leave it out: no limit.")
+    if pack not in PACK:
+        raise ArgumentError(f"pack: {pack!r} is no way to pack", nearest(str(pack), PACK))
     _refuse_recursion()
     connection = connect(site, reload=True)
     several = isinstance(job, Sweep | Sequence) and not isinstance(job, str)
@@ -145,21 +154,22 @@ def submit(
         problem = f"{jobs!r} may be a command, or several scripts"
         raise ArgumentError(problem, f"Write hpcml.Job({jobs!r}) for a command, or a list of Jobs.")
     with connection.files.holding():  # what it finds there is still there when it is published
-        runs = _submit_all(jobs, fields, connection, after, max_running)
+        ready = [_plan_online(_job(one, fields), connection) for one in jobs]
+        layouts = [_layout(one, connection, pack, max_running) for one in ready]
+        runs = _submit_all(ready, layouts, connection, after, max_running)
     return Runs(runs) if several else runs[0]
 
 
 def _submit_all(
-    jobs: Sequence[Any],
-    fields: Mapping[str, Any],
+    jobs: Sequence[_Ready],
+    layouts: Sequence[Layout],
     connection: Connection,
     after: Run | str | Iterable[Run | str],
     max_running: int | None,
 ) -> list[Run]:
     first = _runs_before(after, connection)
     batches: list[Batch] = []
-    planned = [_plan_online(_job(one, fields), connection) for one in jobs]
-    for ready in planned:
+    for ready, layout in zip(jobs, layouts, strict=True):
         _must_be_there(_origins(ready.plan), connection)
         batch = new_batch(
             ready.plan,
@@ -167,10 +177,11 @@ def _submit_all(
             after=[*dict.fromkeys([*first, *_origins(ready.plan)])],
             group=batches[0].id if batches else None,
             max_running=max_running,
+            layout=layout,
         )
         batches.append(batch)
     runs: list[Run] = []
-    there: There | None = planned[0].there
+    there: There | None = jobs[0].there
     for batch in batches:
         try:
             runs += _submit(batch, connection, there)
@@ -180,6 +191,11 @@ def _submit_all(
             raise
         there = None  # the site has more by now, and the cache less
     return runs
+
+
+def _layout(ready: _Ready, connection: Connection, pack: str, max_running: int | None) -> Layout:
+    count = len(ready.points)
+    return lay_out(ready.plan, connection.site, count, pack=pack, max_running=max_running)
 
 
 def _refuse_recursion() -> None:
@@ -248,15 +264,17 @@ def _resubmit(runs: Iterable[Run]) -> dict[Run, Run]:
     for key, view in sorted(views.items(), key=lambda item: item[1].submission.created):
         site, members = key[0], batches[key]
         instead = {old.id: new for old, new in made.items()}
-        plan = _following(view.plan, instead)
+        plan, connection = _following(view.plan, instead), connect(site)
+        most = view.submission.max_running
         batch = new_batch(
             plan,
             [view.points[run.index] for run in members],
             after=_before(view, plan, instead),
-            max_running=view.submission.max_running,
+            max_running=most,
             resubmits=[run.id for run in members],
+            layout=lay_out(plan, connection.site, len(members), max_running=most),
         )
-        made.update(zip(members, _submit(batch, connect(site)), strict=True))
+        made.update(zip(members, _submit(batch, connection), strict=True))
     return made
 
 

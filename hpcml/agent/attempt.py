@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 
-from hpcml.agent import calling, events, memory, processes, snapshot, supervise, wire
+from hpcml.agent import calling, events, launch, memory, processes, snapshot, supervise, wire
 from hpcml.agent.inputs import InputError
 
 TYPE_CHECKING = False
@@ -179,13 +179,21 @@ class Attempt:
             calling.clear(self.folder)
             command = calling.start(self, limit, streams)
         else:
-            command = self.spawn(self._argv(), limit, streams)
+            command = self.spawn(launch.around(self, self._argv()), limit, streams)
         self.begun = True
         supervisor = supervise.Supervisor(
-            command, self.index, self.what["limits"], limit, self.slot, self.events
+            command, self.index, self._limits(), limit, self.slot, self.events
         )
         supervisor.watch()
         return supervisor
+
+    def _limits(self) -> "dict[str, Any]":
+        """The plan's, and no more time than the allocation has left."""
+        limits: "dict[str, Any]" = self.what["limits"]
+        left = self.slot.allocation.time_left()
+        if left is None or limits["time"] is None or left >= limits["time"]:
+            return limits
+        return dict(limits, time=max(left, 0.0))
 
     def _stream(self, name: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -240,7 +248,7 @@ class Attempt:
 
     def environment(self) -> "dict[str, str]":
         """The environment of all runs of the batch."""
-        environment = dict(self.where["environment"])
+        environment = self.slot.allocation.environment(self.where["environment"])
         environment.update(self.what["env"])
         library = os.path.abspath(sys.path[0])
         environment["PYTHONPATH"] = os.pathsep.join(
@@ -261,6 +269,7 @@ class Attempt:
         checkpoint = self.what.get("checkpoint")
         if checkpoint is not None:
             own["HPCML_CHECKPOINT"] = os.path.join(self.work, checkpoint["path"])
+        own.update(launch.rendezvous(self.what))
         return own
 
     # --- the end --------------------------------------------------------------------------
@@ -273,9 +282,9 @@ class Attempt:
                 return
             self._blame_for_asking(outcome)
         signalled = bool(outcome.received) or outcome.signal is not None
+        if signalled and self.slot.cancelled(self.index):
+            outcome.blame(wire.CANCELLED, "cancelled while it ran")
         if signalled and self.slot.embedded:  # this agent is all there is of a scheduler
-            if self.slot.cancelled(self.index):
-                outcome.blame(wire.CANCELLED, "cancelled while it ran")
             outcome.blame(wire.FAILED, wire.ended_on_signals(outcome.__dict__))
         if self.what["entry"]["kind"] == "function":
             self._judge_function(outcome)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from hpcml.agent import processes, supervise, wire
+from hpcml.agent import launch, processes, supervise, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ NO_MORE = "it may not be requeued once more"
 def start(attempt: "Attempt", limit: "Limit", streams: "list[int]") -> "supervise.Command":
     """Have the function called: in the fork of a warm interpreter, or in a fresh one."""
     slot, argv = attempt.slot, command(attempt)
+    if attempt.what.get("image") is not None:  # a fork could not be told from outside of it
+        return attempt.spawn(launch.around(attempt, argv), limit, streams)
     if not slot.many or attempt.what["entry"].get("fork") is False:
         return attempt.spawn(argv, limit, streams)
     from hpcml.agent.warm import Warm

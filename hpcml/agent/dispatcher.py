@@ -25,7 +25,7 @@ import signal
 import subprocess
 import time
 
-from hpcml.agent import memory, processes, wire
+from hpcml.agent import before, memory, processes, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -622,21 +622,7 @@ class Dispatcher:
         """Final state of a run of this workspace, ``None`` while it has none."""
         if listing is None:
             return wire.UNKNOWN  # its files were removed
-        numbers = listing.get(index)
-        if not numbers:
-            return None
-        folder = os.path.join(self.queue.runs, batch)
-        end = wire.Attempts(folder).read(index, max(numbers), "end")
-        if end is not None and end.get("requeue"):
-            return None
-        judged = wire.how_it_ended(end, None, 0.0) if end else None
-        if judged:
-            return judged[0]
-        word = wire.first_words(wire.spoken(folder)).get((index, max(numbers)))
-        if end is None and word is None:
-            return None
-        judged = wire.how_it_ended(end, word, time.time() - end["time"] if end else 0.0)
-        return judged[0] if judged else None
+        return before.state_of(os.path.join(self.queue.runs, batch), index, listing.get(index))
 
     # --- waiting --------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What the travelling file can be told to do: ``run``, ``dispatch``, ``sample``, ``serve``."""
+"""What the travelling file can be told to do: run, work, shim, dispatch, sample, serve."""
 
 import os
 import signal
@@ -11,11 +11,12 @@ def main(argv: "list[str]") -> int:
     # A client that blocks signals must not make an agent deaf for ever.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     command, rest = argv[0], argv[1:]
-    if command == "run":
-        from hpcml.agent import attempt, slot
+    if command in ("run", "work"):
+        from hpcml.agent import attempt, share, slot
 
+        call = share.run if command == "run" else slot.run
         try:
-            return slot.run(os.getcwd(), *map(int, rest))
+            return call(os.getcwd(), *map(int, rest))
         except (attempt.AgentError, OSError) as error:
             sys.stderr.write("hpcml: %s\n" % error)
             return 70  # EX_SOFTWARE; no attempt was started
@@ -23,6 +24,10 @@ def main(argv: "list[str]") -> int:
         from hpcml.agent import dispatcher
 
         return dispatcher.main(rest[0])
+    if command == "shim":
+        from hpcml.agent import shim
+
+        return shim.main(rest)
     if command == "sample":
         from hpcml.agent.energy import sampler
 

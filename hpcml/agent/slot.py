@@ -13,6 +13,7 @@ import sys
 import time
 
 from hpcml.agent import energy, facts, processes, supervise, wire
+from hpcml.agent.allocation import Allocation
 from hpcml.agent.attempt import Attempt, Points, load_plan
 from hpcml.agent.inputs import Inputs
 
@@ -33,14 +34,26 @@ def run(batch: str, first: int, count: int = 1) -> int:
     Returns
     -------
     int
+        As :func:`work_through`.
+    """
+    return work_through(batch, load_plan(batch), range(first, first + count))[0]
+
+
+def work_through(batch: str, plan: "dict[str, Any]", ours: range) -> "tuple[int, bool]":
+    """Work through runs of a batch, as far as nobody else has them.
+
+    Returns
+    -------
+    int
         Of a single run the command's exit code, 128 + n if signal n killed it, and 0 if somebody
         else has it; of several 0.
+    bool
+        Whether this process was told to end.
     """
-    plan = load_plan(batch)
     energy.ensure_sampler(batch, plan["where"])  # before orphans are ours: it is no run's process
     slot = Slot(batch, plan)
     points = Points(batch)
-    indices = slot.free(range(first, first + count))
+    indices = slot.free(ours)
     slot.many = len(indices) > 1
     code = 0
     for place, index in enumerate(indices):
@@ -48,7 +61,7 @@ def run(batch: str, first: int, count: int = 1) -> int:
             break
         code = slot.work(index, points)
     slot.let_go()
-    return code if count == 1 else 0
+    return (code if len(ours) == 1 else 0), slot.stopped
 
 
 class Slot:
@@ -65,8 +78,9 @@ class Slot:
         Children that are no run's: the warm interpreter.
     many : bool
         Whether there is more than one run to work on: then it pays to keep an interpreter warm.
-    look_at : float or None
-        When to look after the queue, by the monotonic clock.
+    look_at : float
+        When to look after the queue, or whether a run is to be cancelled, by the monotonic clock.
+    allocation : hpcml.agent.allocation.Allocation
     """
 
     def __init__(self, batch: str, plan: "dict[str, Any]") -> None:
@@ -84,7 +98,8 @@ class Slot:
         self.stopped = False
         self.lock = _keep_the_lock_to_ourselves()
         self.signed: "int | None" = None  # bytes
-        self.look_at: "float | None" = time.monotonic() + LOOK_INTERVAL if self.embedded else None
+        self.look_at = time.monotonic() + LOOK_INTERVAL
+        self.allocation = Allocation(plan)
         self._words = wire.Words(batch)
         self._cancels: "set[int]" = set()
         self._worked_on: "set[int]" = set()
@@ -102,9 +117,18 @@ class Slot:
     def _is_free(self, index: int, numbers: "dict[int, set[str]] | None") -> bool:
         if not numbers:
             return True
-        last = max(numbers)
-        end = self.attempts.read(index, last, "end") if "end" in numbers[last] else None
-        return end is not None and bool(end.get("requeue"))
+        return self._may_follow(index, max(numbers))
+
+    def _may_follow(self, index: int, number: int) -> bool:
+        """Whether another attempt comes after this one: it asked for it, or was cut off."""
+        end = self.attempts.read(index, number, "end")
+        if end is not None and (end.get("requeue") or end["cause"] is not None):
+            return bool(end.get("requeue"))
+        cut_off = end is None or bool(end["received"])
+        if not (cut_off and self.allocation.restarts):
+            return False
+        start = self.attempts.read(index, number, "start")
+        return start is not None and self.allocation.is_later(start.get("allocation"))
 
     def work(self, index: int, points: Points) -> int:
         """Run it, and start it again as often as it asks to. Returns the last exit code."""
@@ -120,10 +144,9 @@ class Slot:
 
     def _take(self, index: int) -> "int | None":
         """Take a run's next attempt. Returns its number; ``None`` if it is under way or over."""
-        number = int(os.environ.get("SLURM_RESTART_COUNT") or 0) + 1
-        while not self.attempts.start(index, number):
-            end = self.attempts.read(index, number, "end")
-            if end is None or not end.get("requeue"):
+        number = self.allocation.restarts + 1
+        while not self.attempts.start(index, number, **self.allocation.facts):
+            if not self._may_follow(index, number):
                 return None
             number += 1
         self._worked_on.add(index)
@@ -137,7 +160,9 @@ class Slot:
         """
         if self.told_to_end():
             return False
-        if self.embedded and self.cancelled(index):
+        if not self.allocation.has_time_for_more(self.plan["what"]["limits"]["time"]):
+            return False  # it goes on in another allocation
+        if self.cancelled(index):
             self.attempts.refuse(index, number, wire.CANCELLED, "cancelled before it started again")
             return False
         return True
@@ -225,8 +250,8 @@ class Slot:
         """Read whose cancelling was asked for since we last listened."""
         for record in self._words.new():
             if record.get("request") == "cancel":
-                self._cancels.add(record["index"])
-                self._unanswered.append(record["index"])
+                self._cancels.update(wire.about(record))
+                self._unanswered += wire.about(record)
 
     # --- what is kept from run to run -----------------------------------------------------
 
@@ -250,14 +275,16 @@ class Slot:
             self.warm, self.spare = None, set()
 
     def look_after(self, now: float) -> bool:
-        """Revive the queue's dispatcher: a run that waits for its children cannot.
+        """Revive the embedded queue's dispatcher: a run that waits for its children cannot.
 
         It must not start one itself: that would live in the run's cgroup, and die with it.
         ``False`` if it is not time yet to look.
         """
-        if self.look_at is None or now < self.look_at:
+        if now < self.look_at:
             return False
         self.look_at = now + LOOK_INTERVAL
+        if not self.embedded:
+            return True
         queue = wire.QueueFolder(wire.workspace_of(self.batch))
         try:
             if not queue.is_served() and any(map(queue.entry, queue.jobs())):

@@ -267,8 +267,10 @@ class Supervisor:
                 self.kill_at = self.kill_at or time.monotonic() + self.kill_wait
 
     def _act(self, now: float) -> None:
-        if self.slot.look_after(now) and self.memory.folder is None:
-            self.memory.evidence.look()
+        if self.slot.look_after(now):
+            if self.memory.folder is None:
+                self.memory.evidence.look()
+            self._look_for_cancelling()
         if self.notice_at is not None and now >= self.notice_at:
             self.notice_at = None
             self.outcome.noticed = True
@@ -302,6 +304,13 @@ class Supervisor:
         """Whether the command is gone, and somebody else has collected it."""
         return self.kills > MOST_KILLS and wire.started_at(self.command.pid) is None
 
+    def _look_for_cancelling(self) -> None:
+        """End the run if somebody asked for it: who cancels one of several sends no signal."""
+        asked = not self.slot.embedded and self.slot.cancelled(self.index)
+        if asked and self.outcome.cause is None and not self.outcome.received:
+            self.outcome.blame(wire.CANCELLED, "cancelled while it ran")
+            self._end("cancel")
+
     def _notify(self) -> None:
         """Tell whoever listens for USR2 that time runs out; it would kill the others."""
         listening = [pid for pid in self._all() if catches_usr2(pid)]
@@ -321,10 +330,10 @@ class Supervisor:
     def _others(self) -> "set[int]":
         return processes.of_run(self.run_id, os.getpid(), self.slot.spare, self.slot.name)
 
-    def _patience(self, now: float) -> "float | None":
+    def _patience(self, now: float) -> float:
         times = (self.notice_at, self.remind_at, self.deadline, self.look_at, self.kill_at)
         waits = [moment - now for moment in (*times, self.slot.look_at) if moment is not None]
-        return max(0.0, min(waits)) if waits else None
+        return max(0.0, min(waits))
 
     def _killed_for_memory(self) -> bool:
         by_kill = self.outcome.signal == signal.SIGKILL or self.outcome.exit_code == 137

@@ -445,15 +445,7 @@ class Attempts:
         return True
 
     def end_refused(self, index: int, attempt: int, refusal: "Mapping[str, str]") -> None:
-        self.end(
-            index,
-            attempt,
-            exit_code=None,
-            signal=None,
-            received=[],
-            cause=refusal["state"],
-            reason=refusal["reason"],
-        )
+        self.end(index, attempt, **_end_of_refused(refusal))
 
     def read(self, index: int, attempt: int, kind: str) -> "Any":
         try:
@@ -463,9 +455,36 @@ class Attempts:
             return None
 
     def _write(self, index: int, attempt: int, kind: str, facts: "dict[str, Any]") -> bool:
-        record = dict(facts, schema=SCHEMA, index=index, attempt=attempt)
-        record["time"], record["clock"] = time.time(), monotonic_ns()
-        return write_once(self.path(index, attempt, kind), canonical(record))
+        return write_once(
+            self.path(index, attempt, kind), attempt_content(index, attempt, facts, time.time())
+        )
+
+
+def attempt_content(index: int, attempt: int, facts: "Mapping[str, Any]", now: float) -> bytes:
+    """The content of a ``.start`` or ``.end``; ``now`` is the site's clock, in s."""
+    record = dict(facts, schema=SCHEMA, index=index, attempt=attempt)
+    record["time"], record["clock"] = now, monotonic_ns()
+    return canonical(record)
+
+
+def refused(index: int, attempt: int, state: str, reason: str, now: float) -> "tuple[bytes, bytes]":
+    """Contents of ``.start`` and ``.end`` as :meth:`Attempts.refuse` writes them, from afar."""
+    refusal = {"state": state, "reason": reason}
+    start = {"refused": refusal, "owner": identity()}
+    return (
+        attempt_content(index, attempt, start, now),
+        attempt_content(index, attempt, _end_of_refused(refusal), now),
+    )
+
+
+def _end_of_refused(refusal: "Mapping[str, str]") -> "dict[str, Any]":
+    return {
+        "exit_code": None,
+        "signal": None,
+        "received": [],
+        "cause": refusal["state"],
+        "reason": refusal["reason"],
+    }
 
 
 def attempt_record(content: bytes, kind: str) -> "Any":
@@ -554,8 +573,15 @@ def first_words(spoken: "Iterable[dict[str, Any]]") -> "dict[tuple[int, int], di
     words: "dict[tuple[int, int], dict[str, Any]]" = {}
     for record in spoken:
         if "state" in record:
-            words.setdefault((record["index"], record["attempt"]), record)
+            for index in about(record):
+                words.setdefault((index, record["attempt"]), record)
     return words
+
+
+def about(record: "Mapping[str, Any]") -> "list[int]":
+    """The runs that a line of the words is about: ``index``, or ``indices`` of many alike."""
+    indices: "list[int]" = record["indices"] if "indices" in record else [record["index"]]
+    return indices
 
 
 # --- the embedded site's queue ----------------------------------------------------------

@@ -1,6 +1,7 @@
 """(Resolved, Site) → Plan. Pure: opens nothing, asks nothing, knows no clock."""
 
 from hpcml.planning.model import Plan, run_digest
+from hpcml.planning.packing import PACK, lay_out
 from hpcml.planning.planner import make_plan
 
-__all__ = ["Plan", "make_plan", "run_digest"]
+__all__ = ["PACK", "Plan", "lay_out", "make_plan", "run_digest"]

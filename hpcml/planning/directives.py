@@ -30,6 +30,8 @@ def directives(what: Mapping[str, Any], layout: Layout) -> list[str]:
         found.append(f"--gres={placed['gres']}:{placed['devices'] * slots}")
     if placed["memory"] is not None:
         found.append(f"--mem={-(-placed['memory'] * slots // 1024)}K")
+    if what["scheduler"] == "slurm":  # what is not prepared for it must not run twice
+        found.append("--requeue" if "checkpoint" in what else "--no-requeue")
     rounds = layout.rounds if layout.slots else 1
     time = math.ceil(what["limits"]["time"] * rounds)  # a plan may have finer limits than Slurm
     return [*found, f"--time={units.clock(time)}"]

@@ -45,6 +45,8 @@ class Resolved:
         Parameters that a function must get. ``pickled`` is the function, if it goes by value.
     known_params : tuple of str or None
         Parameters that the entry's only ``hpcml.params(...)`` call names, if that can be told.
+    image : str or None
+        Digest of the container image; ``image_path`` says where it lies.
     unresolved : tuple of str
         What is still open, in words.
     """
@@ -70,6 +72,8 @@ class Resolved:
     tags: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] | None = None
     known_params: tuple[str, ...] | None = None
+    image: str | None = None
+    image_path: str | None = None
     unresolved: tuple[str, ...] = ()
 
     @property
@@ -121,9 +125,17 @@ def resolve_with_code(job: Job | Sweep, *, online: bool = True) -> tuple[Resolve
             origins[name] = origin
             digests[name] = {"of": f"{origin.digest}#{origin.output}"}
             continue
-        digests[name], stamps[name], why = digest_input(name, Path(path), long_reads=online)
+        digests[name], stamps[name], why = digest_input(
+            f"inputs.{name}", Path(path), long_reads=online
+        )
         if why:
             unresolved.append(f"inputs.{name}: {why}")
+    image = checks.image(job.image)
+    image_digest = None
+    if image is not None:
+        image_digest, _, why = digest_input("image", Path(image), long_reads=online)
+        if why:
+            unresolved.append(f"image: {why}")
     resolved = Resolved(
         name=checks.name("name", job.name or entry.name),
         entry=entry.as_data(),
@@ -143,6 +155,8 @@ def resolve_with_code(job: Job | Sweep, *, online: bool = True) -> tuple[Resolve
         required=entry.function.required if entry.function else (),
         pickled=entry.function.pickled if entry.function else None,
         resources=checks.resources(job.resources),
+        image=image_digest,
+        image_path=image,
         tags=_tags(job.tags),
         git=snapshot.git if snapshot else None,
         known_params=entry.known_params,

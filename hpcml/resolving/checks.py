@@ -46,6 +46,11 @@ def text(field: str, value: object) -> str:
     return value
 
 
+def image(value: object) -> str | None:
+    """The absolute path of a container image."""
+    return None if value is None else os.path.abspath(text("image", value))
+
+
 def texts(field: str, values: Iterable[object]) -> list[str]:
     """A list of texts; a single text is a mistake."""
     if isinstance(values, str | bytes):

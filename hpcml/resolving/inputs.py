@@ -23,8 +23,16 @@ RACY = 2 * 10**9  # ns within which a file may change without its mtime telling
 Known = dict[str, list[int | str]]
 
 
-def digest_input(name: str, path: Path, *, long_reads: bool) -> tuple[str | None, str, str]:
+def digest_input(field: str, path: Path, *, long_reads: bool) -> tuple[str | None, str, str]:
     """Digest of a file's content, or of all files of a folder.
+
+    Parameters
+    ----------
+    field : str
+        Of the job, which errors name.
+    path : Path
+    long_reads : bool
+        Whether it may take long.
 
     Returns
     -------
@@ -41,7 +49,6 @@ def digest_input(name: str, path: Path, *, long_reads: bool) -> tuple[str | None
     JobError
         Nothing is there, or it cannot be read.
     """
-    field = f"inputs.{name}"
     try:
         if not path.exists():
             there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -72,17 +72,21 @@ class JobStatus:
     Attributes
     ----------
     live : dict
-        What runs or waits, by index.
+        What runs or waits, by index. RUNNING is said of its allocation: where that works through
+        several runs, one that has not begun waits in it.
     rest : Word or None
         What the queue says of all indices that are in neither dict and have not started: they wait.
         ``None``: those are no longer the queue's affair.
     final : dict
         Final words by (index, attempt).
+    gone : set of int
+        Indices of which ``rest`` says nothing: they have left the queue, begun or not.
     """
 
     live: Mapping[int, Word] = field(default_factory=dict)
     rest: Word | None = None
     final: Mapping[tuple[int, int], Word] = field(default_factory=dict)
+    gone: Set[int] = frozenset()
 
 
 @runtime_checkable
@@ -110,11 +114,13 @@ class Scheduler(Protocol):
         """What the queue knows of chunks that have an id, by name; one query for all."""
         ...
 
-    def account(self, chunk: Chunk, indices: Sequence[int]) -> Mapping[tuple[int, int], Word]:
-        """Final words on runs that have left the queue, by (index, attempt).
+    def account(
+        self, chunk: Chunk, attempts: Sequence[tuple[int, int]]
+    ) -> Mapping[tuple[int, int], Word]:
+        """Final words on attempts, (index, number), that have left the queue.
 
-        It is asked for runs of which neither their own files nor :meth:`poll` say how they ended.
-        What it cannot say is left out.
+        It is asked for those of which neither their own files nor :meth:`poll` say how they ended,
+        begun or not. What it cannot say is left out.
         """
         ...
 

@@ -67,7 +67,9 @@ class ProcessScheduler:
         with self._lock:
             return {chunk.name: self._status(chunk, jobs) for chunk in chunks}
 
-    def account(self, chunk: Chunk, indices: Sequence[int]) -> dict[tuple[int, int], Word]:
+    def account(
+        self, chunk: Chunk, attempts: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], Word]:
         return {}  # what is known stands in the batch's words, and poll has told it
 
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:

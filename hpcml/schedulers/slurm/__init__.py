@@ -1,0 +1,351 @@
+"""Slurm, by its own commands on a machine that has them: ``sbatch``, ``squeue``, ``sacct``...
+
+All that it does on the site goes through the transport, so that it works from afar as well.
+"""
+
+from __future__ import annotations
+
+import calendar
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from hpcml.agent import wire
+from hpcml.errors import QueueError, TransportError
+from hpcml.schedulers import Chunk, JobStatus, Word
+from hpcml.schedulers.slurm import accounting, commands, words
+from hpcml.schedulers.slurm.accounting import Accounted
+from hpcml.schedulers.slurm.commands import Row, Trouble
+from hpcml.schedulers.slurm.dependencies import dependencies, group_file, known_to
+from hpcml.schedulers.slurm.pacing import BackOff, Bucket
+from hpcml.schedulers.slurm.said import Said, listen
+from hpcml.settings import Binding
+from hpcml.sites import Site
+from hpcml.states import State
+from hpcml.transports import Completed, Transport
+
+TRIES = 3  # of a call that Slurm was too busy for
+SKEW = 24 * 3600  # seconds by which clocks may differ when a lost job is looked for
+CANCELLED = "cancelled before it started"
+
+
+class SlurmScheduler:
+    """See :class:`hpcml.schedulers.Scheduler`.
+
+    Attributes
+    ----------
+    patience : float
+        Seconds after the end of an allocation in which an ``.end`` of its runs may still become
+        visible: other machines' files do so late.
+    """
+
+    poll_interval = (1.0, 30.0)
+    patience = 20.0
+
+    def __init__(self, site: Site, binding: Binding, files: Transport) -> None:
+        self.site, self.binding, self.files = site, binding, files
+        self._pace = Bucket(size=100, rate=10)
+        self._ask_again = BackOff(first=1.0, longest=60.0)
+        self._said: dict[str, Said] = {}
+        self._lock = threading.RLock()
+
+    # --- queueing -------------------------------------------------------------------------
+
+    def submit(self, chunks: Sequence[Chunk]) -> list[str]:
+        return [self._submit(chunk) for chunk in chunks]
+
+    def _submit(self, chunk: Chunk) -> str:
+        before = dependencies(chunk, self.files)
+        for _ in range(TRIES):
+            self._pace.take()
+            folder = f"{self.binding.workspace}/{chunk.folder}"
+            done = self._run(commands.sbatch(chunk, folder, self.binding.account, before))
+            identifier = commands.parse_sbatch(_text(done))
+            if done.exit_code == 0 and identifier is not None:
+                return self._noted(chunk, identifier)
+            trouble = Trouble.LOST if done.exit_code == 0 else commands.trouble(_said(done))
+            if trouble is Trouble.LOST:
+                return self._noted(chunk, self._find_lost(chunk, _said(done)))
+            if trouble is Trouble.DEPENDENCY and before:
+                before = known_to(before, self._rows(ended=True))
+            elif trouble is not Trouble.BUSY:
+                break
+        raise self._refusal(done)
+
+    def _noted(self, chunk: Chunk, identifier: str) -> str:
+        """Write down what is counted together with chunks that are still to come."""
+        if chunk.max_running is not None and chunk.group:
+            line = {"name": chunk.name, "id": identifier, "runs": chunk.count}
+            self.files.append(group_file(chunk), line)
+        return identifier
+
+    def _find_lost(self, chunk: Chunk, said: str) -> str:
+        """The id of a job of which sbatch could not say whether it was taken."""
+        problem = f"{self.site.name}: whether {chunk.name} was queued is not known: {said}"
+        try:
+            found = self.find([chunk.name])
+        except QueueError as error:
+            raise TransportError(f"{problem}; {error.problem}", _resume(chunk)) from error
+        if not found:
+            raise TransportError(problem, _resume(chunk))
+        return found[chunk.name]
+
+    def find(self, names: Sequence[str]) -> dict[str, str]:
+        """Ask the controller, then the accounting, by the names of jobs."""
+        asked = {commands.job_name(name): name for name in names}
+        rows = self._rows(ended=True, names=names)
+        found = {asked[row.name]: row.job for row in rows if row.name in asked}
+        missing = [name for name in names if name not in found]
+        if missing:
+            since = min(_queued_at(name) for name in missing) - SKEW
+            since_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
+            done = self._run(commands.sacct_by_name(missing, since_text))
+            if done.exit_code == 0:
+                old = commands.parse_names(_text(done))
+                found.update({asked[name]: job for name, job in old.items() if name in asked})
+            elif commands.trouble(_said(done)) is not Trouble.DISABLED:
+                raise self._refusal(done)
+        return found
+
+    # --- looking --------------------------------------------------------------------------
+
+    def poll(self, chunks: Sequence[Chunk]) -> dict[str, JobStatus]:
+        by_job: dict[str, list[Row]] = {}
+        if any(chunk.id is not None for chunk in chunks):
+            for row in self._rows():
+                by_job.setdefault(row.job, []).append(row)
+        with self._lock:
+            listen(self.files, {self._said_of(chunk) for chunk in chunks})
+            return {it.name: self._status(it, by_job.get(it.id or "", ())) for it in chunks}
+
+    def _status(self, chunk: Chunk, rows: Sequence[Row]) -> JobStatus:
+        live: dict[int, Word] = {}
+        rest, waiting = None, set[int]()
+        for row in rows:
+            word = words.of_live(row.state, row.reason)
+            if word is None:
+                continue
+            indices = [index for task in row for index in commands.runs_of(chunk, task)]
+            if row.waiting:
+                rest = word
+                waiting.update(indices)
+            else:
+                live.update(dict.fromkeys(indices, word))
+        gone = set(chunk.indices) - waiting - live.keys() if rest else set[int]()
+        return JobStatus(live, rest, self._said_of(chunk).words, gone)
+
+    def _said_of(self, chunk: Chunk) -> Said:
+        if chunk.folder not in self._said:
+            self._said[chunk.folder] = Said(chunk.folder)
+        return self._said[chunk.folder]
+
+    # --- what has left the queue ----------------------------------------------------------
+
+    def account(
+        self, chunk: Chunk, attempts: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], Word]:
+        due: dict[int, list[tuple[int, int]]] = {}
+        for index, number in attempts:
+            task = commands.task_of(chunk, index)
+            if self._ask_again.is_due((chunk.name, task)):
+                due.setdefault(task, []).append((index, number))
+        if not due or chunk.id is None:
+            return {}
+        rows = self._histories(chunk.id, due)
+        names = self.files.names(f"{chunk.folder}/attempts") or ()
+        known, found = wire.attempts_of(names), dict[tuple[int, int], Word]()
+        for task, runs in due.items():
+            said = {
+                (index, number): word
+                for index, number in runs
+                if (word := self._final(chunk, rows.get(task), known, index, number))
+            }
+            found.update(said)
+            note = self._ask_again.answered if len(said) == len(runs) else self._ask_again.failed
+            note((chunk.name, task))
+        return self._record(chunk, found)
+
+    def _final(
+        self,
+        chunk: Chunk,
+        row: Row | None,
+        known: Mapping[int, Mapping[int, set[str]]],
+        index: int,
+        number: int,
+    ) -> Word | None:
+        """The word on a run of which the accounting has a row; ``None`` if it has none yet."""
+        kinds = known.get(index, {}).get(number, set())
+        word = words.of_ended(row, started=bool(kinds)) if row is not None else None
+        if row is None or word is None or "end" in kinds:
+            return word
+        if not kinds:
+            return _before_it(chunk, row, word)
+        ended = row.ended or 0.0
+        return word if self.files.now() - ended >= self.patience else None
+
+    def _histories(self, job: str, tasks: Iterable[int]) -> dict[int, Row]:
+        """How allocations are, or have ended, by the accounting, else by the controller."""
+        asked = list(tasks)
+        done = self._run(commands.sacct(job))
+        accounted = done.exit_code == 0 and _by_task(commands.parse_sacct(_text(done)), job)
+        found = accounted or {}
+        if all(task in found for task in asked):
+            return found
+        done = self._run(commands.scontrol(job))
+        found = _by_task(commands.parse_scontrol(_text(done)), job) | found
+        answered = done.exit_code == 0 or commands.trouble(_said(done)) is Trouble.GONE
+        if accounted and answered:  # whatever has begun would be on record
+            removed = (Row(job, (range(task, task + 1),), commands.REMOVED) for task in asked)
+            found = _by_task(removed, job) | found
+        return found
+
+    def _record(
+        self, chunk: Chunk, found: Mapping[tuple[int, int], Word]
+    ) -> dict[tuple[int, int], Word]:
+        """Write final words down, those that are alike in one line. Returns what stands."""
+        alike: dict[tuple[int, Word], list[int]] = {}
+        for (index, number), word in found.items():
+            alike.setdefault((number, word), []).append(index)
+        for (number, word), indices in alike.items():
+            line = {"indices": indices, "attempt": number, "time": self.files.now()}
+            said = {"state": str(word.state), "reason": word.reason}
+            self.files.append(wire.words_file(chunk.folder), {**line, **said})
+        with self._lock:
+            said_of = self._said_of(chunk)
+            if found:
+                listen(self.files, [said_of])
+            return {key: said_of.words.get(key, word) for key, word in found.items()}
+
+    def facts(self, chunk: Chunk, indices: Sequence[int]) -> dict[int, list[Accounted]]:
+        """What the accounting has of the allocations that runs were in, by index.
+
+        One a life of the allocation, in their order: several where it was requeued. Runs that
+        shared an allocation share its figures. Empty where the site keeps no accounting.
+
+        Raises
+        ------
+        QueueError
+            It keeps one, and that does not answer.
+        """
+        if chunk.id is None:
+            return {}
+        done = self._run(accounting.sacct(chunk.id))
+        if done.exit_code and commands.trouble(_said(done)) is Trouble.DISABLED:
+            return {}
+        if done.exit_code:
+            raise self._refusal(done)
+        lives = accounting.parse(_text(done))
+        return {index: lives.get(commands.task_of(chunk, index), []) for index in indices}
+
+    def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
+        return self._record(chunk, {(index, attempt): word})[index, attempt]
+
+    # --- cancelling -----------------------------------------------------------------------
+
+    def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
+        known = wire.attempts_of(self.files.names(f"{chunk.folder}/attempts") or ())
+        going = self._refuse(chunk, {index: 1 for index in indices if index not in known})
+        begun = [index for index in indices if index in known]
+        going += self._refuse(chunk, self._requeued(chunk, begun, known))
+        going += [index for index in begun if "end" not in known[index][max(known[index])]]
+        if going:  # the request first: who sees the signal must find out why it was sent
+            request = {"indices": sorted(going), "request": "cancel", "time": self.files.now()}
+            self.files.append(wire.words_file(chunk.folder), request)
+        if chunk.id is not None:
+            self._scancel(chunk, set(indices), known)
+
+    def _refuse(self, chunk: Chunk, attempts: Mapping[int, int]) -> list[int]:
+        """End attempts that have not begun. Returns the runs of which they have, meanwhile."""
+        now, folder = self.files.now(), f"{chunk.folder}/attempts"
+        contents = {
+            (index, number): wire.refused(index, number, wire.CANCELLED, CANCELLED, now)
+            for index, number in attempts.items()
+        }
+        paths = {key: f"{folder}/{key[0]}.{key[1]}" for key in contents}
+        starts = {f"{paths[key]}.start": start for key, (start, _) in contents.items()}
+        made = self.files.put_once(starts) if starts else set()
+        ours = [key for key in contents if f"{paths[key]}.start" in made]
+        if ours:
+            self.files.put_once({f"{paths[key]}.end": contents[key][1] for key in ours})
+        return [index for index, number in contents if (index, number) not in ours]
+
+    def _requeued(
+        self, chunk: Chunk, indices: Iterable[int], known: Mapping[int, Mapping[int, set[str]]]
+    ) -> dict[int, int]:
+        """The next attempts of runs whose last one has asked to be started again."""
+        last = {index: max(known[index]) for index in indices}
+        paths = {
+            f"{chunk.folder}/attempts/{index}.{number}.end": (index, number)
+            for index, number in last.items()
+            if "end" in known[index][number]
+        }
+        found = self.files.get(dict.fromkeys(paths, 0)) if paths else {}
+        ends = {paths[path]: wire.attempt_record(data, "end") for path, data in found.items()}
+        return {index: n + 1 for (index, n), end in ends.items() if end and end.get("requeue")}
+
+    def _scancel(
+        self, chunk: Chunk, indices: set[int], known: Mapping[int, Mapping[int, set[str]]]
+    ) -> None:
+        """Take allocations out of the queue that have nothing else to do."""
+        over = {index for index, it in known.items() if "end" in it[max(it)]} | indices
+        tasks = {commands.task_of(chunk, index) for index in indices}
+        idle = [task for task in tasks if over.issuperset(commands.runs_of(chunk, task))]
+        if not idle:
+            return
+        job = str(chunk.id)
+        whole = len(idle) == commands.allocations(chunk)
+        done = self._run(["scancel", job if whole else commands.several(job, idle)])
+        if done.exit_code and commands.trouble(_said(done)) is not Trouble.GONE:
+            raise self._refusal(done)
+
+    # --- calls ----------------------------------------------------------------------------
+
+    def _rows(self, *, ended: bool = False, names: Sequence[str] = ()) -> list[Row]:
+        done = self._run(commands.squeue(ended=ended, names=names))
+        if done.exit_code:
+            raise self._refusal(done)
+        return list(commands.parse_squeue(_text(done)))
+
+    def _run(self, argv: Sequence[str]) -> Completed:
+        return self.files.run(commands.clean(argv))
+
+    def _refusal(self, done: Completed) -> QueueError:
+        said, command = _said(done), done.argv[len(commands.clean(()))]
+        problem = f"{self.site.name}: {command} says: {said or 'nothing'}"
+        if commands.trouble(said) in (Trouble.BUSY, Trouble.LOST):
+            return QueueError(problem, "Nothing was lost: try again in a minute.")
+        return QueueError(problem, commands.advice(said, self.site.name))
+
+
+def _by_task(rows: Iterable[Row], job: str) -> dict[int, Row]:
+    return {task: row for row in rows if row.job == job for task in row}
+
+
+def _text(done: Completed) -> str:
+    return done.stdout.decode(errors="replace")
+
+
+def _said(done: Completed) -> str:
+    """What a command has said, its own name left out."""
+    lines = (done.stderr or done.stdout).decode(errors="replace").splitlines()
+    return "; ".join(line.partition("error: ")[2] or line for line in lines if line.strip())
+
+
+def _resume(chunk: Chunk) -> str:
+    return f"`hpcml resume {chunk.name.rpartition('.')[0]}` asks the queue, and goes on."
+
+
+def _queued_at(name: str) -> float:
+    """When a batch was made, by its id, in s since the epoch."""
+    return float(calendar.timegm(time.strptime(name[:15], "%Y%m%d-%H%M%S")))
+
+
+def _before_it(chunk: Chunk, row: Row, word: Word) -> Word:
+    """The word on a run that never began: Slurm cancels by itself what comes after a failure."""
+    if chunk.after and row.state == "CANCELLED" and not row.by:
+        before = ", ".join(chunk.after)
+        return Word(State.CANCELLED, f"it was to run after {before}, which did not end well")
+    return word
+
+
+__all__ = ["SlurmScheduler"]

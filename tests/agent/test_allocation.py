@@ -1,0 +1,80 @@
+"""What the agent makes of the environment of an allocation."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hpcml.agent import share, shim
+from hpcml.agent.allocation import Allocation
+
+ON_SLURM = {"what": {"scheduler": "slurm"}}
+
+
+def test_each_slot_has_its_own_part_of_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "4")
+    parts = [share.environment_of(slot, 2) for slot in range(2)]
+
+    assert [part["CUDA_VISIBLE_DEVICES"] for part in parts] == ["0,1", "2,3"]
+    assert [part["ROCR_VISIBLE_DEVICES"] for part in parts] == ["4", "4"], "too few to share"
+
+
+def test_jobs_are_given_what_slurm_says_but_not_how_the_agent_was_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = {"SLURM_JOB_ID": "5", "SLURM_EXPORT_ENV": "NIL", "TMPDIR": "/tmp/5", "PATH": "/slurm"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    environment = Allocation(ON_SLURM).environment({"PATH": "/site", "TMPDIR": "/login"})
+
+    assert environment["SLURM_JOB_ID"] == "5"
+    assert "SLURM_EXPORT_ENV" not in environment
+    assert (environment["PATH"], environment["TMPDIR"]) == ("/site", "/tmp/5")
+
+
+def test_where_no_slurm_is_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    allocation = Allocation({"what": {"scheduler": "process"}})
+
+    assert allocation.environment({"A": "1"}) == {"A": "1"}
+    assert (allocation.facts, allocation.time_left()) == ({}, None)
+
+
+def test_a_run_starts_again_in_an_allocation_with_half_of_its_walltime_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 100))
+    allocation = Allocation(ON_SLURM)
+
+    assert allocation.has_time_for_more(150.0)
+    assert not allocation.has_time_for_more(300.0)
+
+
+def test_an_attempt_is_followed_only_by_a_later_life_of_its_allocation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    first = Allocation(ON_SLURM)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    second = Allocation(ON_SLURM)
+
+    assert second.is_later(first.facts["allocation"])
+    assert not second.is_later(second.facts["allocation"])
+    assert not first.is_later(None)
+
+
+def test_a_rank_knows_its_place_and_one_a_node_tells_events() -> None:
+    given = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4", "SLURM_NNODES": "2"}
+    given["SLURM_NODEID"] = "1"
+
+    assert shim.of_this_rank(given) == {
+        "RANK": "3",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "4",
+        "LOCAL_WORLD_SIZE": "2",
+        "NODE_RANK": "1",
+        "HPCML_EVENTS": "none",
+    }
+    assert "HPCML_EVENTS" not in shim.of_this_rank({**given, "SLURM_LOCALID": "0"})

@@ -1,0 +1,109 @@
+"""Clients and sbatch killed at the wrong moment: nothing is lost, and nothing runs twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import eventually
+from tests.slurm.site import Login
+from tests.slurm.test_causes import BEGIN, UNTIL_GATE, began, kill_agents
+from tests.testbed.using import PATIENCE
+
+pytestmark = pytest.mark.testbed
+
+KILLED = """
+    import os, signal
+    from hpcml.transports.local import LocalTransport
+    plain = LocalTransport.run
+    def run(self, argv, stdin=b""):
+        if argv[4] != "sbatch":
+            return plain(self, argv, stdin)
+        if S["when"] == "after":
+            plain(self, argv, stdin)
+        print("KILLED", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    LocalTransport.run = run
+    hpcml.submit(job(S["command"]), "box")
+"""
+
+
+def killed(site: Login, when: str) -> str:
+    """Submit from a process that is killed before or after it has called sbatch. Gives the run."""
+    argv = site.argv(KILLED, {}, {"when": when, "command": BEGIN})
+    done = site.box.run("login", argv, check=False)
+    assert "KILLED" in done.stdout, done.stderr
+    batch = site.box.run("login", ["ls", f"{site.home}/ws/runs"]).stdout.strip()
+    return f"{batch}.00000"
+
+
+def test_a_client_killed_after_sbatch_is_found_by_the_job_s_name(either: Login) -> None:
+    run = killed(either, "after")
+
+    assert either.wait(run) == [("COMPLETED", "")]
+    assert either.ledger() == ["began"]
+
+
+def test_a_client_killed_before_sbatch_leaves_a_run_that_is_resumed_and_runs_once(
+    either: Login,
+) -> None:
+    run = killed(either, "before")
+    assert either.state(run)[0] == "UNKNOWN", "the queue may still hear of it"
+
+    batch = run.rpartition(".")[0]
+    old = f"{either.home}/ws/runs/{batch}/queue/0.intent"
+    either.box.run("login", ["touch", "-d", "-10 minutes", old])
+    assert either.state(run)[0] == "PREPARING"
+    either.do('hpcml.attach(S["run"], "box").resume(); tell(0)', run=run)
+
+    assert either.wait(run) == [("COMPLETED", "")]
+    assert either.ledger() == ["began"]
+
+
+def test_a_reply_of_sbatch_that_is_lost_does_not_queue_it_twice(either: Login) -> None:
+    either.box.lose_sbatch_reply()
+    try:
+        run = either.submit(f'job("{BEGIN}")')
+    finally:
+        either.box.restore_sbatch()
+
+    assert either.wait(run) == [("COMPLETED", "")]
+    assert either.ledger() == ["began"]
+
+
+def test_a_controller_that_is_down_refuses_and_the_submission_is_resumed(login: Login) -> None:
+    login.box.stop_controller()
+    try:
+        told = login.do(
+            """
+            from hpcml.errors import HpcmlError
+            try: hpcml.submit(job(S["command"]), "box")
+            except HpcmlError as error: tell([type(error).__name__, error.problem, error.advice])
+            """,
+            command=BEGIN,
+        )
+    finally:
+        login.box.start_controller()
+
+    assert told[0] in ("QueueError", "TransportError")
+    batch = login.box.run("login", ["ls", f"{login.home}/ws/runs"]).stdout.strip()
+    old = f"{login.home}/ws/runs/{batch}/queue/0.intent"
+    login.box.run("login", ["touch", "-c", "-d", "-10 minutes", old])
+    login.do('hpcml.attach(S["run"], "box").resume(); tell(0)', run=f"{batch}.00000")
+    assert login.wait(f"{batch}.00000") == [("COMPLETED", "")]
+    assert login.ledger() == ["began"]
+
+
+def test_the_accounting_being_down_leaves_the_end_of_a_dead_run_to_the_controller(
+    login: Login,
+) -> None:
+    run = login.submit(f'job("{UNTIL_GATE}")')
+    began(login)
+    login.box.stop_database()
+    try:
+        kill_agents(login)
+        reason = login.becomes(run, "FAILED")
+    finally:
+        login.box.start_database()
+
+    assert "9 (SIGKILL)" in reason
+    eventually(lambda: login.state(run)[0] == "FAILED", PATIENCE)

@@ -1,0 +1,252 @@
+"""Many runs on a real Slurm: arrays in chunks, throttles, allocations that several share."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import eventually
+from tests.slurm.site import Login
+from tests.slurm.test_causes import BEGIN, UNTIL_GATE, occupy
+from tests.testbed.using import PATIENCE
+
+pytestmark = pytest.mark.testbed
+
+SAY = "echo $HPCML_INDEX >> $S/ledger"
+ON = "echo $(hostname) $SLURM_JOB_ID >> $S/hosts; "
+
+
+def jobs(site: Login) -> list[str]:
+    """Ids of the arrays of a user that are in the queue."""
+    listed = site.box.run("login", ["squeue", "--me", "--noheader", "--format=%F"]).stdout
+    return sorted(set(listed.split()))
+
+
+def queue_files(site: Login, run: str) -> list[str]:
+    folder = f"{site.home}/ws/runs/{run.rpartition('.')[0]}/queue"
+    return sorted(site.box.run("login", ["ls", folder]).stdout.split())
+
+
+def test_a_sweep_is_one_array_and_each_run_runs_once(either: Login) -> None:
+    runs = either.submit(f"job('{SAY}').sweep(x=range(12))")
+
+    assert {state for state, _ in either.wait(*runs)} == {"COMPLETED"}
+    assert sorted(map(int, either.ledger())) == list(range(12))
+    assert queue_files(either, runs[0]) == ["0.json", "0.out"]
+
+
+def test_points_go_in_chunks_of_the_largest_array(strict_login: Login) -> None:
+    """Of 10, where 15 are few enough to be in the queue at once."""
+    runs = strict_login.submit(f"job('{SAY}').sweep(x=range(15))")
+
+    assert {state for state, _ in strict_login.wait(*runs)} == {"COMPLETED"}
+    assert sorted(map(int, strict_login.ledger())) == list(range(15))
+    assert queue_files(strict_login, runs[0]) == ["0.json", "0.out", "1.json", "1.out"]
+
+
+def test_more_points_than_one_may_submit_share_allocations(strict_login: Login) -> None:
+    runs = strict_login.submit(f"job('{SAY}').sweep(x=range(50))")
+
+    assert {state for state, _ in strict_login.wait(*runs, timeout=120)} == {"COMPLETED"}
+    assert sorted(map(int, strict_login.ledger())) == list(range(50))
+
+
+def test_what_the_queue_does_not_take_is_refused_with_its_words_and_advice(
+    strict_login: Login,
+) -> None:
+    hold = ["--hold", "--account=climate", "--output=/dev/null", "--wrap=true"]
+    strict_login.box.run("login", ["sbatch", "--array=0-9", *hold])
+    strict_login.box.run("login", ["sbatch", "--array=0-9", *hold])
+    told = strict_login.do(
+        """
+        from hpcml.errors import QueueError
+        try: hpcml.submit(job("true"), "box")
+        except QueueError as error: tell([error.problem, error.advice])
+        """
+    )
+
+    assert "AssocMaxSubmitJobLimit" in told[0]
+    assert "Wait until others have ended" in told[1]
+
+
+def test_an_account_that_is_none_is_refused_with_advice(strict_login: Login) -> None:
+    strict_login.write(
+        ".config/hpcml/settings.yaml",
+        "sites: {box: {python: /usr/bin/python3, account: nobodys}}\n",
+    )
+    told = strict_login.do(
+        """
+        from hpcml.errors import QueueError
+        try: hpcml.submit(job("true"), "box")
+        except QueueError as error: tell([error.problem, error.advice])
+        """
+    )
+
+    assert "Invalid account" in told[0]
+    assert "sites.box.account" in told[1]
+
+
+def test_no_more_runs_than_allowed_run_at_once(login: Login) -> None:
+    runs = login.submit(f'job("{UNTIL_GATE}").sweep(x=range(5))', max_running=2)
+    eventually(lambda: len(login.ledger()) == 2, PATIENCE)
+
+    states = login.seen(*runs)
+    assert [state for state, _ in states].count("RUNNING") == 2
+    waiting = {reason for state, reason in states if state == "PENDING"}
+    assert waiting == {"as many of its batch run as may at once (JobArrayTaskLimit)"}
+    login.open_gate()
+    assert {state for state, _ in login.wait(*runs)} == {"COMPLETED"}
+    assert len(login.ledger()) == 5
+
+
+def test_no_more_runs_than_allowed_run_at_once_though_chunks_follow(strict_login: Login) -> None:
+    runs = strict_login.submit(f'job("{UNTIL_GATE}").sweep(x=range(14))', max_running=10)
+    eventually(lambda: len(strict_login.ledger()) == 10, PATIENCE)
+
+    states = [state for state, _ in strict_login.seen(*runs)]
+    assert states == ["RUNNING"] * 10 + ["PENDING"] * 4
+    strict_login.open_gate()
+    assert {state for state, _ in strict_login.wait(*runs)} == {"COMPLETED"}
+
+
+def test_no_more_jobs_of_a_list_than_allowed_run_at_once(login: Login) -> None:
+    runs = login.submit(f'[job("{UNTIL_GATE}") for _ in range(4)]', max_running=2)
+    eventually(lambda: len(login.ledger()) == 2, PATIENCE)
+
+    states = [state for state, _ in login.seen(*runs)]
+    assert states == ["RUNNING"] * 2 + ["PENDING"] * 2
+    login.open_gate()
+    assert {state for state, _ in login.wait(*runs)} == {"COMPLETED"}
+
+
+def test_two_hundred_runs_of_one_core_share_two_whole_nodes_in_two_jobs(login: Login) -> None:
+    options = 'options={"partition": "whole"}, cpus=1, time="1m"'
+    runs = login.submit(f"job('{SAY}; {ON}', {options}).sweep(x=range(200))")
+
+    assert {state for state, _ in login.wait(*runs, timeout=120)} == {"COMPLETED"}
+    assert sorted(map(int, login.ledger())) == list(range(200))
+    hosts = set(login.read("hosts").splitlines())
+    assert len(hosts) == 2, hosts
+
+
+def test_a_run_in_a_shared_allocation_waits_runs_and_is_cancelled_alone(login: Login) -> None:
+    """Eight slots work at once; cancelling one run leaves the others alone."""
+    options = 'options={"partition": "whole"}, cpus=4, time="1m"'
+    runs = login.submit(f'job("{UNTIL_GATE}", {options}).sweep(x=range(8))')
+    eventually(lambda: len(login.ledger()) == 4, PATIENCE)
+    states = login.seen(*runs)
+    going = [run for run, (state, _) in zip(runs, states, strict=True) if state == "RUNNING"]
+    waiting = [run for run, (state, _) in zip(runs, states, strict=True) if state == "PENDING"]
+    assert (len(going), len(waiting)) == (4, 4)
+    assert {reason for state, reason in states if state == "PENDING"} == {
+        "its allocation works at other runs"
+    }
+    login.cancel(going[0], waiting[0])
+    assert login.wait(going[0]) == [("CANCELLED", "cancelled while it ran")]
+    assert login.wait(waiting[0]) == [("CANCELLED", "cancelled before it started")]
+    login.open_gate()
+
+    rest = [run for run in runs if run not in (going[0], waiting[0])]
+    assert {state for state, _ in login.wait(*rest)} == {"COMPLETED"}
+
+
+def test_a_shared_allocation_that_is_cancelled_ends_all_of_its_runs(login: Login) -> None:
+    options = 'options={"partition": "whole"}, cpus=4, time="1m"'
+    runs = login.submit(f'job("{UNTIL_GATE}", {options}).sweep(x=range(8))')
+    eventually(lambda: len(login.ledger()) == 4, PATIENCE)
+    login.box.run("login", ["scancel", login.queue_id(runs[0])])
+
+    assert {state for state, _ in login.wait(*runs)} == {"CANCELLED"}
+    assert len(login.ledger()) == 4
+
+
+def test_what_comes_after_one_run_of_a_shared_allocation_looks_at_that_run(login: Login) -> None:
+    options = 'options={"partition": "whole"}, cpus=4, time="1m"'
+    fail = "[ $HPCML_INDEX != 1 ]"
+    runs = login.submit(f'job("{fail}", {options}).sweep(x=range(4))')
+    good = login.submit(f"job('{BEGIN}')", after=runs[0])
+    bad = login.submit(f"job('{BEGIN}')", after=runs[1])
+
+    assert login.wait(good) == [("COMPLETED", "")]
+    assert login.wait(bad) == [
+        ("CANCELLED", f"it was to run after {runs[1]}, which is FAILED"),
+    ]
+
+
+def test_tasks_cancelled_by_hand_out_of_an_array_that_waits_are_cancelled(login: Login) -> None:
+    """They leave a hole in what the queue lists; the others go on waiting."""
+    occupy(login.box)
+    runs = login.submit("job('true', cpus=8).sweep(x=range(6))")
+    job = login.queue_id(runs[0])
+    login.box.run("login", ["scancel", f"{job}_2", f"{job}_3"])
+
+    eventually(lambda: login.state(runs[2])[0] == "CANCELLED", PATIENCE)
+    states = [state for state, _ in login.seen(*runs)]
+    assert states == ["PENDING"] * 2 + ["CANCELLED"] * 2 + ["PENDING"] * 2
+
+
+def test_many_runs_are_one_squeue_and_one_sbatch(login: Login) -> None:
+    """One squeue a task, and a fixed sleep a submission, elsewhere."""
+    counted = login.do(
+        """
+        import collections
+        from hpcml.transports.local import LocalTransport
+        calls, plain = collections.Counter(), LocalTransport.run
+        def run(self, argv, stdin=b""):
+            calls[argv[4]] += 1
+            return plain(self, argv, stdin)
+        LocalTransport.run = run
+        slept, real = [], time.sleep
+        time.sleep = lambda seconds: slept.append(seconds) or real(seconds)
+        runs = hpcml.submit(job("sleep 600").sweep(x=range(100)), "box")
+        submitted = dict(calls), list(slept)
+        calls.clear()
+        states = runs.states
+        looked = dict(calls)
+        runs.cancel()
+        tell([submitted, looked, sorted(set(states.values()))])
+        """
+    )
+    (submitted, slept), looked, states = counted
+
+    assert submitted == {"sbatch": 1}
+    assert slept == []
+    assert looked == {"squeue": 1}
+    assert set(states) <= {"PENDING", "RUNNING"}
+
+
+def test_who_submits_from_within_a_job_gives_nothing_of_it_along(login: Login) -> None:
+    """SLURM_* and SBATCH_* of the caller, inherited elsewhere, would change the job."""
+    caller = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_ARRAY_TASK_ID": "9",
+        "SBATCH_PARTITION": "short",
+        "SBATCH_HOLD": "1",
+        "SBATCH_TIMELIMIT": "1",
+        "SQUEUE_FORMAT": "%i",
+        "SACCT_FORMAT": "JobID",
+    }
+    code = "job('echo $SLURM_JOB_PARTITION > $S/ledger; env > $S/environment', time='3m')"
+    run = login.submit(code, environment=caller)
+
+    assert login.wait(run) == [("COMPLETED", "")]
+    assert login.ledger() == ["cpu"]
+    environment = login.read("environment").splitlines()
+    assert "SBATCH_PARTITION=short" not in environment
+    assert "SLURM_JOB_ID=4711" not in environment
+    assert f"HOME={login.home}" in environment
+
+
+def test_devices_of_an_allocation_are_seen_and_shared_out_to_slots(login: Login) -> None:
+    see = "echo $CUDA_VISIBLE_DEVICES >> $S/ledger"
+    for devices in (1, 2, 4):
+        run = login.submit(f"job('{see}', device='gpu', devices={devices}, tasks=1)")
+        assert login.wait(run) == [("COMPLETED", "")]
+    assert login.ledger() == ["0", "0,1", "0,1,2,3"]
+
+
+def test_the_ids_of_a_batch_are_written_down(login: Login) -> None:
+    run = login.submit("job('true')")
+    text = login.read(f"ws/runs/{run[:-6]}/queue/0.json")
+    assert json.loads(text)["id"].isdigit()

@@ -1,0 +1,489 @@
+"""What Slurm's commands are asked and what their answers mean, without a Slurm."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hpcml.agent import wire
+from hpcml.errors import QueueError, TransportError
+from hpcml.layout import Layout
+from hpcml.schedulers import Chunk, Word
+from hpcml.schedulers.slurm import SlurmScheduler, accounting, commands, words
+from hpcml.schedulers.slurm.commands import Row, Trouble
+from hpcml.schedulers.slurm.dependencies import dependencies
+from hpcml.schedulers.slurm.pacing import BackOff, Bucket
+from hpcml.settings import Binding
+from hpcml.sites import Site
+from hpcml.states import State
+from hpcml.transports import Completed
+from hpcml.transports.local import LocalTransport
+
+BATCH = "20261121-141502-k3f9a2"
+
+
+def chunk(count: int = 10, *, first: int = 0, k: int = 0, layout: Layout | None = None) -> Chunk:
+    shared = layout or Layout(1, 1, 1000)
+    return Chunk(f"{BATCH}.{k}", f"runs/{BATCH}", first, count, shared, id="5")
+
+
+# --- ids ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "job", "tasks", "waiting"),
+    [
+        ("7", "7", [0], False),
+        ("123_5", "123", [5], False),
+        ("123_[5-8]", "123", [5, 6, 7, 8], True),
+        ("123_[5-100%10]", "123", list(range(5, 101)), True),
+        ("123_[0,3-4,9%2]", "123", [0, 3, 4, 9], True),
+        ("123_[0-10:5]", "123", [0, 5, 10], True),
+    ],
+)
+def test_ids_of_arrays_are_read_in_all_forms(
+    text: str, job: str, tasks: list[int], waiting: bool
+) -> None:
+    found, spans, waits = commands.parse_id(text)
+    assert (found, [task for span in spans for task in span], waits) == (job, tasks, waiting)
+
+
+def test_tasks_are_written_as_slurm_reads_them() -> None:
+    assert commands.several("5", [0, 3, 4, 5, 9]) == "5_[0,3-5,9]"
+
+
+def test_runs_are_shared_out_to_tasks_and_found_again() -> None:
+    some = chunk(25, first=100, layout=Layout(10, 2, 1000))
+    assert commands.allocations(some) == 3
+    assert [commands.runs_of(some, task) for task in range(3)] == [
+        range(100, 110),
+        range(110, 120),
+        range(120, 125),
+    ]
+    assert [commands.task_of(some, index) for index in (100, 109, 110, 124)] == [0, 0, 1, 2]
+
+
+# --- what is asked --------------------------------------------------------------------------
+
+
+def test_sbatch_names_the_job_throttles_it_and_gives_no_environment_along() -> None:
+    some = Chunk(f"{BATCH}.3", f"runs/{BATCH}", 20, 10, Layout(4, 2, 100), max_running=5)
+    argv = commands.sbatch(some, "/ws/runs/b", "climate", ["afterok:7_1"])
+
+    assert f"--job-name=hpcml-{BATCH}-3" in argv
+    assert "--array=0-2%2" in argv
+    assert "--export=NIL" in argv and "--account=climate" in argv
+    assert "--dependency=afterok:7_1" in argv and "--kill-on-invalid-dep=yes" in argv
+    assert argv[-3:] == ["/ws/runs/b/job.sh", "20", "10"]
+
+
+def test_a_throttle_lets_at_least_one_allocation_run() -> None:
+    some = Chunk(f"{BATCH}.0", f"runs/{BATCH}", 0, 8, Layout(4, 4, 100), max_running=2)
+    assert "--array=0-1%1" in commands.sbatch(some, "/b", None, [])
+
+
+def test_commands_find_nothing_of_slurm_in_their_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SLURM_JOB_ID", "SBATCH_HOLD", "SQUEUE_FORMAT", "SACCT_FORMAT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_CONF", "/etc/our slurm.conf")
+    done = subprocess.run(commands.clean(["env"]), capture_output=True, text=True, check=True)
+
+    names = {line.partition("=")[0] for line in done.stdout.splitlines()}
+    assert names >= {"PATH", "HOME", "SLURM_CONF", "SLURM_BITSTR_LEN"}
+    assert not names & {"SLURM_JOB_ID", "SBATCH_HOLD", "SQUEUE_FORMAT", "SACCT_FORMAT"}
+    assert "SLURM_CONF=/etc/our slurm.conf" in done.stdout
+
+
+# --- what is answered -----------------------------------------------------------------------
+
+
+def test_squeue_is_read_and_what_is_no_row_is_passed_over() -> None:
+    rows = list(
+        commands.parse_squeue(
+            "Quota: 12 % of your budget is left.\n"
+            "5_[2-4%2]|PENDING|JobArrayTaskLimit|hpcml-b-0\n"
+            "5_0|RUNNING|None|hpcml-b-0\n"
+            "6|PENDING|Priority|a|name|with|bars\n"
+        )
+    )
+    assert rows[0] == Row(
+        "5", (range(2, 5),), "PENDING", "JobArrayTaskLimit", "hpcml-b-0", waiting=True
+    )
+    assert list(rows[1]) == [0]
+    assert rows[2].name == "a|name|with|bars"
+
+
+def test_sacct_is_read_with_who_cancelled_it_and_tasks_that_never_began() -> None:
+    rows = list(
+        commands.parse_sacct(
+            "5_0|CANCELLED by 2001|0:15|None|1795296699\n13_[0-1]|CANCELLED|0:0|None|Unknown\n"
+        )
+    )
+    assert (rows[0].state, rows[0].by, rows[0].signal) == ("CANCELLED", "2001", 15)
+    assert rows[0].ended == 1795296699
+    assert (rows[1].waiting, list(rows[1]), rows[1].ended) == (True, [0, 1], None)
+
+
+def test_scontrol_is_read() -> None:
+    text = (
+        "JobId=10 ArrayJobId=5 ArrayTaskId=1 JobName=x JobState=NODE_FAIL Reason=NodeDown "
+        "ExitCode=0:0 EndTime=1795296699 Command=/a b\n"
+        "JobId=5 ArrayJobId=5 ArrayTaskId=2-9%2 JobName=x JobState=PENDING Reason=Resources\n"
+    )
+    first, rest = commands.parse_scontrol(text)
+    assert (first.job, list(first), first.state, first.waiting) == ("5", [1], "NODE_FAIL", False)
+    assert (list(rest), rest.waiting) == (list(range(2, 10)), True)
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        ("Batch job submission failed: Socket timed out on send/recv operation", Trouble.LOST),
+        ("Slurm temporarily unable to accept job, sleeping and retrying", Trouble.BUSY),
+        ("Unable to contact slurm controller (connect failure)", Trouble.BUSY),
+        ("Batch job submission failed: Job dependency problem", Trouble.DEPENDENCY),
+        ("Slurm accounting storage is disabled", Trouble.DISABLED),
+        ("Kill job error on job id 5: Invalid job id specified", Trouble.GONE),
+        ("Invalid account or account/partition combination specified", Trouble.REFUSED),
+        ("AssocMaxSubmitJobLimit", Trouble.REFUSED),
+    ],
+)
+def test_only_known_errors_are_taken_for_passing_ones(said: str, meaning: Trouble) -> None:
+    assert commands.trouble(said) is meaning
+
+
+def test_the_accounting_tells_each_life_of_an_allocation_and_zero_joules_are_not_measured() -> None:
+    lines = (
+        "5_0|PREEMPTED|0:0|100|101|102|112|10|cpu=8,mem=16000M,node=1|cpu1||0",
+        "5_0.batch|CANCELLED|0:15|102|102|102|112|10|cpu=8|cpu1|1540K|0",
+        "5_0|COMPLETED|0:0|113|113|120|150|30|cpu=8,mem=16000M,node=1|cpu2||4200",
+        "5_0.batch|COMPLETED|0:0|120|120|120|150|30|cpu=8|cpu2|2M|4200",
+        "5_0.0|COMPLETED|0:0|121|121|121|150|29|cpu=8|cpu2|3M|4100",
+        "5_[1-2]|PENDING|0:0|100|Unknown|Unknown|Unknown|0||None assigned||",
+    )
+    found = accounting.parse("\n".join(lines))
+
+    first, second = found[0]
+    assert (first.state, first.max_rss, first.energy) == ("PREEMPTED", 1540 << 10, None)
+    assert (second.submitted, second.started, second.ended) == (113, 120, 150)
+    assert (second.elapsed, second.max_rss, second.energy) == (30, 3 << 20, 4200)
+    assert second.resources == {"cpu": "8", "mem": "16000M", "node": "1"}
+    assert found[1] == found[2]
+    assert (found[1][0].nodes, found[1][0].started, found[1][0].max_rss) == ("", None, None)
+
+
+# --- in words -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "says"),
+    [
+        ("PENDING", "Priority", "waits for its turn (Priority)"),
+        ("PENDING", "JobHeldUser", "held by you (JobHeldUser): scontrol release"),
+        ("PENDING", "AssocMaxJobsLimit", "its account may have no more jobs at once"),
+        ("PENDING", "QOSMaxCpuPerUserLimit", "its quality of service has reached a limit"),
+        ("PENDING", "ReqNodeNotAvail, UnavailableNodes:cpu1", "nodes that it needs are down"),
+        ("PENDING", "SomethingNew", "waits (SomethingNew)"),
+        ("PENDING", "None", "waits (nothing said yet)"),
+        ("CONFIGURING", "None", "its nodes are being prepared"),
+    ],
+)
+def test_why_a_job_waits_is_told_in_words(state: str, reason: str, says: str) -> None:
+    word = words.of_live(state, reason)
+    assert word is not None
+    assert word.state is State.PENDING and word.reason.startswith(says)
+
+
+def test_states_of_what_has_ended_are_no_live_ones() -> None:
+    assert words.of_live("COMPLETED", "None") is None
+    assert words.of_live("RUNNING", "None") == Word(State.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("CANCELLED", "CANCELLED"),
+        ("TIMEOUT", "TIMEOUT"),
+        ("DEADLINE", "TIMEOUT"),
+        ("OUT_OF_MEMORY", "OUT_OF_MEMORY"),
+        ("PREEMPTED", "PREEMPTED"),
+        ("NODE_FAIL", "NODE_FAIL"),
+        ("BOOT_FAIL", "NODE_FAIL"),
+        ("FAILED", "FAILED"),
+    ],
+)
+def test_final_states_are_slurm_s_also_of_runs_that_never_began(state: str, expected: str) -> None:
+    row = Row("5", (range(1),), state, exit_code=1)
+    for started in (True, False):
+        word = words.of_ended(row, started)
+        assert word is not None and word.state == expected
+
+
+def test_an_allocation_that_ended_well_before_a_run_began_did_not_complete_it() -> None:
+    word = words.of_ended(Row("5", (range(1),), "COMPLETED"), started=False)
+    assert word == Word(State.FAILED, "its allocation ended before it began: exit code 0")
+
+
+def test_of_what_still_waits_or_is_requeued_nothing_final_is_said() -> None:
+    for state in ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "UNHEARD_OF"):
+        assert words.of_ended(Row("5", (range(1),), state), started=True) is None
+
+
+# --- pacing ---------------------------------------------------------------------------------
+
+
+def test_a_few_calls_go_at_once_and_many_are_spread_out() -> None:
+    now, slept = [0.0], list[float]()
+    bucket = Bucket(3, 2.0, clock=lambda: now[0], sleep=slept.append)
+    for _ in range(5):
+        bucket.take()
+    assert slept == [0.5, 1.0]
+
+    now[0] += 60
+    bucket.take()
+    assert len(slept) == 2, "it is full again"
+
+
+def test_what_nobody_can_say_is_asked_ever_more_rarely() -> None:
+    now = [0.0]
+    again = BackOff(1.0, 4.0, clock=lambda: now[0])
+    asked = []
+    while now[0] < 16:
+        if again.is_due("x"):
+            asked.append(now[0])
+            again.failed("x")
+        now[0] += 1
+    assert asked == [0.0, 1.0, 3.0, 7.0, 11.0, 15.0]
+    again.answered("x")
+    assert again.is_due("x")
+
+
+# --- a queue whose answers are given --------------------------------------------------------
+
+
+class Answering(LocalTransport):
+    """The files of this machine; Slurm's commands answer what they are told to."""
+
+    def answer(self, **answers: Completed | Sequence[Completed]) -> None:
+        self.answers = {
+            name: [it] if isinstance(it, Completed) else list(it) for name, it in answers.items()
+        }
+        self.asked: list[str] = []
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
+        command = argv[4]
+        self.asked.append(command)
+        left = self.answers[command]
+        done = left.pop(0) if len(left) > 1 else left[0]
+        return Completed(tuple(argv), done.exit_code, done.stdout, done.stderr)
+
+
+def answer(stdout: str = "", stderr: str = "", code: int = 0) -> Completed:
+    return Completed((), code, stdout.encode(), stderr.encode())
+
+
+def refusal(said: str) -> Completed:
+    return answer(stderr=f"sbatch: error: {said}\n", code=1)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> SlurmScheduler:
+    """A scheduler of a workspace in which the batch is."""
+    workspace = tmp_path / "ws"
+    for name in ("attempts", "queue"):
+        (workspace / "runs" / BATCH / name).mkdir(parents=True, mode=0o700)
+    workspace.chmod(0o700)
+    node = {"device": "cpu", "cpus": 8, "memory": "16 GiB"}
+    site = Site.model_validate(
+        {
+            "name": "box",
+            "scheduler": "slurm",
+            "transport": "local",
+            "partitions": {"cpu": {"nodes": 2, "time": "1d", "node": node}},
+        }
+    )
+    binding = Binding(str(workspace), "python3", "python3", "hpcml.pyz")
+    return SlurmScheduler(site, binding, Answering(site, binding))
+
+
+def answering(queue: SlurmScheduler, **answers: Completed | Sequence[Completed]) -> Answering:
+    files = queue.files
+    assert isinstance(files, Answering)
+    files.answer(**answers)
+    return files
+
+
+def test_a_queue_that_was_busy_is_asked_again_and_no_more_than_thrice(
+    queue: SlurmScheduler,
+) -> None:
+    busy = refusal("Batch job submission failed: Resource temporarily unavailable")
+    files = answering(queue, sbatch=[busy, answer("77\n")])
+    assert queue.submit([chunk()]) == ["77"]
+    assert files.asked == ["sbatch"] * 2
+
+    files = answering(queue, sbatch=busy)
+    with pytest.raises(QueueError, match="temporarily unavailable"):
+        queue.submit([chunk()])
+    assert files.asked == ["sbatch"] * 3
+
+
+def test_a_refusal_is_not_tried_again(queue: SlurmScheduler) -> None:
+    files = answering(queue, sbatch=refusal("Batch job submission failed: Invalid qos"))
+    with pytest.raises(QueueError, match="Invalid qos"):
+        queue.submit([chunk()])
+    assert files.asked == ["sbatch"]
+
+
+def test_a_lost_reply_is_looked_for_by_name_and_never_taken_for_a_refusal(
+    queue: SlurmScheduler,
+) -> None:
+    lost = refusal("Batch job submission failed: Socket timed out on send/recv operation")
+    there = answer(f"88_[0-9]|PENDING|None|hpcml-{BATCH}-0\n")
+    files = answering(queue, sbatch=lost, squeue=there)
+    assert queue.submit([chunk()]) == ["88"]
+    assert files.asked == ["sbatch", "squeue"]
+
+    down = answer(stderr="squeue: error: Unable to contact slurm controller", code=1)
+    answering(queue, sbatch=lost, squeue=down)
+    with pytest.raises(TransportError, match="is not known"):
+        queue.submit([chunk()])
+
+
+def test_what_the_controller_has_forgotten_is_found_in_the_accounting(
+    queue: SlurmScheduler,
+) -> None:
+    old = answer(f"88_0|hpcml-{BATCH}-0\n88_1|hpcml-{BATCH}-0\n")
+    answering(queue, squeue=answer(), sacct=old)
+    assert queue.find([f"{BATCH}.0", f"{BATCH}.1"]) == {f"{BATCH}.0": "88"}
+
+
+def test_a_queue_that_cannot_answer_is_no_answer(queue: SlurmScheduler) -> None:
+    down = answer(stderr="Unable to contact slurm controller", code=1)
+    answering(queue, squeue=down, sacct=down)
+    with pytest.raises(QueueError):
+        queue.find([f"{BATCH}.0"])
+    with pytest.raises(QueueError):
+        queue.poll([chunk()])
+    answering(queue, squeue=answer(), sacct=down)
+    with pytest.raises(QueueError):
+        queue.find([f"{BATCH}.0"])
+
+
+def test_one_query_tells_of_all_chunks(queue: SlurmScheduler) -> None:
+    rows = "5_[4-9]|PENDING|Priority|x\n5_0|RUNNING|None|x\n5_2|PENDING|BeginTime|x\n"
+    files = answering(queue, squeue=answer(rows))
+    status = queue.poll([chunk(), chunk(k=1)])[f"{BATCH}.0"]
+
+    assert files.asked == ["squeue"]
+    assert {index: word.state for index, word in status.live.items()} == {
+        0: "RUNNING",
+        2: "PENDING",
+    }
+    assert status.rest is not None and status.rest.state is State.PENDING
+    assert status.gone == {1, 3}
+
+
+def test_nothing_is_asked_of_a_queue_that_has_taken_nothing(queue: SlurmScheduler) -> None:
+    files = answering(queue)
+    queue.poll([Chunk(f"{BATCH}.0", f"runs/{BATCH}", 0, 1, Layout(1))])
+    assert files.asked == []
+
+
+def test_final_words_are_written_down_once_and_the_first_one_stands(
+    queue: SlurmScheduler,
+) -> None:
+    said = "5_0|TIMEOUT|0:0|None|1000\n5_1|TIMEOUT|0:0|None|1000\n"
+    answering(queue, sacct=answer(said), squeue=answer())
+    first = queue.account(chunk(2), [(0, 1), (1, 1)])
+    assert {word.state for word in first.values()} == {State.TIMEOUT}
+    lines = (Path(queue.binding.workspace) / wire.words_file(f"runs/{BATCH}")).read_text()
+    assert lines.count("\n") == 1, "those that are alike take one line"
+
+    late = queue.record(chunk(2), 0, 1, Word(State.FAILED, "late"))
+    assert late.state is State.TIMEOUT
+    assert queue.poll([chunk(2)])[f"{BATCH}.0"].final[0, 1].state is State.TIMEOUT
+
+
+def test_an_end_that_is_not_there_yet_is_waited_for(queue: SlurmScheduler) -> None:
+    """What another machine has written may become visible late."""
+    attempts = wire.Attempts(str(Path(queue.binding.workspace) / "runs" / BATCH))
+    attempts.start(0, 1)
+    now = int(queue.files.now())
+    answering(queue, sacct=answer(f"5_0|COMPLETED|0:0|None|{now}\n"))
+    assert queue.account(chunk(1), [(0, 1)]) == {}
+
+    queue._ask_again.answered((f"{BATCH}.0", 0))
+    answering(queue, sacct=answer(f"5_0|COMPLETED|0:0|None|{now - 60}\n"))
+    assert queue.account(chunk(1), [(0, 1)])[0, 1].state is State.COMPLETED
+
+
+def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> None:
+    off = answer(stderr="Slurm accounting storage is disabled", code=1)
+    shown = "JobId=5 ArrayJobId=5 ArrayTaskId=0 JobState=CANCELLED Reason=None EndTime=1000"
+    files = answering(queue, sacct=off, scontrol=answer(shown))
+    assert queue.account(chunk(1), [(0, 1)])[0, 1].state is State.CANCELLED
+    assert files.asked == ["sacct", "scontrol"]
+
+    answering(queue, sacct=off, scontrol=answer(stderr="Invalid job id specified", code=1))
+    assert queue.account(chunk(3, first=0), [(2, 1)]) == {}
+    files = answering(queue)
+    assert queue.account(chunk(3, first=0), [(2, 1)]) == {}
+    assert files.asked == [], "it is not asked again at once"
+
+
+def test_cancelling_refuses_what_has_not_begun_and_asks_for_the_rest(
+    queue: SlurmScheduler,
+) -> None:
+    folder = Path(queue.binding.workspace) / "runs" / BATCH
+    attempts = wire.Attempts(str(folder))
+    attempts.start(1, 1)
+    layout = Layout(2, 2, 100)
+    files = answering(queue, scancel=answer())
+    queue.cancel(chunk(4, layout=layout), [0, 1, 2])
+
+    assert attempts.read(0, 1, "end")["cause"] == attempts.read(2, 1, "end")["cause"] == "CANCELLED"
+    assert attempts.read(1, 1, "end") is None
+    (request,) = wire.spoken(str(folder))
+    assert (request["request"], request["indices"]) == ("cancel", [1])
+    assert files.asked == ["scancel"], "the second allocation has a run left"
+
+
+def test_a_chunk_that_may_not_run_beside_the_one_before_it_waits_for_it(
+    queue: SlurmScheduler,
+) -> None:
+    queue.files.put({f"runs/{BATCH}/queue/0.json": b'{"id": "5"}'})
+    some = Chunk(f"{BATCH}.1", f"runs/{BATCH}", 10, 5, Layout(1, 1, 10), max_running=3)
+    assert dependencies(some, queue.files) == ["afterany:5"]
+
+
+def test_what_comes_first_is_waited_for_by_its_own_task(queue: SlurmScheduler) -> None:
+    plan = '{"batch": {"layout": {"size": %d, "slots": 1, "call": 10}}}'
+    for size, expected in ((1, ["afterok:5_1"]), (2, ["afterany:5_0"])):
+        queue.files.put(
+            {
+                f"runs/{BATCH}/plan.json": (plan % size).encode(),
+                f"runs/{BATCH}/queue/0.json": b'{"id": "5"}',
+            }
+        )
+        later = Chunk("20261122-000000-aaaaaa.0", "runs/x", 0, 1, Layout(1), (f"{BATCH}.00001",))
+        assert dependencies(later, queue.files) == expected
+
+
+def test_jobs_that_are_counted_together_take_turns_in_as_many_lanes(
+    queue: SlurmScheduler,
+) -> None:
+    jobs = [Chunk(f"{BATCH[:-1]}{k}.0", "runs/x", 0, 1, Layout(1), (), BATCH, 2) for k in range(5)]
+    waits = []
+    for number, one in enumerate(jobs):
+        waits.append(dependencies(one, queue.files))
+        answering(queue, sbatch=answer(f"{number}\n"))
+        queue.submit([one])
+    assert waits == [[], [], ["afterany:0"], ["afterany:1"], ["afterany:2"]]
+
+    many = Chunk(f"{BATCH}.0", "runs/x", 0, 8, Layout(1), (), BATCH, 2)
+    assert dependencies(many, queue.files) == ["afterany:3", "afterany:4"]
