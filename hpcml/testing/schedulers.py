@@ -23,8 +23,9 @@ PATIENCE = 90.0  # seconds; a queue may take its time
 class SchedulerSuite:
     """The contract of :class:`hpcml.schedulers.Scheduler`.
 
-    Subclasses override the fixture :meth:`site`; jobs of it see the folder :meth:`shared`. What is
-    submitted takes a CPU, and two of them must have room at once.
+    Subclasses override the fixture :meth:`site`; jobs of it see the folder :meth:`shared`, which
+    they may call :meth:`there`. What is submitted takes a CPU, and two of them must have room at
+    once.
     """
 
     @pytest.fixture
@@ -36,6 +37,11 @@ class SchedulerSuite:
     def shared(self, tmp_path: Path) -> Path:
         """A folder that jobs see as well."""
         return tmp_path
+
+    @pytest.fixture
+    def there(self, shared: Path) -> str:
+        """What jobs call that folder."""
+        return str(shared)
 
     @pytest.fixture
     def queue(self, site: str) -> Scheduler:
@@ -53,10 +59,10 @@ class SchedulerSuite:
         return shared / "gate"
 
     @pytest.fixture
-    def job(self, ledger: Path, gate: Path) -> hpcml.Job:
+    def job(self, there: str, ledger: Path, gate: Path) -> hpcml.Job:
         """It writes a line into the ledger, and ends when its gate is open."""
         command = 'echo began >> "$LEDGER"; while [ ! -e "$GATE" ]; do sleep 0.1; done'
-        env = {"LEDGER": str(ledger), "GATE": str(gate)}
+        env = {"LEDGER": f"{there}/{ledger.name}", "GATE": f"{there}/{gate.name}"}
         resources = hpcml.Resources(time="5m")
         return hpcml.Job(["/bin/sh", "-c", command], code=None, env=env, resources=resources)
 

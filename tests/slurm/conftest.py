@@ -42,6 +42,22 @@ def strict() -> Iterator[Box]:
     )
 
 
+@pytest.fixture(scope="session")
+def unfriendly() -> Iterator[Box]:
+    """A cluster that nobody has made for us."""
+    yield from brought_up(
+        binds=this_python(),
+        max_submit_jobs=20,
+        max_array_size=101,
+        min_job_age=4,
+        account_required=True,
+        mem_forbidden=True,
+        login_shell="/bin/csh",
+        chatty=True,
+        home_inodes=1000,
+    )
+
+
 def emptied(box: Box) -> None:
     """Nothing of a test may be in the way of the next."""
     box.run("login", ["scancel", "--me"], check=False)

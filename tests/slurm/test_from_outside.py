@@ -1,0 +1,102 @@
+"""Slurm from outside, by ssh: the same contract, and the same journey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hpcml
+from hpcml.connection import connect
+from hpcml.states import State
+from hpcml.testing.schedulers import SchedulerSuite
+from hpcml.transports.ssh import SshTransport
+from tests.conftest import eventually
+from tests.slurm.conftest import emptied
+from tests.slurm.outside import Outside
+from tests.testbed.box import Box
+from tests.testbed.using import PATIENCE
+
+pytestmark = pytest.mark.testbed
+
+
+@contextmanager
+def from_outside(box: Box, *args: Any, **kwargs: Any) -> Iterator[Outside]:
+    yield Outside(box, *args, **kwargs)
+    files = connect("box")._files
+    assert isinstance(files, SshTransport)
+    files.close()
+    emptied(box)
+
+
+@pytest.fixture
+def outside(friendly: Box, home: Path) -> Iterator[Outside]:
+    with from_outside(friendly, home) as found:
+        yield found
+
+
+@pytest.fixture
+def outside_of_unfriendly(unfriendly: Box, home: Path) -> Iterator[Outside]:
+    facts = "max_array: 100\nmax_submitted: 20\naccount_required: true"
+    partition, account = "memory_option: false", "climate"
+    with from_outside(unfriendly, home, facts=facts, partition=partition, account=account) as found:
+        yield found
+
+
+class TestSlurmBySsh(SchedulerSuite):
+    @pytest.fixture
+    def site(self, outside: Outside) -> str:
+        return "box"
+
+    @pytest.fixture
+    def shared(self, outside: Outside) -> Path:
+        return outside.folder
+
+    @pytest.fixture
+    def there(self, outside: Outside) -> str:
+        return outside.there
+
+
+def doubled(x: int) -> int:
+    return 2 * x
+
+
+def test_a_sweep_goes_there_and_what_it_left_comes_back(outside: Outside, tmp_path: Path) -> None:
+    command = ["/bin/sh", "-c", "echo $0 | tee left.txt", "{params.n}"]
+    job = hpcml.Job(command, code=None, outputs=["left.txt"])
+    runs = hpcml.submit(job.sweep(n=[1, 2, 3]), "box")
+    runs.wait()
+
+    assert [(run.state, run.reason) for run in runs] == [(State.COMPLETED, "")] * 3
+    assert [run.logs() for run in runs] == ["1\n", "2\n", "3\n"]
+    assert (runs[2].fetch(tmp_path / "third") / "left.txt").read_text() == "3\n"
+
+
+def test_a_function_s_result_comes_back(outside: Outside) -> None:
+    run = hpcml.submit(doubled, "box", params={"x": 21})
+
+    assert run.result() == 42
+
+
+def test_a_connection_that_is_dropped_costs_no_run_and_no_truth(outside: Outside) -> None:
+    gate = f"while [ ! -e {outside.there}/gate ]; do sleep 0.1; done"
+    run = hpcml.submit(hpcml.Job(["/bin/sh", "-c", gate], code=None), "box")
+    eventually(lambda: run.state is State.RUNNING, PATIENCE)
+    outside.box.drop_ssh()
+    (outside.folder / "gate").touch()
+
+    assert run.wait(PATIENCE).state is State.COMPLETED
+
+
+def test_a_chatty_csh_few_inodes_and_few_jobs_are_no_obstacle(
+    outside_of_unfriendly: Outside,
+) -> None:
+    command = ["/bin/sh", "-c", "echo $0", "{params.n}"]
+    runs = hpcml.submit(hpcml.Job(command, code=None).sweep(n=range(60)), "box")
+    runs.wait()
+
+    assert {run.state for run in runs} == {State.COMPLETED}
+    assert [run.logs() for run in runs] == [f"{n}\n" for n in range(60)]
