@@ -15,6 +15,7 @@ LONGEST_PARAM = 6000
 LONGEST_TAG = 5000
 _REFUSED = re.compile(r"[^/\w.\- :]")
 _ESCAPED = re.compile(r"_x([0-9A-F]{4,6}|)_")
+_LIKE_ESCAPED = re.compile(r"_(?=x([0-9A-F]{4,6}|)[\W_])")  # what follows may become an escape
 _ODD = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -41,7 +42,7 @@ def read_name(spelt: str) -> str:
 
 
 def _spell(name: str) -> str:
-    found = _ESCAPED.sub(lambda match: _escape("_") + match.group()[1:], name)
+    found = _LIKE_ESCAPED.sub(_escape("_"), name)
     found = _REFUSED.sub(lambda match: _escape(match.group()), found)
     if not found:
         return "_x_"

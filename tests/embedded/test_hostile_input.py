@@ -279,8 +279,6 @@ def no_canary(folder: Path) -> None:
 
 @settings(
     max_examples=15,
-    deadline=None,
-    derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -348,8 +346,6 @@ def test_what_no_command_line_or_file_can_hold_is_refused_before_anything_runs(
 @given(text=st.text(max_size=40))
 @settings(
     max_examples=60,
-    deadline=None,
-    derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

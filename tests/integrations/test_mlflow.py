@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
@@ -249,7 +249,10 @@ def test_hostile_names_and_values_are_kept_apart_and_can_be_read_back(uri: str) 
     assert data.tags["a"] == data.tags["why_x003F_"] == data.tags["a_x002F_b"] == "of the job"
 
 
-@given(st.lists(st.text() | st.text(alphabet="a/._x0F2-"), unique=True, max_size=8))
+@given(st.lists(st.text() | st.text(alphabet="a/._x0F2-;"), unique=True, max_size=8))
+@example(["_x;"])
+@example(["_x0041;"])
+@example(["_x_x_", "_x005F_", "_x/"])
 def test_names_are_spelt_as_mlflow_takes_them_each_as_another_one(names: list[str]) -> None:
     spelt = spell_names(names)
     assert len(set(spelt.values())) == len(names)

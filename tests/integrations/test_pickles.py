@@ -15,7 +15,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcml.integrations import pickles
@@ -38,14 +38,12 @@ class Hostile:
         return os.mkdir, (str(self.path),)
 
 
-@settings(max_examples=200, deadline=None)
 @given(PLAIN, st.sampled_from(PROTOCOLS))
 def test_plain_values_of_every_protocol_are_read_as_they_are(value: Any, protocol: int) -> None:
     told = pickles.plain(pickles.read(pickle.dumps(value, protocol)))
     assert repr(told) == repr(value)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     try:
