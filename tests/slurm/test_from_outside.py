@@ -60,10 +60,6 @@ class TestSlurmBySsh(SchedulerSuite):
         return outside.there
 
 
-def doubled(x: int) -> int:
-    return 2 * x
-
-
 def test_a_sweep_goes_there_and_what_it_left_comes_back(outside: Outside, tmp_path: Path) -> None:
     command = ["/bin/sh", "-c", "echo $0 | tee left.txt", "{params.n}"]
     job = hpcml.Job(command, code=None, outputs=["left.txt"])
@@ -76,6 +72,9 @@ def test_a_sweep_goes_there_and_what_it_left_comes_back(outside: Outside, tmp_pa
 
 
 def test_a_function_s_result_comes_back(outside: Outside) -> None:
+    def doubled(x: int) -> int:
+        return 2 * x
+
     run = hpcml.submit(doubled, "box", params={"x": 21})
 
     assert run.result() == 42
