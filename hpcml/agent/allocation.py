@@ -27,12 +27,14 @@ class Allocation:
         self._given = {name: value for name, value in there.items() if name not in OURS}
         self.job = there.get("SLURM_JOB_ID", "")
         self.task = int(there["SLURM_ARRAY_TASK_ID"]) if "SLURM_ARRAY_TASK_ID" in there else None
+        array = there.get("SLURM_ARRAY_JOB_ID", self.job)
         self.restarts = int(there.get("SLURM_RESTART_COUNT") or 0)
         end = there.get("SLURM_JOB_END_TIME")  # Slurm 22.05 and newer
         self._end = float(end) if end else None
         self.facts: "dict[str, Any]" = {}
         if self.job:
-            self.facts = {"allocation": {"job": self.job, "restarts": self.restarts}}
+            given = {"job": self.job, "array": array, "restarts": self.restarts}
+            self.facts = {"allocation": given}
 
     def environment(self, sites: "Mapping[str, str]") -> "dict[str, str]":
         """The environment of jobs: the site's, and what Slurm says of devices, hosts and ranks."""
@@ -42,8 +44,10 @@ class Allocation:
         return environment
 
     def is_later(self, other: "Mapping[str, Any] | None") -> bool:
-        """Whether it was given after that of another attempt was cut off."""
-        return bool(self.job) and other is not None and other["restarts"] < self.restarts
+        """Whether it is another attempt's, given again after it was cut off."""
+        if not self.job or other is None or other["job"] != self.job:
+            return False
+        return bool(other["restarts"] < self.restarts)
 
     def time_left(self) -> "float | None":
         """Seconds until it ends; ``None``: nobody has said."""

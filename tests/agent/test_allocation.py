@@ -63,6 +63,8 @@ def test_an_attempt_is_followed_only_by_a_later_life_of_its_allocation(
     assert second.is_later(first.facts["allocation"])
     assert not second.is_later(second.facts["allocation"])
     assert not first.is_later(None)
+    monkeypatch.setenv("SLURM_JOB_ID", "6")
+    assert not Allocation(ON_SLURM).is_later(first.facts["allocation"]), "the queue had it twice"
 
 
 def test_a_rank_knows_its_place_and_one_a_node_tells_events() -> None:

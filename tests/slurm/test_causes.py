@@ -143,10 +143,10 @@ def test_why_a_run_waits_is_told_in_words(either: Login) -> None:
     occupy(either.box)
     run = either.submit('job("true", cpus=8)')
 
-    eventually(lambda: "(" in either.state(run)[1], PATIENCE)
+    eventually(lambda: "waits for" in either.state(run)[1], PATIENCE)
     state, reason = either.state(run)
     assert state == "PENDING"
-    assert "waits for" in reason and ("(Resources)" in reason or "(Priority)" in reason)
+    assert "(Resources)" in reason or "(Priority)" in reason
 
 
 def test_what_comes_after_a_failure_is_cancelled_and_never_runs(either: Login) -> None:

@@ -107,3 +107,33 @@ def test_the_accounting_being_down_leaves_the_end_of_a_dead_run_to_the_controlle
 
     assert "9 (SIGKILL)" in reason
     eventually(lambda: login.state(run)[0] == "FAILED", PATIENCE)
+
+
+def test_of_two_jobs_for_one_run_the_one_that_came_late_says_nothing_of_it(either: Login) -> None:
+    """It ends at once, and for Slurm all is well; the other one is still at work."""
+    run = either.submit(f'job("{UNTIL_GATE}")')
+    began(either)
+    code = """
+        from hpcml.schedulers.slurm import SlurmScheduler
+        from hpcml.testing.schedulers import chunk_of
+        from hpcml.connection import connect
+        SlurmScheduler.patience = 0.0
+        run, queue = hpcml.attach(S["run"], "box"), connect("box").queue
+        chunk = chunk_of(run)
+        (late,) = queue.submit([chunk])
+        batch = S["run"].rpartition(".")[0]
+        kept = f"{os.environ['HOME']}/ws/runs/{batch}/queue/0.json"
+        noted = {**json.load(open(kept)), "id": late}
+        open(kept, "w").write(json.dumps(noted))
+        again = hpcml.attach(S["run"], "box")
+        while late in os.popen("squeue --me --noheader --format=%F").read():
+            time.sleep(0.5)
+        looks = [str(again.state) for _ in range(4) if not time.sleep(0.5)]
+        open(S["gate"], "w").close()
+        tell([looks, str(again.wait(60).state)])
+    """
+    looks, end = either.do(code, run=run, gate=f"{either.home}/gate")
+
+    assert set(looks) <= {"UNKNOWN", "RUNNING"}
+    assert end == "COMPLETED"
+    assert either.ledger() == ["began"]

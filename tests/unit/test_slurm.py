@@ -422,6 +422,19 @@ def test_an_end_that_is_not_there_yet_is_waited_for(queue: SlurmScheduler) -> No
     assert queue.account(chunk(1), [(0, 1)])[0, 1].state is State.COMPLETED
 
 
+def test_a_run_is_judged_by_the_allocation_that_it_began_in(queue: SlurmScheduler) -> None:
+    """The queue may have a chunk twice: the allocation that came late ends at once, and well."""
+    attempts = wire.Attempts(str(Path(queue.binding.workspace) / "runs" / BATCH))
+    attempts.start(0, 1, allocation={"job": "8", "array": "8", "restarts": 0})
+    late = "5_0|COMPLETED|0:0|None|1000\n"
+    answering(queue, sacct=answer(f"{late}8_0|RUNNING|0:0|None|Unknown\n"))
+    assert queue.account(chunk(1), [(0, 1)]) == {}
+
+    queue._ask_again.answered((f"{BATCH}.0", 0))
+    answering(queue, sacct=answer(f"{late}8_0|TIMEOUT|0:0|None|1000\n"))
+    assert queue.account(chunk(1), [(0, 1)])[0, 1].state is State.TIMEOUT
+
+
 def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> None:
     off = answer(stderr="Slurm accounting storage is disabled", code=1)
     shown = "JobId=5 ArrayJobId=5 ArrayTaskId=0 JobState=CANCELLED Reason=None EndTime=1000"

@@ -151,19 +151,41 @@ class SlurmScheduler:
                 due.setdefault(task, []).append((index, number))
         if not due or chunk.id is None:
             return {}
-        rows = self._histories(chunk.id, due)
+        rows = {chunk.id: self._histories(chunk.id, due)}
         names = self.files.names(f"{chunk.folder}/attempts") or ()
         known, found = wire.attempts_of(names), dict[tuple[int, int], Word]()
+        jobs = self._jobs_of(chunk, known, attempts)
+        for job in {*jobs.values()} - rows.keys():
+            rows[job] = self._histories(job, due)
         for task, runs in due.items():
             said = {
-                (index, number): word
-                for index, number in runs
-                if (word := self._final(chunk, rows.get(task), known, index, number))
+                key: word
+                for key in runs
+                if (
+                    word := self._final(chunk, rows[jobs.get(key, chunk.id)].get(task), known, *key)
+                )
             }
             found.update(said)
             note = self._ask_again.answered if len(said) == len(runs) else self._ask_again.failed
             note((chunk.name, task))
         return self._record(chunk, found)
+
+    def _jobs_of(
+        self,
+        chunk: Chunk,
+        known: Mapping[int, Mapping[int, set[str]]],
+        attempts: Iterable[tuple[int, int]],
+    ) -> dict[tuple[int, int], str]:
+        """The arrays that attempts have begun in: the queue may have had the chunk twice."""
+        paths = {
+            f"{chunk.folder}/attempts/{index}.{number}.start": (index, number)
+            for index, number in attempts
+            if "start" in known.get(index, {}).get(number, ())
+        }
+        found = self.files.get(dict.fromkeys(paths, 0)) if paths else {}
+        starts = {paths[path]: wire.attempt_record(data, "start") for path, data in found.items()}
+        arrays = {key: start.get("allocation", {}).get("array") for key, start in starts.items()}
+        return {key: str(array) for key, array in arrays.items() if array}
 
     def _final(
         self,
