@@ -14,10 +14,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.testbed.box import Box, this_python
@@ -59,8 +56,9 @@ def main() -> int:
             print(f"A supercomputer in a box is up after {took:.1f} s.", flush=True)
             for host in COMPUTE:
                 box.set_power(host, (60.0, WATTS))
-            with environment_of_user(box) as environment:
-                code = subprocess.run(demo(), env=environment, check=False).returncode
+            make_python(box)
+            environment = environment_of_user(box)
+            code = subprocess.run(demo(), env=environment, check=False).returncode
     except CannotHaveBox as problem:
         print(problem, file=sys.stderr)
         return 1
@@ -78,25 +76,17 @@ def demo() -> list[str]:
     return [*argv, "--hpcml", hpcml]
 
 
-@contextmanager
-def environment_of_user(box: Box) -> Iterator[dict[str, str]]:
-    """A home with the profile of the box and settings; connections to it are closed at the end."""
+def environment_of_user(box: Box) -> dict[str, str]:
+    """An environment whose home has the profile of the box and settings."""
     shutil.rmtree(HOME, ignore_errors=True)
     config = HOME / ".config" / "hpcml"
     (config / "sites").mkdir(parents=True)
     shutil.copy(HERE / "box.yaml", config / "sites")
     settings = SETTINGS.format(ssh_config=box.ssh_config(), python=PYTHON)
     (config / "settings.yaml").write_text(settings)
-    make_python(box)
     ours = ("XDG_", "HPCML_")
     environment = {name: it for name, it in os.environ.items() if not name.startswith(ours)}
-    with tempfile.TemporaryDirectory(prefix="hpcml-") as sockets:
-        try:
-            yield {**environment, "HOME": str(HOME), "XDG_RUNTIME_DIR": sockets}
-        finally:
-            for socket in Path(sockets).glob("hpcml/*"):
-                closing = ["ssh", "-S", str(socket), "-O", "exit", "box"]
-                subprocess.run(closing, capture_output=True, check=False)
+    return {**environment, "HOME": str(HOME)}
 
 
 def make_python(box: Box) -> None:

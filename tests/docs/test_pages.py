@@ -12,7 +12,6 @@ import pytest
 
 import hpcml.errors
 from examples.box.__main__ import make_python
-from hpcml.transports.ssh.openssh import Way
 from tests.docs.pages import ROOT, Reader, blocks
 from tests.testbed.box import Box, this_python
 from tests.testbed.conftest import brought_up
@@ -33,9 +32,8 @@ def test_who_follows_a_page_gets_what_it_says(page: Path, project: Path) -> None
 
 
 @pytest.fixture
-def beside_a_box(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def beside_a_box(home: Path) -> Iterator[Path]:
     """The folder of somebody whose ssh knows a supercomputer in a box, which sees it, too."""
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)  # the reader has none
     image = root_file_system().finished / "root" / Box.image.lstrip("/")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:  # hosts have a /tmp of their own
         Path(name).chmod(0o755)
@@ -46,7 +44,6 @@ def beside_a_box(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             (home / ".ssh").mkdir()
             shutil.copy(box.ssh_config(), home / ".ssh" / "config")
             yield Path(name)
-            Way("box", "box", config=str(home / ".ssh" / "config")).close()
 
 
 @pytest.mark.testbed
