@@ -4,7 +4,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench box box-down box-shell lint docs clean
+.PHONY: help demo demo-box test bench box box-down box-shell lint docs clean
 
 PYTHON ?=
 ARGS ?=
@@ -15,6 +15,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo    train on real climate data, on this machine"
+	@echo "make demo-box  the same on a supercomputer in a box, over SSH (as root)"
 	@echo "make test    run the tests"
 	@echo "make bench   measure hpcml's own overheads"
 	@echo "make box     a supercomputer in a box: Slurm on six hosts (box-shell, box-down)"
@@ -25,6 +26,10 @@ help:
 demo:
 	@$(VENV) demo
 	@$(BIN)/python examples/temperature/demo.py $(ARGS)
+
+demo-box:
+	@$(VENV) demo
+	@$(BIN)/python -m examples.box
 
 test:
 	@$(VENV) test demo lint bench

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 import zarr
 from pydantic import TypeAdapter
 
@@ -21,8 +26,11 @@ from hpcml.cli.demo import FILES, NEEDED
 from hpcml.comparison.showing import number
 from tests.cli.calling import call
 from tests.cli.test_shapes import strict
+from tests.testbed.state import all_boxes
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "temperature"
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "temperature"
+ON_A_BOX = [sys.executable, "-m", "examples.box"]
 LIMIT = 180  # seconds on two cores, installation not counted
 
 
@@ -103,3 +111,71 @@ def test_the_training_script_runs_by_hand_as_well(tmp_path: Path) -> None:
     )
     assert done.returncode != 0
     assert "prepare.py" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def checkout() -> Iterator[Path]:
+    """A copy of what ``make demo-box`` needs; each host of a box has a ``/tmp`` of its own."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        for part in ("examples", "tests/testbed"):
+            unmade = shutil.ignore_patterns("data", "home", "__pycache__")
+            shutil.copytree(ROOT / part, Path(name, part), ignore=unmade)
+        yield Path(name)
+
+
+@pytest.mark.testbed
+def test_the_same_demo_runs_on_a_supercomputer_over_ssh(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.run(
+        ON_A_BOX, cwd=checkout, capture_output=True, text=True, timeout=5 * LIMIT, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "A supercomputer in a box is up" in done.stdout
+    home = checkout / "examples" / "box" / "home"
+    for name in ("training.svg", "forecasts.svg"):
+        assert f"xdg-open {home / 'demo' / name}" in done.stdout
+        ElementTree.parse(home / "demo" / name)
+    left = [Path(path) for path in re.findall(r"left +(.*)", done.stdout)]
+    assert [path.name for path in left] == ["model.pt"] * 2 + ["forecast.zarr"] * 2
+    for path in left[:2]:
+        assert path.stat().st_size > 1000
+    for path in left[2:]:
+        forecast = zarr.open_group(str(path), mode="r")
+        assert forecast["air_temperature"].shape == (30, 37, 49)
+    logs = [Path(path).read_text() for path in re.findall(r"logs +(.*)", done.stdout)]
+    assert [text.split()[0] for text in logs] == ["test_loss"] * 4
+
+    # The records outlive the box.
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("CONFIG", "STATE", "CACHE", "DATA"):
+        monkeypatch.delenv(f"XDG_{name}_HOME")
+    found = hpcml.records.find()
+    assert [(it.site, it.state) for it in found] == [("box", "COMPLETED")] * 4
+    assert {it.what["scheduler"] for it in found} == {"slurm"}
+    for command in re.findall(r"again +.*? compare (.*)", done.stdout):
+        with pytest.warns(match="box cannot be reached"):
+            assert len(hpcml.compare(command.split()).rows) == 2
+
+
+@pytest.mark.testbed
+def test_the_box_goes_when_the_demo_is_interrupted(checkout: Path) -> None:
+    demo = subprocess.Popen(
+        ON_A_BOX,
+        cwd=checkout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert demo.stdout is not None
+    with demo.stdout as said:
+        assert "is up" in said.readline()
+        os.killpg(demo.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
+        assert "The box is gone" in said.read()
+
+    assert demo.wait() == 130
+    owners = [state.owner.pid for state in all_boxes() if state.owner is not None]
+    assert demo.pid not in owners

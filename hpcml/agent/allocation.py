@@ -7,8 +7,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Mapping
 
-OURS = ("SLURM_EXPORT_ENV", "PWD", "OLDPWD", "SHLVL", "_")
-"""What says how this agent was started, and would change how a job starts something."""
+OURS = ("SLURM_EXPORT_ENV", "LC_ALL", "TZ", "PWD", "OLDPWD", "SHLVL", "_")
+"""What says how this agent was queued and started; a job is to find what the site says."""
 
 
 class Allocation:

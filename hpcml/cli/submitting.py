@@ -23,6 +23,7 @@ from hpcml.cli.showing import (
 )
 from hpcml.cli.stages import going_on, reached
 
+WAYS = ("auto", "never")  # hpcml.planning's, which is slow to load
 RANGE = re.compile(r"range\((\s*-?\d+\s*(?:,\s*-?\d+\s*){0,2})\)")
 
 JOB_OPTIONS: list[Callable[[Any], Any]] = [
@@ -58,6 +59,15 @@ after_option = click.option(
 )
 
 
+pack_option = click.option(
+    "--pack",
+    type=click.Choice(WAYS),
+    default="auto",
+    show_default=True,
+    help="Whether runs may share allocations.",
+)
+
+
 def job_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that describe a job."""
     for option in reversed(JOB_OPTIONS):
@@ -86,9 +96,10 @@ def plan_command(as_json: bool, script: bool, site: str, **options: Any) -> None
 @click.command("submit")
 @job_options
 @after_option
+@pack_option
 @click.option("--wait", is_flag=True, help="Wait for its end; exit with its exit code.")
 def submit_command(
-    as_json: bool, site: str, after: tuple[str, ...], wait: bool, **options: Any
+    as_json: bool, site: str, after: tuple[str, ...], pack: str, wait: bool, **options: Any
 ) -> None:
     """Submit a job, and print its id.
 
@@ -96,7 +107,7 @@ def submit_command(
     script (after --) replace its parameters' --name=value.
     """
     reached("Nothing was submitted.")
-    run = hpcml.submit(_job(**options), site, after=after)
+    run = hpcml.submit(_job(**options), site, after=after, pack=pack)
     going_on(hpcml.Runs([run]))
     if not as_json:
         click.echo(run.id)
@@ -129,6 +140,7 @@ def submit_command(
 )
 @after_option
 @click.option("--max-running", type=int, help="How many may run at once.")
+@pack_option
 @click.option("--wait", is_flag=True, help="Wait for all; exit with the first code that is not 0.")
 def sweep_command(
     as_json: bool,
@@ -137,6 +149,7 @@ def sweep_command(
     points: TextIO | None,
     after: tuple[str, ...],
     max_running: int | None,
+    pack: str,
     wait: bool,
     **options: Any,
 ) -> None:
@@ -149,7 +162,7 @@ def sweep_command(
         points=None if points is None else _points(points),
         **{name: _axis(name, text) for name, text in pairs("--axis", axes).items()},
     )
-    runs = hpcml.submit(sweep, site, after=after, max_running=max_running)
+    runs = hpcml.submit(sweep, site, after=after, max_running=max_running, pack=pack)
     going_on(runs)
     if not as_json:
         click.echo(runs[0].id.partition(".")[0])

@@ -16,8 +16,10 @@ import pytest
 
 import hpcml
 from hpcml.cli import COMMANDS, remembering
+from hpcml.cli.submitting import WAYS
 from hpcml.comparison.plotting import RESOURCES
 from hpcml.comparison.table import PLOTS
+from hpcml.planning import PACK
 from tests.cli.calling import call, on_a_terminal
 from tests.conftest import eventually
 
@@ -370,6 +372,27 @@ def test_runs_are_found_by_tag_and_by_state_in_any_case(project: Path) -> None:
     assert len(call("runs", "--state", "completed").stdout.splitlines()) == 2
     assert "there is no state 'nix'" in call("runs", "--state", "nix").stderr
     assert "'nix' is no run's id" in call("status", "nix").stderr
+
+
+def test_pack_says_whether_runs_share_allocations(home: Path) -> None:
+    profile = """\
+name: small
+scheduler: slurm
+transport: local
+workspace: /nowhere
+max_submitted: 2
+partitions:
+  cpu: {nodes: 2, time: 1d, node: {device: cpu, cpus: 8, memory: 16 GiB}}
+"""
+    (home / "config" / "hpcml" / "sites").mkdir(parents=True)
+    (home / "config" / "hpcml" / "sites" / "small.yaml").write_text(profile)
+    sweep = ["sweep", "--site", "small", "--code", "none", "-a", "n=range(9)"]
+
+    done = call(*sweep, "--pack", "never", "--", "true")
+    assert done.returncode == 70
+    assert 'small takes 2 jobs; pack="auto" shares them out' in done.stderr
+    assert call(*sweep, "--pack", "always", "--", "true").returncode == 2
+    assert tuple(WAYS) == PACK
 
 
 def test_points_of_a_sweep_come_from_a_file_of_json_lines(project: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,18 @@ def test_a_sweep_goes_there_and_what_it_left_comes_back(outside: Outside, tmp_pa
     assert [(run.state, run.reason) for run in runs] == [(State.COMPLETED, "")] * 3
     assert [run.logs() for run in runs] == ["1\n", "2\n", "3\n"]
     assert (runs[2].fetch(tmp_path / "third") / "left.txt").read_text() == "3\n"
+
+
+def test_a_job_has_the_path_and_home_of_the_login_node_and_nothing_else_of_it(
+    outside: Outside,
+) -> None:
+    show = 'echo "$HOME $USER"; command -v srun; echo "$TZ$LC_ALL$SSH_CONNECTION"; echo "$PATH"'
+    run = hpcml.submit(hpcml.Job(["/bin/sh", "-c", show], code=None), "box").wait()
+
+    home, srun, other, path = run.logs().splitlines()
+    assert (home, srun, other) == ("/home/alice alice", "/usr/bin/srun", "")
+    there = ["ssh", "-F", str(outside.box.ssh_config()), "box", "/bin/sh -c 'echo $PATH'"]
+    assert path == subprocess.run(there, capture_output=True, text=True).stdout.strip()
 
 
 def test_a_function_s_result_comes_back(outside: Outside) -> None:

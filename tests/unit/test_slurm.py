@@ -75,7 +75,7 @@ def test_sbatch_names_the_job_throttles_it_and_gives_no_environment_along() -> N
 
     assert f"--job-name=hpcml-{BATCH}-3" in argv
     assert "--array=0-2%2" in argv
-    assert "--export=NIL" in argv and "--account=climate" in argv
+    assert "--export=ALL" in argv and "--account=climate" in argv
     assert "--dependency=afterok:7_1" in argv and "--kill-on-invalid-dep=yes" in argv
     assert argv[-3:] == ["/ws/runs/b/job.sh", "20", "10"]
 

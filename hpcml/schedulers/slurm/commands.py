@@ -95,8 +95,9 @@ def sbatch(
         # One file for all: an inode an allocation would be too much.
         f"--output=queue/{chunk.number}.out",
         "--open-mode=append",
-        # NIL: not even a login environment is loaded.
-        "--export=NIL",
+        # Of an environment that is clean: a job needs a PATH and a home. With NIL it has none, and
+        # with a list of names the node runs the login shell, whatever that does.
+        "--export=ALL",
     ]
     if account is not None:
         argv.append(f"--account={account}")
