@@ -158,13 +158,9 @@ class SlurmScheduler:
         for job in {*jobs.values()} - rows.keys():
             rows[job] = self._histories(job, due)
         for task, runs in due.items():
-            said = {
-                key: word
-                for key in runs
-                if (
-                    word := self._final(chunk, rows[jobs.get(key, chunk.id)].get(task), known, *key)
-                )
-            }
+            rows_of = {key: rows[jobs.get(key, chunk.id)].get(task) for key in runs}
+            judged = {key: self._final(chunk, row, known, *key) for key, row in rows_of.items()}
+            said = {key: word for key, word in judged.items() if word is not None}
             found.update(said)
             note = self._ask_again.answered if len(said) == len(runs) else self._ask_again.failed
             note((chunk.name, task))
