@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from typing import Any, TypeVar
 
@@ -34,6 +36,12 @@ def read_document(path: Traversable) -> tuple[dict[str, Any], Lines]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path} cannot be read: {error}", "Mend or move the file.") from error
+    content, lines = _parsed(text, path)
+    return deepcopy(content), dict(lines)
+
+
+@lru_cache(maxsize=64)  # parsing costs milliseconds, and each submission reads its site's profile
+def _parsed(text: str, path: Traversable) -> tuple[dict[str, Any], Lines]:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
