@@ -1,4 +1,4 @@
-"""What the travelling file can be told to do: run, work, shim, dispatch, sample, serve."""
+"""What the travelling file can be told to do: run, work, dispatch, sample, serve."""
 
 import os
 import signal
@@ -24,10 +24,6 @@ def main(argv: "list[str]") -> int:
         from hpcml.agent import dispatcher
 
         return dispatcher.main(rest[0])
-    if command == "shim":
-        from hpcml.agent import shim
-
-        return shim.main(rest)
     if command == "sample":
         from hpcml.agent.energy import sampler
 
