@@ -104,7 +104,9 @@ def told(given: dict[str, str]) -> dict[str, str]:
 def test_a_command_that_is_not_there_ends_with_127_and_is_named() -> None:
     given = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}
     argv = ["/bin/sh", "-c", SHIM, "hpcml", "no-such-command"]
-    done = subprocess.run(argv, env={**given, "SLURM_NODEID": "0"}, capture_output=True, check=False)
+    done = subprocess.run(
+        argv, env={**given, "SLURM_NODEID": "0"}, capture_output=True, check=False
+    )
 
     assert done.returncode == 127
     assert b"hpcml" in done.stderr and b"no-such-command" in done.stderr
