@@ -67,7 +67,8 @@ def measure(row: Callable[..., Any]) -> Iterator[Any]:
 def on_a_node(row: Callable[..., Any], box: Box) -> Iterator[Any]:
     """From the start of a batch script to its end, with a command of two ranks that does nothing.
 
-    The agent is started by the node's own Python, which is not the client's.
+    The node's own Python, which is not the client's, starts the agent; the first run, in which that
+    finds no bytecode yet, is not counted.
     """
     login = Login(box)
     batch = login.do(PUBLISHED, count=RUNS)
@@ -77,9 +78,10 @@ def on_a_node(row: Callable[..., Any], box: Box) -> Iterator[Any]:
     box.run("login", [*queued, f"--wrap=python3 {timing} {RUNS}"])
     taken = json.loads(login.read("told"))
     ours, bare = (median(column) for column in zip(*taken, strict=True))
+    over = median(one - other for one, other in taken)
     yield row("Slurm: wall: agent to end of run", "ms", ours, "bare srun", bare)
     what = "Slurm: wall: agent and shim over bare srun"
-    yield row(what, "ms", ours - bare, "allowed", OVER_SRUN, 1.0)
+    yield row(what, "ms", over, "allowed", OVER_SRUN, 1.0)
 
 
 def from_afar(row: Callable[..., Any], box: Box) -> Iterator[Any]:
