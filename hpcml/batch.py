@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ class Batch:
         """Whether somebody decided that it never runs."""
         return any(step["step"] == "cancelled" for step in self.steps)
 
-    @property
+    @cached_property
     def outbox(self) -> Path:
         """Its file in the outbox."""
         return outbox_folder() / f"{self.id}.jsonl"

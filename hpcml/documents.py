@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from typing import Any, TypeVar
 
@@ -12,28 +13,44 @@ from hpcml.errors import ProfileError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 Place = tuple[str | int, ...]
-Lines = dict[Place, tuple[Traversable, int]]  # file and line (from 1) of each key
+Lines = dict[Place, tuple[str, int]]  # file and line (from 1) of each key
 MOST_LINES = 10_000
 
 
 def read_model(model: type[Model], path: Traversable) -> Model:
-    """Read one YAML file as a model.
+    """Read one YAML file as a model, which is not to be changed.
 
     Raises
     ------
     ProfileError
         The file cannot be read, is no YAML, or says what the model does not allow.
     """
-    content, lines = read_document(path)
+    found: Model = _model(model, read_text(path), str(path))
+    return found
+
+
+@lru_cache(maxsize=64)  # as of `parse`
+def _model(model: type[Model], text: str, path: str) -> Model:
+    content, lines = parse(text, path)
     return check_model(model, content, path, lines)
 
 
 def read_document(path: Traversable) -> tuple[dict[str, Any], Lines]:
-    """A YAML mapping, and where each of its keys stands."""
+    """As :func:`parse`, of a file."""
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: Traversable) -> str:
+    """What stands in a file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path} cannot be read: {error}", "Mend or move the file.") from error
+
+
+@lru_cache(maxsize=64)  # it takes milliseconds, and each submission looks at its site's profile
+def parse(text: str, path: str) -> tuple[dict[str, Any], Lines]:
+    """A YAML mapping, and where each of its keys stands: neither is to be changed."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         content = yaml.safe_load(text)
@@ -48,7 +65,7 @@ def read_document(path: Traversable) -> tuple[dict[str, Any], Lines]:
     return content, lines
 
 
-def check_model(model: type[Model], content: Any, path: Traversable, lines: Lines) -> Model:
+def check_model(model: type[Model], content: Any, path: str, lines: Lines) -> Model:
     """Validate content; the first thing that is wrong is reported with its line."""
     try:
         return model.model_validate(content)
@@ -75,7 +92,7 @@ def _note_lines(
     node: yaml.Node | None,
     place: Place,
     lines: Lines,
-    path: Traversable,
+    path: str,
     above: tuple[yaml.Node, ...],
 ) -> None:
     if node is None or node in above or len(lines) > MOST_LINES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from hpcml.errors import HpcmlError
@@ -31,7 +32,12 @@ def data_folder() -> Path:
 def _xdg(variable: str, default: str) -> Path:
     value = os.environ.get(variable, "")
     # The base-directory specification says to ignore relative paths.
-    return (Path(value) if os.path.isabs(value) else _home() / default) / "hpcml"
+    return _ours(value) if os.path.isabs(value) else _ours(str(_home() / default))
+
+
+@lru_cache(maxsize=16)  # they are asked for all the time
+def _ours(folder: str) -> Path:
+    return Path(folder, "hpcml")
 
 
 def _home() -> Path:

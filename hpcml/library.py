@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import marshal
 import os
 import sys
 import zipfile
@@ -20,12 +19,14 @@ from functools import cache
 from pathlib import Path
 
 from hpcml.agent import wire
+from hpcml.agent.bytecode import bytecode
 from hpcml.errors import HpcmlError
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import packaged_profiles
 from hpcml.transports import FileStatus, Transport, bring
 
 MAIN = b"""\
+import os
 import sys
 
 if sys.argv[1:2] == ["call"]:
@@ -33,11 +34,23 @@ if sys.argv[1:2] == ["call"]:
 
     sys.exit(main(sys.argv[2:]))
 
+# What an agent of this Python has left (hpcml.agent.bytecode) stands for the same file.
+ours = "%s.%s.zip" % (os.path.splitext(sys.path[0])[0], sys.implementation.cache_tag)
+if os.path.exists(ours):
+    import zipimport
+
+    try:
+        sys.path_importer_cache[sys.path[0]] = zipimport.zipimporter(ours)
+    except ImportError:
+        pass  # torn by a power loss
+
 from hpcml.agent.main import main
 
 sys.exit(main(sys.argv[1:]))
 """
 SITE_SIDE = ("__main__.py", "hpcml/__init__.py", "hpcml/call.py", "hpcml/injob.py", "hpcml/agent/")
+
+_whole: dict[Path, int] = {}  # sizes of archives that this process has made, or found whole
 
 TYPING_EXTENSIONS = b"""\
 try:
@@ -65,9 +78,7 @@ def library() -> Path:
     archive = _archive_of_this()
     if archive is not None:
         return Path(archive)
-    name, files = _contents()
-    compiled = {path: code for path, code in files.items() if path.startswith(SITE_SIDE)}
-    return _kept(name, files, compiled)
+    return _kept(*_contents(), SITE_SIDE)
 
 
 def put_library(
@@ -112,8 +123,7 @@ def function_library() -> Path:
     beside = _beside_this()
     if beside is not None:
         return beside
-    name, files = _function_contents()
-    return _kept(name, files, files)
+    return _kept(*_function_contents(), ("",))
 
 
 def put_function_library(
@@ -188,12 +198,23 @@ def _digest(files: dict[str, bytes]) -> str:
     return wire.tree_digest(rows)[:16]
 
 
-def _kept(name: str, files: dict[str, bytes], compiled: dict[str, bytes]) -> Path:
-    """An archive in the cache, with bytecode of some of its files."""
+def _kept(name: str, files: dict[str, bytes], compiled: tuple[str, ...]) -> Path:
+    """An archive in the cache, with bytecode of the files whose paths begin so."""
     path = cache_folder() / "lib" / name
-    if not zipfile.is_zipfile(path):
-        keep(path, _archive({**files, **_compiled(compiled)}), "Free some space.")
+    if _whole.get(path) != _size(path):
+        if not zipfile.is_zipfile(path):
+            chosen = {file: code for file, code in files.items() if file.startswith(compiled)}
+            keep(path, _archive({**files, **_compiled(chosen)}), "Free some space.")
+        _whole[path] = _size(path)
     return path
+
+
+def _size(path: Path) -> int:
+    """In bytes; -1 if there is no such file."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def _put(
@@ -212,19 +233,8 @@ def _put(
 
 
 def _compiled(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Bytecode of what runs on the site: half of an agent's start would be compiling.
-
-    "Unchecked" (PEP 552), as it lies beside its source for good. Other versions of Python pass
-    over it, and compile. Which objects marshal flags as shared depends on what else the process
-    holds, so that two archives of one name may differ in these bits; never in length or meaning.
-    """
-    found = {}
-    for name, source in files.items():
-        code = marshal.dumps(compile(source, name, "exec", dont_inherit=True))
-        unchecked = (1).to_bytes(4, "little")
-        head = importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source)
-        found[f"{name}c"] = head + code
-    return found
+    """Bytecode of what runs on the site, beside its source: other Pythons pass over it."""
+    return {f"{name}c": bytecode(name, source) for name, source in files.items()}
 
 
 def _archive(files: dict[str, bytes]) -> bytes:

@@ -489,6 +489,8 @@ def _job(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
 
 
 def _with(job: Job, fields: Mapping[str, Any]) -> Job:
+    if not fields:
+        return job
     known = [field.name for field in dataclasses.fields(Job) if field.name != "entry"]
     for name in fields:
         if name not in known:

@@ -9,7 +9,7 @@ import selectors
 import shutil
 import signal
 import stat
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from hpcml.agent import trees, wire
 
@@ -76,16 +76,17 @@ def pieces_of(path: str) -> "Iterator[bytes]":
             yield piece
 
 
-def of_commands() -> "dict[str, str]":
+def of_commands() -> "dict[str, str] | None":
     """The environment of commands: this process's, without what it has of a job of Slurm's.
 
     A batch job is given what its submission had (``SLURM_CONF`` says where Slurm is: it stays).
+    ``None``: there is nothing of it, as outside of jobs; then there is nothing to copy.
     """
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("SLURM_", "SBATCH_")) or name == "SLURM_CONF"
-    }
+    of_slurm = {name for name in os.environ if name.startswith(("SLURM_", "SBATCH_"))}
+    of_slurm.discard("SLURM_CONF")
+    if not of_slurm:
+        return None
+    return {name: value for name, value in os.environ.items() if name not in of_slurm}
 
 
 class Files:
@@ -129,7 +130,7 @@ class Files:
                 argv,
                 cwd=self.workspace,
                 env=of_commands(),
-                stdin=pipe,
+                stdin=pipe if stdin else subprocess.DEVNULL,
                 stdout=pipe,
                 stderr=pipe,
                 start_new_session=True,
@@ -172,7 +173,7 @@ class Files:
             try:
                 os.mkdir(temporary, 0o700)
                 for name in empty:
-                    os.makedirs(os.path.join(temporary, name), 0o700)
+                    private_folder(os.path.join(temporary, name))
                 for name, content in files:
                     wire.write_private(os.path.join(temporary, name), content)
                 try:
@@ -180,10 +181,13 @@ class Files:
                 except OSError:
                     if not os.path.isdir(path):
                         raise
-                    return False
-                return True
-            finally:
+                else:
+                    return True
+            except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            shutil.rmtree(temporary, ignore_errors=True)
+            return False
 
     def put_once(self, name: str, content: "Content") -> bool:
         """Make a one-time fact appear; ``False`` where it stands already."""
@@ -339,11 +343,13 @@ def _talk(command: "Any", name: str, stdin: bytes) -> "tuple[bytes, bytes]":
     """Write a command's input and read what it prints, until it has closed its output."""
     printed: "dict[Any, list[bytes]]" = {command.stdout: [], command.stderr: []}
     left, given = MOST_PRINTED, memoryview(stdin)
-    with selectors.DefaultSelector() as selector, command.stdin, command.stdout, command.stderr:
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.PollSelector())
         for stream in printed:
-            selector.register(stream, selectors.EVENT_READ)
-        os.set_blocking(command.stdin.fileno(), False)
-        selector.register(command.stdin, selectors.EVENT_WRITE)
+            selector.register(stack.enter_context(stream), selectors.EVENT_READ)
+        if command.stdin is not None:
+            os.set_blocking(command.stdin.fileno(), False)
+            selector.register(stack.enter_context(command.stdin), selectors.EVENT_WRITE)
         while selector.get_map():
             for key, _ in selector.select():
                 ready: "Any" = key.fileobj

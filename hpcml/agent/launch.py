@@ -1,12 +1,10 @@
 """How a command is started: as it is, in a container, by srun as the ranks of several processes.
 
-The chain is agent, srun, shim (:mod:`hpcml.agent.shim`), container, command; what is not needed is
-left out.
+The chain is agent, srun, shim, container, command; what is not needed is left out.
 """
 
 import os
 import socket
-import sys
 
 from hpcml.agent import wire
 
@@ -16,16 +14,26 @@ if TYPE_CHECKING:
 
     from hpcml.agent.attempt import Attempt
 
+# What srun starts on each node, once a rank: it tells the rank who it is, by the variables that
+# PyTorch and others look for, and becomes it. A shell is there at once, where an interpreter would
+# have to load: on all nodes at the same time, from the same file system.
+SHIM = """\
+export RANK="$SLURM_PROCID" LOCAL_RANK="$SLURM_LOCALID" NODE_RANK="$SLURM_NODEID"
+export WORLD_SIZE="$SLURM_NTASKS"
+export LOCAL_WORLD_SIZE="$((SLURM_NTASKS / ${SLURM_STEP_NUM_NODES:-$SLURM_NNODES}))"
+[ "$SLURM_LOCALID" = 0 ] || export HPCML_EVENTS=none  # one rank a node tells what goes on
+exec "$@"
+"""
+
 
 def around(attempt: "Attempt", argv: "list[str]") -> "list[str]":
     """The command that starts a command of a run, in its container and on all of its nodes."""
-    what, where = attempt.what, attempt.where
+    what = attempt.what
     if what.get("image") is not None:
         argv = contained(attempt, argv)
     if what.get("launcher") != "srun":
         return argv
     placed = what["placement"]
-    library = os.path.abspath(sys.path[0])
     return [
         "srun",
         "--nodes=%d" % placed["nodes"],
@@ -35,7 +43,7 @@ def around(attempt: "Attempt", argv: "list[str]") -> "list[str]":
         "--input=none",
         "--kill-on-bad-exit=1",
         "--overlap",  # other runs may share the allocation
-        *[where["agent_python"], "-I", "-S", library, "shim"],
+        *["/bin/sh", "-c", SHIM, "hpcml"],
         *argv,
     ]
 

@@ -1,4 +1,4 @@
-"""What the travelling file can be told to do: run, work, shim, dispatch, sample, serve."""
+"""What the travelling file can be told to do: run, work, dispatch, sample, serve."""
 
 import os
 import signal
@@ -12,22 +12,20 @@ def main(argv: "list[str]") -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     command, rest = argv[0], argv[1:]
     if command in ("run", "work"):
-        from hpcml.agent import attempt, share, slot
+        from hpcml.agent import attempt, bytecode, share, slot
 
         call = share.run if command == "run" else slot.run
         try:
-            return call(os.getcwd(), *map(int, rest))
+            code = call(os.getcwd(), *map(int, rest))
         except (attempt.AgentError, OSError) as error:
             sys.stderr.write("hpcml: %s\n" % error)
             return 70  # EX_SOFTWARE; no attempt was started
+        bytecode.leave(os.path.abspath(sys.path[0]))
+        return code
     if command == "dispatch":
         from hpcml.agent import dispatcher
 
         return dispatcher.main(rest[0])
-    if command == "shim":
-        from hpcml.agent import shim
-
-        return shim.main(rest)
     if command == "sample":
         from hpcml.agent.energy import sampler
 

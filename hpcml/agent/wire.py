@@ -207,10 +207,12 @@ def unique() -> str:
     return "%s-%d-%s" % (os.uname()[1], os.getpid(), random_letters(8))
 
 
+_LETTERS = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # one for each byte
+
+
 def random_letters(count: int) -> str:
     """Random letters and digits from the kernel's generator."""
-    alphabet = b"abcdefghijklmnopqrstuvwxyz234567"
-    return "".join(chr(alphabet[byte & 31]) for byte in os.urandom(count))
+    return os.urandom(count).translate(_LETTERS).decode("ascii")
 
 
 def write_private(path: str, data: "bytes | Iterable[bytes]", sync: bool = False) -> None:

@@ -42,7 +42,7 @@ class Plan:
         """SHA-256 of the canonical JSON of ``what``; ``None`` while something is unresolved."""
         return None if self.unresolved else wire.sha256(wire.canonical(dict(self.what)))
 
-    @property
+    @cached_property
     def job_digest(self) -> str | None:
         """SHA-256 of the portable part alone: equal for the same job on every site."""
         if self.unresolved:

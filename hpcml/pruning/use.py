@@ -19,7 +19,8 @@ from hpcml.batch import batch_folder, batch_of, outbox_folder, outbox_ids
 from hpcml.connection import Connection
 
 BATCH = re.compile(r"\d{8}-\d{6}-[a-z0-9]{6}")
-LIBRARY = re.compile(r"hpcml-[0-9a-f]{16}\.pyz|fn-[0-9a-f]{16}\.zip")
+LIBRARY = re.compile(r"hpcml-[0-9a-f]{16}\.(?:pyz|\w+-\d+\.zip)|fn-[0-9a-f]{16}\.zip")
+BYTECODE = re.compile(r"\.\w+-\d+\.zip$")  # of a library, which batches name by its own name
 DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 JOB = re.compile(r"\d+-(.+)\.\d+\.job")  # of the queue: a batch may have several
 SERVED = "the queue has jobs, and its dispatcher may be running from it"  # a library
@@ -129,7 +130,7 @@ class Use:
 
     def of_file(self, name: str, without: Collection[str] = ()) -> str:
         """Why code or a library is in use, if some batches were gone."""
-        for other in self._made_with.get(name, ()):
+        for other in self._made_with.get(BYTECODE.sub(".pyz", name), ()):
             if self.has(other) and other not in without:
                 return f"{other} was made with it"
         return ""

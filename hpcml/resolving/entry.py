@@ -146,7 +146,7 @@ def _is_source(path: str, root: str) -> bool:
 def _base(explicit: str | None) -> Path:
     try:
         path = os.path.expanduser(checks.text("code", explicit)) if explicit else os.getcwd()
-        base = Path(path).resolve()
+        base = Path(os.path.realpath(path))
         there = base.is_dir()
     except OSError as error:
         where = explicit or "the current folder"

@@ -11,7 +11,7 @@ import sysconfig
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,15 @@ def find_function(function: Callable[..., Any]) -> Function:
         problem = f"{function!r} is a coroutine function, and nothing would await it"
         raise JobError("entry", problem, "Write a function that returns asyncio.run(...).")
     module = _importable(function)
+    root = import_root(module) if module else None
+    if module and root is None and _is_loaded_by_hand(module):
+        module = None
     name = getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
     pickled = None if module else _pickle(function)
     known, required = _parameters(function)
     return Function(
         target=f"{module.__name__}:{function.__qualname__}" if module else name,
-        root=import_root(module) if module else _root_by_value(function, pickled or b""),
+        root=root if module else _root_by_value(function, pickled or b""),
         known=known,
         required=required,
         checkpointable=is_checkpointable(function),
@@ -95,15 +98,13 @@ def _importable(function: Callable[..., Any]) -> types.ModuleType | None:
     found: object = module
     for part in path.split("."):  # "<locals>" and "<lambda>" are no attributes
         found = getattr(found, part, None)
-    if module is None or found is not function:
-        return None
-    return None if _is_loaded_by_hand(module) else module
+    return None if found is not function else module
 
 
 def _is_loaded_by_hand(module: types.ModuleType) -> bool:
-    """Whether its name does not tell where it comes from; it exists in this process only."""
+    """Whether its name, of no folder, does not tell where it is from: this process alone has it."""
     file = _file(module)
-    return file is not None and not _is_installed(file) and import_root(module) is None
+    return file is not None and not _is_installed(file)
 
 
 def import_root(module: types.ModuleType) -> str | None:
@@ -156,9 +157,10 @@ def _file(module: object) -> Path | None:
     name = getattr(module, "__dict__", {}).get("__file__")  # one that loads lazily is left asleep
     if not isinstance(name, str) or not name.endswith(".py") or not os.path.isfile(name):
         return None
-    return Path(name).resolve()
+    return Path(os.path.realpath(name))
 
 
+@lru_cache(maxsize=4096)  # modules: of a function by value all are asked about
 def _is_installed(file: Path) -> bool:
     """Whether it came with Python or was installed: then the job's Python has it, or has not."""
     return any(file.is_relative_to(folder) for folder in _installed_folders())

@@ -16,7 +16,7 @@ LARGEST_DIFF = 256 * 1024  # bytes of a diff that are kept in the plan
 
 def top_level(folder: Path) -> str | None:
     """Absolute top folder of the working tree, ``None`` outside one or without git."""
-    if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+    if not any(os.path.exists(f"{parent}/.git") for parent in (folder, *folder.parents)):
         return None
     output = _git(folder, "rev-parse", "--show-toplevel")
     return None if output is None else os.path.realpath(os.fsdecode(output.removesuffix(b"\n")))

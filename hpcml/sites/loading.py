@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from hpcml.documents import Lines, Place, check_model, read_document
+from hpcml.documents import Lines, Place, check_model, parse, read_text
 from hpcml.errors import ArgumentError, ProfileError, nearest
 from hpcml.settings import config_folder, data_folder
 from hpcml.sites.profile import Partition, Site
+
+Texts = tuple[tuple[str, str], ...]  # of a profile, then of what it extends, and so on
 
 
 def profile_folders() -> list[Traversable]:
@@ -42,7 +45,20 @@ def load_site(name: str) -> Site:
     if not isinstance(name, str):
         problem = f"site: {name!r} is no name"
         raise ArgumentError(problem, f'Write it like site="local"; {nearest("", site_names())}.')
-    content, lines, path = _read(name, ())
+    site = _load(name, _texts(name))
+    partitions = {key: _measured(part) for key, part in site.partitions.items()}
+    workspace = site.workspace and site.workspace.replace("{data}", str(data_folder()))
+    if workspace == site.workspace and all(
+        measured is site.partitions[key] for key, measured in partitions.items()
+    ):
+        return site
+    return site.model_copy(update={"partitions": partitions, "workspace": workspace})
+
+
+@lru_cache(maxsize=16)  # each submission looks at its site's profile
+def _load(name: str, texts: Texts) -> Site:
+    content, lines = _joined(name, texts)
+    path = texts[0][0]
     site = check_model(Site, content, path, lines)
     if site.name != name:  # runs remember the name, and are looked for under it
         file, line = lines.get(("name",), (path, 1))
@@ -50,9 +66,7 @@ def load_site(name: str) -> Site:
             f"{file}, line {line}, key name: it says {site.name!r}, the file is {name}.yaml",
             f"Write name: {name}",
         )
-    partitions = {key: _measured(part) for key, part in site.partitions.items()}
-    workspace = site.workspace and site.workspace.replace("{data}", str(data_folder()))
-    return site.model_copy(update={"partitions": partitions, "workspace": workspace})
+    return site
 
 
 def profile_of(name: str) -> Traversable:
@@ -76,7 +90,9 @@ def places_of(name: str) -> dict[tuple[str, ...], str]:
     ProfileError
         As :func:`load_site`.
     """
-    content, lines, path = _read(name, ())
+    texts = _texts(name)
+    content, lines = _joined(name, texts)
+    path = texts[0][0]
     found = {}
     for place, (file, line) in lines.items():
         if place == ("extends",):
@@ -84,7 +100,7 @@ def places_of(name: str) -> dict[tuple[str, ...], str]:
         measured = "measured, as asked in " if _said(content, place) == "auto" else ""
         found[tuple(map(str, place))] = f"{measured}{file}, line {line}"
     if "name" in content and lines.get(("name",), (path, 0))[0] != path:
-        found["name",] = str(path)  # it is called as its file is, not as what it extends
+        found["name",] = path  # it is called as its file is, not as what it extends
     return found
 
 
@@ -94,6 +110,7 @@ def _said(content: Any, place: Place) -> Any:
     return content
 
 
+@cache
 def _packaged() -> Traversable:
     """In the package, which may be an archive that travels; in a checkout it is beside it."""
     packaged = resources.files("hpcml") / "site-configs"
@@ -106,21 +123,32 @@ def _profiles(folder: Traversable) -> Iterator[Traversable]:
         yield from (path for path in folder.iterdir() if path.name.endswith(".yaml"))
 
 
-def _read(
-    name: str, inner: tuple[str, ...], asked: str = ""
-) -> tuple[dict[str, Any], Lines, Traversable]:
-    path = _find(name, asked)
+def _texts(name: str, inner: tuple[str, ...] = (), asked: str = "") -> Texts:
+    file = _find(name, asked)
+    path = str(file)
     if name in inner:
         chain = " → ".join(inner)
         raise ProfileError(f"{path}: it extends itself by way of {chain}", "Break the circle.")
-    content, lines = read_document(path)
-    base = content.pop("extends", None)
-    if base is not None:
-        file, line = lines[("extends",)]
-        asked = f"{file}, line {line}, key extends: "
-        below, lines_below, _ = _read(str(base), (*inner, name), asked)
-        content, lines = _merged(below, {"name": name, **content}), {**lines_below, **lines}
-    return content, lines, path
+    text = read_text(file)
+    content, lines = parse(text, path)
+    base = content.get("extends")
+    if base is None:
+        return ((path, text),)
+    asked = f"{path}, line {lines['extends',][1]}, key extends: "
+    return ((path, text), *_texts(str(base), (*inner, name), asked))
+
+
+def _joined(name: str, texts: Texts) -> tuple[dict[str, Any], Lines]:
+    """What a profile says with what it extends; it is called as its own file is."""
+    content: dict[str, Any] = {}
+    lines: Lines = {}
+    for path, text in reversed(texts):
+        said, places = parse(text, path)
+        content = _merged(content, {key: it for key, it in said.items() if key != "extends"})
+        lines = {**lines, **places}
+    if len(texts) > 1:
+        content["name"] = parse(texts[0][1], texts[0][0])[0].get("name", name)
+    return content, lines
 
 
 def _find(name: str, asked: str) -> Traversable:
@@ -150,4 +178,6 @@ def _measured(partition: Partition) -> Partition:
     if node.memory == "auto":
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found["memory"] = f"{pages >> 10} KiB"
+    if not found:
+        return partition
     return partition.model_copy(update={"node": node.model_copy(update=found)})

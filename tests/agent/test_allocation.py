@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 import time
 
 import pytest
 
-from hpcml.agent import share, shim
+from hpcml.agent import share
 from hpcml.agent.allocation import Allocation
+from hpcml.agent.launch import SHIM
 
+AS_JSON = "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]]))"
+IGNORED = re.compile("PWD|OLDPWD|SHLVL|_|LC_CTYPE")  # shells and Python set them
 ON_SLURM = {"what": {"scheduler": "slurm"}}
 
 
@@ -73,7 +81,7 @@ def test_a_rank_knows_its_place_and_one_a_node_tells_events() -> None:
     given = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4", "SLURM_NNODES": "2"}
     given["SLURM_NODEID"] = "1"
 
-    assert shim.of_this_rank(given) == {
+    assert told(given) == {
         "RANK": "3",
         "LOCAL_RANK": "1",
         "WORLD_SIZE": "4",
@@ -81,4 +89,28 @@ def test_a_rank_knows_its_place_and_one_a_node_tells_events() -> None:
         "NODE_RANK": "1",
         "HPCML_EVENTS": "none",
     }
-    assert "HPCML_EVENTS" not in shim.of_this_rank({**given, "SLURM_LOCALID": "0"})
+    assert "HPCML_EVENTS" not in told({**given, "SLURM_LOCALID": "0"})
+
+
+def told(given: dict[str, str]) -> dict[str, str]:
+    """What the shim adds to an environment, one of whose variables is no word."""
+    environment = {"PATH": os.defpath, "ODD": "a b\n$c", **given}
+    argv = ["/bin/sh", "-c", SHIM, "hpcml", sys.executable, "-c", AS_JSON, "a b"]
+    done = subprocess.run(argv, env=environment, capture_output=True, check=True)
+    found, arguments = json.loads(done.stdout)
+    assert arguments == ["a b"]
+    assert found.items() >= environment.items()
+    return {
+        name: found[name] for name in found.keys() - environment.keys() if not IGNORED.match(name)
+    }
+
+
+def test_a_command_that_is_not_there_ends_with_127_and_is_named() -> None:
+    given = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "SLURM_NNODES": "1"}
+    argv = ["/bin/sh", "-c", SHIM, "hpcml", "no-such-command"]
+    done = subprocess.run(
+        argv, env={**given, "SLURM_NODEID": "0"}, capture_output=True, check=False
+    )
+
+    assert done.returncode == 127
+    assert b"hpcml" in done.stderr and b"no-such-command" in done.stderr

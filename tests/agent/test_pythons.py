@@ -129,3 +129,30 @@ def test_bytecode_travels_for_this_python_and_source_for_all(script: Callable[..
 
     agent = [name for name in names if name.startswith("hpcml/agent/") and name.endswith(".py")]
     assert agent and all(f"{name}c" in names for name in [*agent, "hpcml/injob.py"])
+
+
+@every_python
+def test_only_the_first_agent_of_a_python_compiles(version: str) -> None:
+    """What it has compiled is found by the others, and by nobody before 3.7."""
+    job = Job(["true"], code=None)
+    folder = publish(job, runs=2, python=PYTHONS[version])
+    libraries = folder.parents[1] / "lib"
+    assert Agent(folder, python=PYTHONS[version]).wait().code == 0
+
+    ours = version == f"3.{sys.version_info.minor}"
+    left = {path.name.split(".")[1] for path in libraries.glob("hpcml-*.zip")}
+    wanted = f"cpython-{version.replace('.', '')}"
+    assert left == (set() if ours or version == "3.6" else {wanted})
+
+    for path in libraries.glob("hpcml-*.pyz"):  # without its modules, it is still an agent
+        if left:
+            empty_but_for_main(path)
+    assert Agent(folder, 1, python=PYTHONS[version]).wait().code == 0
+
+
+def empty_but_for_main(archive: Path) -> None:
+    """What is left of a travelling file if all of its modules are taken from elsewhere."""
+    with zipfile.ZipFile(archive) as whole:
+        main = whole.read("__main__.py")
+    with zipfile.ZipFile(archive, "w") as rest:
+        rest.writestr("__main__.py", main)

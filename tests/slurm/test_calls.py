@@ -1,0 +1,56 @@
+"""How often Slurm is called: counted on one that only says it is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import hpcml
+from hpcml.batch import batch_of
+from hpcml.batch_view import BatchView, look
+from hpcml.connection import connect
+from hpcml.states import State
+from tests.slurm.fake import FakeSlurm, fake_site
+
+TRUE = hpcml.Job(["true"], code=None)
+
+
+@pytest.fixture
+def slurm(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """One whose site is called ``fake``, and takes 100 jobs a call."""
+    made = FakeSlurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{made.bin}{os.pathsep}{os.environ['PATH']}")
+    fake_site(home / "config", tmp_path / "workspace", max_array=100)
+    return made
+
+
+@pytest.mark.parametrize(("points", "calls"), [(1, 1), (100, 1), (101, 2), (1000, 10)])
+def test_a_sweep_is_submitted_in_as_few_calls_as_its_arrays_take(
+    slurm: FakeSlurm, points: int, calls: int
+) -> None:
+    hpcml.submit(TRUE.sweep(n=range(points)), "fake")
+
+    assert slurm.called() == ["sbatch"] * calls
+
+
+def test_jobs_submitted_one_by_one_take_one_call_each(slurm: FakeSlurm) -> None:
+    for _ in range(3):
+        hpcml.submit(TRUE, "fake")
+
+    assert slurm.called() == ["sbatch"] * 3
+
+
+def test_a_look_at_many_batches_asks_the_queue_once(slurm: FakeSlurm) -> None:
+    """Runs that wait and run are told by it; nobody asks about one of them alone."""
+    runs = [hpcml.submit(TRUE.sweep(n=range(150)), "fake") for _ in range(3)]
+    rows = ("{}_0|RUNNING|None|x", "{}_[1-99]|PENDING|Priority|x")
+    slurm.shows(row.format(job) for job in range(1, 7) for row in rows)
+    views = [BatchView.load(batch_of(some[0].id), connect("fake")) for some in runs]
+    before = len(slurm.called())
+
+    look(views)
+    assert slurm.called()[before:] == ["squeue"]
+    assert {view.seen[index].state for view in views for index in (0, 100)} == {State.RUNNING}
+    assert {view.seen[index].state for view in views for index in (1, 149)} == {State.PENDING}
