@@ -220,8 +220,9 @@ def _size(path: Path) -> int:
 def _put(
     files: Transport, path: Path, name: str | None, there: Mapping[str, FileStatus] | None
 ) -> None:
-    if name not in (None, path.name):
-        path = cache_folder() / "lib" / str(name)
+    if name in (None, path.name):
+        return bring(files, f"lib/{path.name}", path, there)
+    path = cache_folder() / "lib" / str(name)
     target = f"lib/{path.name}"
     if path.exists():
         bring(files, target, path, there)

@@ -50,10 +50,10 @@ def _compiled(archive: str) -> bytes:
 def bytecode(name: str, source: bytes) -> bytes:
     """A module as this Python would have it in a ``.pyc``.
 
-    "Unchecked" (PEP 552), as its name has a digest of its source. Which objects marshal flags as
-    shared depends on what else the process holds, so that two results may differ in these bits;
-    never in length or meaning.
+    "Unchecked" (PEP 552), and without a hash, as the archive's name has the digest of its sources.
+    Which objects marshal flags as shared depends on what else the process holds, so that two
+    results may differ in these bits; never in length or meaning.
     """
     code = marshal.dumps(compile(source, name, "exec", dont_inherit=True))
     unchecked = (1).to_bytes(4, "little")
-    return importlib.util.MAGIC_NUMBER + unchecked + importlib.util.source_hash(source) + code
+    return importlib.util.MAGIC_NUMBER + unchecked + bytes(8) + code

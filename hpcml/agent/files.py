@@ -173,7 +173,8 @@ class Files:
             try:
                 os.mkdir(temporary, 0o700)
                 for name in empty:
-                    private_folder(os.path.join(temporary, name))
+                    make = os.makedirs if "/" in name else os.mkdir
+                    make(os.path.join(temporary, name), 0o700)
                 for name, content in files:
                     wire.write_private(os.path.join(temporary, name), content)
                 try:

@@ -34,6 +34,7 @@ from tests.conftest import end_everything_below, eventually
 from tests.embedded.scene import Scene
 
 DAY = 86400
+GONE = f"hpcml-{'0' * 16}"  # a library that no batch names
 BIG = 'head -c 1000000 /dev/urandom > big; echo hello; echo "$NAME" >> "$LEDGER"'
 
 
@@ -365,13 +366,18 @@ def test_code_and_libraries_of_what_stays_are_not_freed(
     settled(scene)
     then = time.time() + 20 * DAY
     os.utime(scene.attempt(young, "end").parent, (then, then))
-    os.utime(scene.workspace / "code" / old.plan.what["code"], (1, 1))
+    library = str(old.plan.where["library"]).removesuffix(".pyz")
+    bytecode = [scene.workspace / "lib" / f"{it}.cpython-39.zip" for it in (library, GONE)]
+    for path in bytecode:
+        path.write_bytes(b"x")
+    for path in (scene.workspace / "code" / old.plan.what["code"], *bytecode):
+        os.utime(path, (1, 1))
 
     later(40)
     found = hpcml.prune()
 
     assert len(kinds(found)["runs"]) == 2 and batches.batch_of(young.id) not in str(found.items)
-    assert "code" not in kinds(found) and "library" not in kinds(found)
+    assert "code" not in kinds(found) and kinds(found)["library"] == [bytecode[1].name]
 
 
 def test_libraries_stay_while_the_queue_has_jobs(
