@@ -9,7 +9,7 @@ from functools import cache
 
 from sqlalchemy import func, select, update
 
-from hpcml.accounts import Account, Accounts, Wanted, accounts, silent
+from hpcml.accounts import LATE, SILENT, Account, Accounts, Wanted, accounts, silent
 from hpcml.batch_view import BatchView, Seen, is_gone, look
 from hpcml.energy import Readings
 from hpcml.errors import HpcmlError, QueueError, RecordsError, TransportError
@@ -63,9 +63,12 @@ class News:
         return [index for index in sorted(self.seen) if not self._goes_on_waiting(index, told)]
 
     def _goes_on_waiting(self, index: int, told: Mapping[int, Account]) -> bool:
-        account, one = told.get(index), self.seen[index]
-        if account is None or not account.awaited or account.awaited != self.awaited.get(index):
+        account, before = told.get(index), self.awaited.get(index)
+        if account is None or before not in (SILENT, LATE):
             return False
+        if account.awaited not in (before, SILENT):  # silence takes nothing away that was told
+            return False
+        one = self.seen[index]
         return self.known[index][:2] == (one.state, one.reason)
 
 

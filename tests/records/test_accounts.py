@@ -198,6 +198,19 @@ def test_what_the_accounting_does_not_have_yet_is_asked_for_again_and_nothing_is
     assert the_one().final
 
 
+def test_an_accounting_that_falls_silent_takes_nothing_away_that_it_has_told(
+    accounting: Asked, made: Callable[..., ByHand]
+) -> None:
+    made()
+    early = life(joules=None, ended=time.time())
+    accounting.answer = {0: [early]}
+    hpcml.sync()
+    accounting.answer = QueueError("box: sacct says: Connection refused", "Try again.")
+    with pytest.warns(UserWarning, match="Connection refused"):
+        assert hpcml.sync() == 0
+    assert (the_one().allocations, the_one().final) == ((early,), False)
+
+
 def test_energy_that_is_not_there_just_after_the_end_may_still_come(
     accounting: Asked, made: Callable[..., ByHand]
 ) -> None:
