@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import hpcml
 from hpcml import accounts, records
+from hpcml.cli import cli
 from hpcml.errors import QueueError
 from hpcml.records import ingesting
 from hpcml.records.gathering import Figure
@@ -19,6 +21,7 @@ from hpcml.records.model import AttemptRecord, Record
 from hpcml.schedulers import Accounted, Chunk
 from hpcml.schedulers.process import ProcessScheduler
 from tests.byhand import ByHand
+from tests.cli.test_shapes import check
 from tests.comparison.known import energy, record, table
 from tests.records.telling import NOW, events, log
 
@@ -361,6 +364,30 @@ def test_whole_nodes_that_used_less_than_a_part_of_one_are_told() -> None:
         "Slurm says 2.74 kJ of the whole nodes; hpcml's own meter 9 kJ (cpu)"
     ]
     assert judged({"joules": 9e4}, energy=ours) == []
+
+
+def test_show_prints_both_accounts_of_a_run_and_where_they_disagree(
+    accounting: Asked, made: Callable[..., ByHand]
+) -> None:
+    (run,) = made().runs
+    now = time.time()
+    accounting.answer = {0: [life(**FAILED, started=now - 9, submitted=now - 12, ended=now + 1)]}
+    shown = CliRunner().invoke(cli, ["show", run.id]).output.splitlines()
+
+    assert shown[0].startswith(f"{run.id}  true n=0  COMPLETED")
+    told = [line.split(maxsplit=1)[0] for line in shown[1:]]
+    assert told == ["attempt", "allocation", "energy", "disagreement"]
+    assert "in allocation 1" in shown[1]
+    assert "slurm: FAILED, exit code 1; in the queue 3 s; lasted 10 s; 1 node, 8 CPUs;" in shown[2]
+    assert shown[3].endswith("2.74 kJ (allocation, slurm)")
+    assert shown[4].endswith(
+        "Slurm says FAILED, exit code 1; the agent says COMPLETED, exit code 0"
+    )
+
+    (data,) = check("show", CliRunner().invoke(cli, ["show", "--json", run.id]).output)
+    assert len(data["disagreements"]) == 1
+    assert data["allocations"][0]["joules"] == data["energy"]["joules"] == 2739.0
+    assert run.state == "COMPLETED", "nothing follows from it"
 
 
 def test_a_comparison_says_of_how_many_runs_there_are_two_accounts() -> None:

@@ -32,6 +32,11 @@ COMPARED = """
         for point in table.points
     ]})
 """
+SHOWN = """
+    from click.testing import CliRunner
+    from hpcml.cli import cli
+    tell(CliRunner().invoke(cli, ["show", S["run"]]).output)
+"""
 WATTS = 300.0
 
 
@@ -80,6 +85,8 @@ def test_the_energy_by_slurm_is_on_record_and_compared_where_no_meter_of_ours_ha
     assert energy["covered"] == energy["seconds"] == life["elapsed"]
     told = metered.do('tell(str(hpcml.attach(S["run"], "box").energy))', run=run)
     assert "(allocation, slurm), measured for" in told
+    shown = metered.do(SHOWN, run=run)
+    assert "(allocation, slurm)" in shown and "on cpu" in shown and " alone; " in shown
     (figures,) = metered.do(COMPARED, runs=[run])["figures"]
     assert figures == {"energy:allocation": life["joules"]}
 
