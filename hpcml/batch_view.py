@@ -18,7 +18,7 @@ from hpcml.errors import (
     TransportError,
 )
 from hpcml.planning import Plan
-from hpcml.schedulers import Chunk, JobStatus, Word
+from hpcml.schedulers import Accounted, Chunk, JobStatus, Word
 from hpcml.states import State
 
 LONGEST_VALUE = 24  # characters of a parameter in the name of a run
@@ -118,6 +118,8 @@ class BatchView:
         tells one end from another).
     looks, judged : int
         How many looks have begun, and which of them was judged last.
+    accounts : dict
+        What the queue's accounting has of runs, where it is all that it will ever have.
     """
 
     id: str
@@ -131,6 +133,7 @@ class BatchView:
     ended: list[int] = field(default_factory=list, repr=False)
     looks: int = 0
     judged: int = 0
+    accounts: dict[int, Sequence[Accounted]] = field(default_factory=dict, repr=False)
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def __post_init__(self) -> None:

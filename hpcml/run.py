@@ -10,11 +10,13 @@ from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, TextIO, TypeVar, overload
 
+from hpcml.accounts import accounts
 from hpcml.agent import wire
 from hpcml.batch import (
     batch_folder,
@@ -24,10 +26,11 @@ from hpcml.batch import (
 )
 from hpcml.batch_view import Attempt, BatchView, Seen, files_gone, is_gone, look
 from hpcml.connection import Connection, connect
-from hpcml.energy import Energy, Readings, measure
+from hpcml.energy import Energy, Readings, measure, or_accounted
 from hpcml.errors import (
     ArgumentError,
     HpcmlError,
+    QueueError,
     ResultError,
     RunNotFoundError,
     RunStateError,
@@ -192,13 +195,24 @@ class Run:
 
     @property
     def energy(self) -> Energy:
-        """What its machine used while it ran, so far: joules, scope, coverage, or why not."""
+        """What its machine used while it ran, so far: joules, scope, coverage, or why not.
+
+        By hpcml's own meter; of a run that has ended, and of which that has no figure, by the
+        queue's accounting of its allocation.
+        """
         final = self._seen().state.final  # before its files are read: they say how it ended
         story, files = self._tell(), self._connection().files
         path = self._path("events.jsonl")
         lines = wire.parse_lines(files.get({path: 0}).get(path, b""))
         readings = Readings.beside(batch_folder(self._batch), files)
-        return measure(lines, story.timeline, readings, final=final)
+        measured = measure(lines, story.timeline, readings, final=final)
+        if not final or measured.joules is not None:
+            return measured
+        try:
+            account = accounts({self._view(): [self.index]})[self._view()][self.index]
+        except QueueError as error:
+            return replace(measured, why=f"{measured.why}; {error.problem}")
+        return or_accounted(measured, account.lives)
 
     # --- waiting and files ----------------------------------------------------------------
 

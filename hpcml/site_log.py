@@ -66,6 +66,7 @@ QUEUE: Calls = {
         logging.DEBUG,
         lambda chunk, attempts: f"{chunk.name}, {len(attempts)} runs",
     ),
+    "facts": (logging.DEBUG, lambda chunks: _chunks(chunks)),
     "record": (
         logging.INFO,
         lambda chunk, index, attempt, word: f"{chunk.name}, run {index}: {word.state}",

@@ -33,6 +33,7 @@ COMMANDS = {
     "fetch": ("hpcml.cli.looking", "Copy what runs have left to this machine."),
     "top": ("hpcml.cli.top", "Show runs on a live screen."),
     "compare": ("hpcml.cli.remembering", "Show runs side by side: time, energy, metrics."),
+    "show": ("hpcml.cli.recorded", "Show what agents and the site's accounting say of runs."),
     "prune": ("hpcml.cli.pruning", "Free space on a site: what has ended, and is not in use."),
     "sync": ("hpcml.cli.remembering", "Record what is new on the sites."),
     "import": ("hpcml.cli.importing", "Take runs of other tools into the records."),

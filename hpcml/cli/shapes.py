@@ -153,6 +153,70 @@ class Comparison(TypedDict):
     marks: list[str]
 
 
+class Attempt(TypedDict):
+    """An attempt, by its agent."""
+
+    number: int
+    started: float | None
+    ended: float | None
+    exit_code: int | None
+    signal: int | None
+    life: int | None
+
+
+class Allocation(TypedDict):
+    """One life of an allocation, by the site's accounting."""
+
+    source: str
+    job: str
+    runs: int
+    state: str
+    meaning: str
+    exit_code: int
+    signal: int
+    submitted: float | None
+    eligible: float | None
+    started: float | None
+    ended: float | None
+    elapsed: float | None
+    cpus: int | None
+    nodes: int | None
+    devices: int | None
+    hosts: str
+    max_rss: int | None
+    joules: float | None
+    covered: float
+    alone: bool | None
+
+
+class Energy(TypedDict):
+    """The energy of a run."""
+
+    joules: float | None
+    uncertainty: float | None
+    source: str | None
+    scope: str | None
+    seconds: float | None
+    covered: float
+    exclusive: bool | None
+    why: str
+
+
+class Record(TypedDict):
+    """A run, as it is on record."""
+
+    id: str
+    site: str
+    name: str
+    state: str
+    reason: str
+    awaited: str | None
+    attempts: list[Attempt]
+    allocations: list[Allocation]
+    energy: Energy | None
+    disagreements: list[str]
+
+
 class Site(TypedDict):
     """A site in the list of them."""
 
@@ -232,6 +296,7 @@ SHAPES: dict[str, Any] = {
     "resubmit": list[Run],
     "fetch": list[Fetched],
     "compare": Comparison,
+    "show": list[Record],
     "sync": Synced,
     "import submitit": Imported,
     "prune": Pruning,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpcml.comparison.figures import COVERED, scope_of
 from hpcml.comparison.median import LONGEST
+from hpcml.records.gathering import READINGS
 from hpcml.records.schema import key_of_value
 from hpcml.texts import shortened
 
@@ -44,9 +45,13 @@ def _left_out(points: Sequence[Point], counted: Sequence[Point]) -> Iterator[str
         some = f"{sum(lost)} events or more of {_of(len(lost), len(counted))}"
         yield f"{some} could not be written: phases, samples/s, metrics, first step are left out"
     yield from _not_ended(counted)
-    young = sum(not point.record.final for point in counted)
-    if young:
-        yield f"{_of(young, len(counted))} ended just now: readings of energy may still come"
+    young = Counter(p.record.awaited or READINGS for p in counted if not p.record.final)
+    for awaited, count in young.items():
+        yield f"{_of(count, len(counted))} {awaited}"
+    odd = sum(bool(point.record.disagreements) for point in counted)
+    if odd:
+        some = _of(odd, len(counted))
+        yield f"the site's accounting disagrees with {some}: `hpcml show` says in what"
 
 
 def _not_ended(counted: Sequence[Point]) -> Iterator[str]:

@@ -4,8 +4,9 @@ The readings come from the site (:mod:`hpcml.agent.energy`). Missing is ``None``
 nothing is estimated.
 """
 
+from hpcml.energy.accounted import or_accounted
 from hpcml.energy.measuring import is_awaited, measure
 from hpcml.energy.model import Energy, Gap, PhaseEnergy
 from hpcml.energy.readings import Readings
 
-__all__ = ["Energy", "Gap", "PhaseEnergy", "Readings", "is_awaited", "measure"]
+__all__ = ["Energy", "Gap", "PhaseEnergy", "Readings", "is_awaited", "measure", "or_accounted"]

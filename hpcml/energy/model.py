@@ -59,11 +59,14 @@ class Energy:
         Of the seconds that are covered, for the parts of the machine that ``scope`` names.
     uncertainty : float or None
         J that ``joules`` may be wrong by because readings lie before and after the begin and the
-        end, not on them. The sensors' own error comes on top; it is not known.
+        end, not on them. The sensors' own error comes on top; it is not known. ``None`` of a figure
+        of the accounting: it does not say when it read.
     scope : str or None
-        ``"cpu"`` (processor packages), ``"cpu+dram"``, ``"platform"``.
+        ``"cpu"`` (processor packages), ``"cpu+dram"``, ``"platform"``; ``"allocation"``: the whole
+        nodes of its allocation for all of its life, by the queue's accounting.
     seconds : float or None
-        How long the command ran, all attempts together; ``None``: an end is not known.
+        How long the command ran, all attempts together; ``None``: an end is not known. Of the scope
+        ``"allocation"``: how long that lasted.
     covered : float
         Seconds of it in which every part of the scope was measured.
     gaps : tuple of Gap
@@ -72,7 +75,8 @@ class Energy:
         Whether nobody else used the machine meanwhile. If not known to be so, ``False``: the
         figure is the machine's, and the run's part of it is not known.
     sources : dict
-        What was tried: ``{"powercap": "measured"}``, or why it gave nothing.
+        What was tried: ``{"powercap": "measured"}``, or why it gave nothing; ``"slurm"`` is the
+        queue's accounting.
     why : str
         Why there are no joules; empty if there are.
     phases : dict of PhaseEnergy
@@ -101,14 +105,19 @@ class Energy:
         """The part of its time that was measured, 0 to 1; ``None`` if its time is not known."""
         return self.covered / self.seconds if self.seconds else None
 
+    @property
+    def source(self) -> str | None:
+        """Who measured: ``"powercap"``, ``"slurm"``; ``None``: nobody."""
+        if self.joules is None:
+            return None
+        return ", ".join(name for name, said in self.sources.items() if said == MEASURED)
+
     def __str__(self) -> str:
-        if self.joules is None or self.uncertainty is None:
+        if self.joules is None:
             return f"no energy: {self.why}"
-        readers = ", ".join(name for name, said in self.sources.items() if said == MEASURED)
         where = "" if self.root == "/" else f" below {self.root}"
-        text = (
-            f"{amount(self.joules)} ± {amount(self.uncertainty)} ({self.scope}, {readers}{where})"
-        )
+        bound = "" if self.uncertainty is None else f" ± {amount(self.uncertainty)}"
+        text = f"{amount(self.joules)}{bound} ({self.scope}, {self.source}{where})"
         if self.coverage is not None:
             text += f", measured for {self.covered:.1f} s of {self.seconds:.1f} s"
         if not self.exclusive:

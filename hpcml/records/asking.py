@@ -15,6 +15,7 @@ from hpcml.records.gathering import Figure, Use
 from hpcml.records.model import Artifact, AttemptRecord, EnergyRecord, Link, Metric, Phase, Record
 from hpcml.records.schema import join_value, key_of, key_of_value
 from hpcml.records.writing import AT_ONCE, parts
+from hpcml.schedulers import Accounted
 from hpcml.states import state_named
 from hpcml.timeline import Event, Point
 
@@ -237,6 +238,7 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
     figures = _figures(connection, ids)
     energies = _energies(connection, ids)
     attempts = _attempts(connection, ids)
+    allocations = _allocations(connection, ids)
     events = _events(connection, ids)
     for identifier in ids:
         row = heads[identifier]
@@ -249,6 +251,7 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
             energy=energies.get(identifier),
             attempts=tuple(attempts.get(identifier, ())),
             events=tuple(events.get(identifier, ())),
+            allocations=tuple(allocations.get(identifier, ())),
             **fields,
         )
 
@@ -256,7 +259,7 @@ def _records(connection: Connection, ids: Sequence[int]) -> Iterator[Record]:
 HEAD = (
     *("batch", "site", "workspace", "person", "name", "digest", "plan_digest", "job_digest"),
     *("what", "place", "state", "reason", "final", "created", "started", "ended", "parent"),
-    *("resubmits", "unread"),
+    *("resubmits", "unread", "awaited"),
 )
 
 
@@ -370,8 +373,19 @@ def _attempts(connection: Connection, ids: Sequence[int]) -> dict[int, list[Atte
                 row.reason,
                 row.requeued,
                 row.facts or {},
+                row.life,
             )
         )
+    return found
+
+
+def _allocations(connection: Connection, ids: Sequence[int]) -> dict[int, list[Accounted]]:
+    table = schema.allocations
+    columns = [table.c[name] for name in Accounted.__dataclass_fields__]
+    asked = select(table.c.run_id, *columns).where(table.c.run_id.in_(ids))
+    found: dict[int, list[Accounted]] = {}
+    for identifier, *row in connection.execute(asked.order_by(table.c.run_id, table.c.number)):
+        found.setdefault(identifier, []).append(Accounted(*row))
     return found
 
 

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpcml.accounts import Account, life_of
 from hpcml.agent import wire
 from hpcml.batch_view import Attempt, BatchView, Seen
-from hpcml.energy import Energy, Readings, is_awaited, measure
+from hpcml.energy import Energy, Readings, is_awaited, measure, or_accounted
 from hpcml.planning import Plan, run_digest
-from hpcml.timeline import Story, lost_by, starts, tell
+from hpcml.schedulers import Accounted
+from hpcml.timeline import Story, Timeline, lost_by, starts, tell
 
 # What an agent counts of an attempt, and in which unit. Sums over the run's processes.
 USAGE: Mapping[str, str] = {
@@ -27,6 +29,7 @@ USAGE: Mapping[str, str] = {
 }
 AGENT, EVENTS, QUEUE = "agent", "events", "queue and events"  # who says so
 SETTLE = 3.0  # s after the end of a run in which the reading that covers it is written
+READINGS = "ended just now: readings of energy may still come"
 LOST = "events_lost"  # a figure's name
 NOT_FACTS = ("e", "t", "m", "run", "agent", "attempt", "boot")
 
@@ -43,7 +46,8 @@ class Figure:
         ``"s"`` or ``"B"``; empty: a number of things.
     source : str
         Who says so: ``"agent"`` (it accounted at the end), ``"events"`` (from the times of what
-        agent and job wrote), ``"queue and events"`` (clocks of two machines, maybe).
+        agent and job wrote), ``"queue and events"`` (clocks of two machines, maybe), ``"slurm"``
+        (its accounting, by whole seconds).
     """
 
     name: str
@@ -82,7 +86,10 @@ class Head:
 
 @dataclass(frozen=True)
 class Told:
-    """All that is known of one run; once ``final`` there will never be more."""
+    """All that is known of one run; once ``final`` there will never be more.
+
+    ``awaited`` says why there may be more of one that has ended.
+    """
 
     index: int
     id: str
@@ -103,6 +110,14 @@ class Told:
     unread: str | None = None
     ended: float | None = None
     energy: Energy | None = None
+    allocations: Sequence[Accounted] = ()
+    awaited: str = ""
+
+    @property
+    def lives(self) -> dict[int, int]:
+        """In which life of its allocation each attempt was, both by number, where that is known."""
+        found = {one.number: life_of(one, self.allocations) for one in self.attempts}
+        return {number: life for number, life in found.items() if life is not None}
 
     @property
     def started(self) -> float | None:
@@ -111,9 +126,14 @@ class Told:
 
 
 def gather(
-    view: BatchView, index: int, seen: Seen, events: bytes, readings: Callable[[], Readings]
+    view: BatchView,
+    index: int,
+    seen: Seen,
+    events: bytes,
+    readings: Callable[[], Readings],
+    account: Account,
 ) -> Told:
-    """Put together what a batch's files and a run's events tell.
+    """Put together what a batch's files, a run's events and the queue's accounting tell.
 
     The run was seen before its events were read. Energy is asked for, and so are the readings, once
     it has ended.
@@ -123,11 +143,13 @@ def gather(
     last = attempts[-1].end if attempts else None
     lines = list(wire.parse_lines(events))
     story = tell(lines, view.part_of(index).asked, sum(one.lost for one in attempts))
-    energy, awaited = None, False
+    energy, awaited = None, [account.awaited] if account.awaited else []
     if seen.state.final and _has_begun(attempts):
-        energy = measure(lines, story.timeline, readings(), final=True)
+        measured = measure(lines, story.timeline, readings(), final=True)
+        energy = or_accounted(measured, account.lives)
         young = view.connection.files.now() - ((last or {}).get("time") or 0.0) < SETTLE
-        awaited = young and is_awaited(lines, story.timeline, readings())
+        if young and is_awaited(lines, story.timeline, readings()):
+            awaited.insert(0, READINGS)
     params = {**view.plan.what["params"], **view.points[index].get("params", {})}
     return Told(
         index,
@@ -143,12 +165,14 @@ def gather(
         _hosts(attempts, lines),
         _used(view, last, _has_begun(attempts)),
         (last or {}).get("outputs", {}),
-        [*_counted(attempts), *_timed(story), *_lost(attempts, story)],
+        [*_counted(attempts), *_timed(story, account.lives, attempts), *_lost(attempts, story)],
         len(events) - events.count(0),
         story,
         story.unread,
         _time(last) if seen.state.final else None,
         energy,
+        account.lives,
+        "; ".join(awaited),
     )
 
 
@@ -205,12 +229,11 @@ def _lost(attempts: Sequence[Attempt], story: Story) -> Iterator[Figure]:
             yield Figure(LOST, number, float(count), "", EVENTS)
 
 
-def _timed(story: Story | None) -> Iterator[Figure]:
-    if story is None:
-        return
+def _timed(
+    story: Story, lives: Sequence[Accounted], attempts: Sequence[Attempt]
+) -> Iterator[Figure]:
     timeline = story.timeline
-    if timeline.queue is not None:
-        yield Figure("queue", 1, timeline.queue, "s", QUEUE)
+    yield from _queue(timeline, lives, attempts)
     first = _first_step(story)
     if first is not None:
         yield Figure("first_step", 1, first, "s", EVENTS)
@@ -218,6 +241,18 @@ def _timed(story: Story | None) -> Iterator[Figure]:
         for name, seconds in (("setup", one.setup), ("command", one.command)):
             if seconds is not None:
                 yield Figure(name, one.number, seconds, "s", EVENTS)
+
+
+def _queue(
+    timeline: Timeline, lives: Sequence[Accounted], attempts: Sequence[Attempt]
+) -> Iterator[Figure]:
+    """Time in the queue: by its accounting if it has one, and the run did not wait within."""
+    first = lives[0] if lives and attempts and life_of(attempts[0], lives) == 1 else None
+    if first and first.runs == 1 and None not in (first.submitted, first.started):
+        waited = (first.started or 0.0) - (first.submitted or 0.0)
+        yield Figure("queue", 1, waited, "s", first.source)
+    elif timeline.queue is not None:
+        yield Figure("queue", 1, timeline.queue, "s", QUEUE)
 
 
 def _first_step(story: Story) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpcml.records.gathering import LOST, Figure, Use
+from hpcml.schedulers import Accounted
 from hpcml.timeline import Event
 
 
@@ -90,6 +91,9 @@ class EnergyRecord:
         Why there are no joules; empty if there are.
     root : str
         The folder below which the counters were; not ``/``: somebody has said so.
+    source : str or None
+        Who measured: ``"powercap"``; ``"slurm"``, its accounting. ``None``: nobody, or it was
+        recorded by an hpcml that had only its own meter.
     """
 
     joules: float | None
@@ -100,6 +104,7 @@ class EnergyRecord:
     exclusive: bool | None
     why: str
     root: str
+    source: str | None = None
 
     @property
     def coverage(self) -> float | None:
@@ -122,6 +127,8 @@ class AttemptRecord:
         Whether it asked to be started again.
     host : dict
         The machine it was on; its name at least, if it began.
+    life : int or None
+        In which of the record's ``allocations`` it was, from 1; ``None``: not known.
     """
 
     number: int
@@ -133,6 +140,7 @@ class AttemptRecord:
     reason: str | None
     requeued: bool
     host: Mapping[str, Any]
+    life: int | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,8 @@ class Record:
         When it was last looked at.
     final : bool
         Whether it has ended, and all that there will ever be of it is on record.
+    awaited : str or None
+        Why there may be more of one that has ended.
     created : float
         When it was submitted, in s since the epoch, by the client's clock.
     started, ended : float or None
@@ -179,6 +189,9 @@ class Record:
         What was counted or timed, with unit and source. What was not has no entry.
     energy : EnergyRecord or None
         ``None``: it has not started, or not ended, or was recorded by an hpcml that knew none.
+    allocations : tuple of Accounted
+        The allocation that it was in, as the queue's accounting has it: one a life. Empty: it keeps
+        none, or has not told yet.
     events : tuple of Event
         What happened to its attempts: the agent's start and end, its command's start, signals, and
         the like, each with time and facts. Empty if it was recorded by an hpcml that kept none.
@@ -220,6 +233,15 @@ class Record:
     events: tuple[Event, ...]
     used: Mapping[str, Use]
     generated: Mapping[str, Artifact]
+    allocations: tuple[Accounted, ...] = ()
+    awaited: str | None = None
+
+    @property
+    def disagreements(self) -> tuple[str, ...]:
+        """What its agent and the queue's accounting say differently, in sentences."""
+        from hpcml.records.disagreeing import disagreements
+
+        return tuple(disagreements(self))
 
     @property
     def events_lost(self) -> int:

@@ -30,7 +30,8 @@ from sqlalchemy.types import TypeDecorator
 
 from hpcml.agent import wire
 
-REVISIONS = ("r0001", "r0002", "r0003", "r0004")  # oldest first; the last one is the schema below
+# Oldest first; the last one is the schema below.
+REVISIONS = ("r0001", "r0002", "r0003", "r0004", "r0005")
 LONGEST_KEY = 64
 _ODD = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile("\x1a([0-9a-f]{4})")
@@ -197,6 +198,7 @@ runs = Table(
     Column("attempts", Integer, nullable=False),
     Column("told", BigInteger, nullable=False),  # bytes of its events that have been read
     Column("unread", Exact),  # why what it told cannot be read
+    Column("awaited", Exact),  # why there may be more of a run that has ended
     Index("ix_runs_batch_id", "batch_id", "number", unique=True),
 )
 
@@ -224,6 +226,37 @@ attempts = Table(
     Column("reason", Exact),
     Column("requeued", Boolean, nullable=False),
     _of("host", null=True),
+    Column("life", Integer),  # of its allocation, by number
+    sqlite_with_rowid=False,
+)
+
+# The allocation that a run was in, as the queue's accounting has it: a row a life. What is not
+# known is NULL; of several runs that shared it, each has the figures of all.
+allocations = Table(
+    "allocations",
+    metadata,
+    _of("run", key=True),
+    _number("number", key=True),
+    Column("source", String(64), nullable=False),
+    Column("job", Exact, nullable=False),
+    _number("runs"),
+    Column("state", Exact, nullable=False),  # in the queue's words
+    Column("meaning", String(16), nullable=False),
+    _number("exit_code"),
+    _number("signal"),
+    Column("submitted", Float),
+    Column("eligible", Float),
+    Column("started", Float),
+    Column("ended", Float),
+    Column("elapsed", Float),  # s
+    Column("cpus", Integer),
+    Column("nodes", Integer),
+    Column("devices", Integer),
+    Column("hosts", Exact, nullable=False),
+    Column("max_rss", BigInteger),  # bytes
+    Column("joules", Float),
+    Column("covered", Float, nullable=False),  # s
+    Column("alone", Boolean),
     sqlite_with_rowid=False,
 )
 
@@ -356,6 +389,7 @@ energies = Table(
     Column("exclusive", Boolean),  # whether nobody else used the machine
     Column("why", Exact, nullable=False),  # there are no joules
     Column("root", Exact, nullable=False),  # the folder below which the counters were
+    Column("source", String(64)),  # who measured
 )
 
 # Runs that have a copy in another store, by the store's key, and what they are called there.
@@ -369,4 +403,4 @@ mirrored = Table(
 )
 
 # What is written anew when there is news of a run; its parameters never change.
-NEWS = (attempts, events, used, generated, phases, described, figures, energies)
+NEWS = (attempts, allocations, events, used, generated, phases, described, figures, energies)

@@ -120,6 +120,7 @@ def _run_row(run: Told, batch: int) -> Row:
         "attempts": len(run.attempts),
         "told": run.told,
         "unread": run.unread,
+        "awaited": run.awaited or None,
     }
 
 
@@ -150,6 +151,7 @@ class _Writer:
         tables = {
             schema.params: (self._params, [pair for pair in runs if pair[0].index in fresh]),
             schema.attempts: (self._attempts, runs),
+            schema.allocations: (self._allocations, runs),
             schema.events: (self._events, runs),
             schema.used: (self._used, runs),
             schema.generated: (self._generated, runs),
@@ -172,6 +174,7 @@ class _Writer:
             }
 
     def _attempts(self, run: Told, identifier: int) -> Iterator[Row]:
+        lives = run.lives
         for one in run.attempts:
             start, end = one.start or {}, one.end or {}
             facts = run.hosts.get(one.number)
@@ -186,7 +189,12 @@ class _Writer:
                 "reason": end.get("reason"),
                 "requeued": bool(end.get("requeue")),
                 "host_id": self.hosts[_digest(facts)] if facts else None,
+                "life": lives.get(one.number),
             }
+
+    def _allocations(self, run: Told, identifier: int) -> Iterator[Row]:
+        for number, life in enumerate(run.allocations, 1):
+            yield {"run_id": identifier, "number": number, **vars(life)}
 
     def _events(self, run: Told, identifier: int) -> Iterator[Row]:
         for number, one in enumerate(run.story.events if run.story else ()):

@@ -89,6 +89,63 @@ class JobStatus:
     gone: Set[int] = frozenset()
 
 
+@dataclass(frozen=True)
+class Accounted:
+    """One life of an allocation, as the queue's accounting has it; ``None``: it does not say.
+
+    Attributes
+    ----------
+    source : str
+        Whose accounting it is: ``"slurm"``.
+    job : str
+        The allocation, by the id that the ``.start`` of attempts within it has.
+    runs : int
+        How many runs share it. Of more than one all figures are of them together.
+    state : str
+        In the queue's words.
+    meaning : str
+        The final state that this is in the words of hpcml; empty: it goes on, or starts again.
+    exit_code, signal : int
+    submitted, eligible, started, ended : float or None
+        By the site's clock, in s since the epoch.
+    elapsed : float or None
+        In s.
+    cpus, nodes, devices : int or None
+        That it had.
+    hosts : str
+        As the queue writes them: ``cpu[1-2]``.
+    max_rss : int or None
+        Of the largest task, in bytes.
+    joules : float or None
+        What its nodes used, in J. ``None``: not measured.
+    covered : float
+        Seconds of its life that the joules are of.
+    alone : bool or None
+        Whether it had its nodes alone.
+    """
+
+    source: str
+    job: str
+    runs: int
+    state: str
+    meaning: str
+    exit_code: int
+    signal: int
+    submitted: float | None = None
+    eligible: float | None = None
+    started: float | None = None
+    ended: float | None = None
+    elapsed: float | None = None
+    cpus: int | None = None
+    nodes: int | None = None
+    devices: int | None = None
+    hosts: str = ""
+    max_rss: int | None = None
+    joules: float | None = None
+    covered: float = 0.0
+    alone: bool | None = None
+
+
 @runtime_checkable
 class Scheduler(Protocol):
     """The queue of a site. A queue that cannot answer raises QueueError: that is no answer."""
@@ -121,6 +178,22 @@ class Scheduler(Protocol):
 
         It is asked for those of which neither their own files nor :meth:`poll` say how they ended,
         begun or not. What it cannot say is left out.
+        """
+        ...
+
+    def facts(
+        self, chunks: Sequence[Chunk]
+    ) -> Mapping[str, Mapping[int, Sequence[Accounted]]] | None:
+        """What the queue's accounting has of allocations, by the names of chunks and by run.
+
+        One query for all, and never in a poll. Of each run the lives of its allocation in their
+        order: several where that was requeued. A run of which nothing is on record (yet) is left
+        out, and so is a chunk. ``None``: this queue keeps no accounting.
+
+        Raises
+        ------
+        QueueError
+            It keeps one, and that does not answer.
         """
         ...
 

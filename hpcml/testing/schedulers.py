@@ -154,6 +154,32 @@ class SchedulerSuite:
         assert queue.account(chunk_of(run), [(0, 1)]) == {}
         finish(gate, run)
 
+    # --- accounting -----------------------------------------------------------------------
+
+    def test_an_accounting_has_a_run_that_ended_and_all_of_a_chunk_by_one_query(
+        self, site: str, queue: Scheduler, job: hpcml.Job, gate: Path
+    ) -> None:
+        """Where the queue keeps one; what it does not know (yet) it leaves out."""
+        runs = hpcml.submit(job.sweep(points=[{}, {}]), site)
+        finish(gate, *runs)
+        chunk = chunk_of(runs[0])
+        unknown = Chunk("20000101-000000-aaaaaa.0", chunk.folder, 0, 1, chunk.layout)
+        if queue.facts([chunk]) is None:
+            assert queue.facts([chunk, unknown]) is None
+            return
+
+        def ended() -> bool:
+            lives = (queue.facts([chunk, unknown]) or {}).get(chunk.name, {})
+            return len(lives) == 2 and all(it[-1].ended for it in lives.values())
+
+        eventually(ended)
+        facts = queue.facts([chunk, unknown])
+        assert facts is not None and facts.keys() == {chunk.name}
+        for (life,) in facts[chunk.name].values():
+            assert (life.meaning, life.exit_code, life.signal) == (str(State.COMPLETED), 0, 0)
+            assert (life.submitted or 0) <= (life.started or 0) <= (life.ended or 0)
+            assert life.runs >= 1 and life.joules != 0
+
     # --- cancelling -----------------------------------------------------------------------
 
     def test_a_run_is_cancelled_while_it_runs(

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import click
 import pytest
@@ -33,6 +34,8 @@ def strict(shape: Any) -> Any:
         return model
     if get_origin(shape) in (list, dict):
         return get_origin(shape)[tuple(map(strict, get_args(shape)))]
+    if get_origin(shape) in (Union, UnionType):
+        return Union[tuple(map(strict, get_args(shape)))]  # noqa: UP007
     return shape
 
 
@@ -152,6 +155,9 @@ def test_records_print_their_shape_without_any_nan(script: Callable[..., str]) -
         "mirrored": None,
         "passed_over": [],
     }
+    (shown, _) = check("show", call("show", "--json", batch).stdout)
+    assert (shown["id"], shown["allocations"], shown["disagreements"]) == (first["id"], [], [])
+    assert shown["attempts"][0]["exit_code"] == 0
     check("prune", call("prune", "--down-to", "0 B", "--json").stdout)
     freed = check("prune", call("prune", "--down-to", "0 B", "--yes", "--json").stdout)
     assert freed["freed"] and batch in {item["name"] for item in freed["items"]}

@@ -100,8 +100,10 @@ def test_records_of_the_first_schema_are_kept_and_know_no_energy(home: Path) -> 
     hpcml.sync()
     before = records.find()
     with sqlite3.connect(home / "state" / "hpcml" / "index.db") as connection:
-        for table in ("mirrored", "energies", "events"):
+        for table in ("allocations", "mirrored", "energies", "events"):
             connection.execute(f"DROP TABLE {table}")
+        connection.execute("ALTER TABLE runs DROP COLUMN awaited")
+        connection.execute("ALTER TABLE attempts DROP COLUMN life")
         for column in ("own", "began", "joules", "uncertainty", "covered"):
             connection.execute(f"ALTER TABLE phases DROP COLUMN {column}")
         connection.execute("UPDATE alembic_version SET version_num = 'r0001'")

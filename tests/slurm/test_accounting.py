@@ -1,53 +1,202 @@
-"""What Slurm's accounting measured of runs."""
+"""What Slurm's accounting has of runs, on record beside what their agents say."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from tests.conftest import eventually
 from tests.slurm.site import Login
+from tests.slurm.test_causes import UNTIL_GATE
 from tests.testbed.using import PATIENCE
 
 pytestmark = pytest.mark.testbed
 
-FACTS = """
-    from hpcml.poller import poller
-    batch, _, index = S["run"].rpartition(".")
-    view = poller("box").view(batch)
-    view.read_files()
-    found = view.connection.queue.facts(view.chunks[0].chunk, [int(index)])
-    tell([life.__dict__ for life in found.get(int(index), [])])
+RECORD = """
+    hpcml.sync("box")
+    (found,) = hpcml.records.find(id=S["run"])
+    tell({
+        "final": found.final, "awaited": found.awaited, "state": found.state,
+        "lives": [vars(life) for life in found.allocations],
+        "energy": vars(found.energy),
+        "disagreements": found.disagreements,
+        "in": [attempt.life for attempt in found.attempts],
+        "queue": [it.source for it in found.figures if it.name == "queue"],
+    })
 """
+COMPARED = """
+    table = hpcml.compare(S["runs"])
+    tell({"marks": table.marks, "figures": [
+        {column.key: value for column, value in point.figures.items() if "energy" in column.key}
+        for point in table.points
+    ]})
+"""
+SHOWN = """
+    from click.testing import CliRunner
+    from hpcml.cli import cli
+    tell(CliRunner().invoke(cli, ["show", S["run"]]).output)
+"""
+WATTS = 300.0
 
 
-def test_slurm_s_own_figures_of_a_run_are_at_hand(login: Login) -> None:
+@pytest.fixture
+def metered(login: Login) -> Login:
+    """A site whose nodes use 300 W, as only Slurm can read."""
+    site = Login(login.box, facts="system_root: /nothing/here")
     for host in ("cpu1", "cpu2"):
-        login.box.set_power(host, (60.0, 300.0))
-    run = login.submit("job('sleep 4', nodes=2, tasks=2, cpus=8)")
-    assert login.wait(run) == [("COMPLETED", "")]
-    eventually(lambda: [it["state"] for it in login.do(FACTS, run=run)] == ["COMPLETED"], PATIENCE)
+        site.box.set_power(host, (60.0, WATTS))
+    return site
 
-    (life,) = login.do(FACTS, run=run)
-    assert life["submitted"] <= life["started"] <= life["ended"]
+
+def final(site: Login, run: str) -> Any:
+    """The record of a run once all that is awaited has come."""
+    eventually(lambda: site.do(RECORD, run=run)["final"], PATIENCE)
+    return site.do(RECORD, run=run)
+
+
+def test_slurm_s_own_figures_of_a_run_are_on_record(metered: Login) -> None:
+    run = metered.submit("job('sleep 4', nodes=2, tasks=2, cpus=8)")
+    assert metered.wait(run) == [("COMPLETED", "")]
+
+    found = final(metered, run)
+    (life,) = found["lives"]
+    assert (life["source"], life["state"], life["exit_code"]) == ("slurm", "COMPLETED", 0)
+    assert life["submitted"] <= life["eligible"] <= life["started"] <= life["ended"]
     assert life["elapsed"] >= 4
-    assert life["resources"]["cpu"] == "16"
-    assert life["nodes"] == "cpu[1-2]"
-    assert life["max_rss"] > 0
-    assert life["energy"] >= 600, "two nodes of 300 W, of one second at the very least"
+    assert (life["cpus"], life["nodes"], life["hosts"]) == (16, 2, "cpu[1-2]")
+    assert life["max_rss"] > 0 and life["alone"] is True
+    assert (found["in"], found["queue"], found["disagreements"]) == ([1], ["slurm"], [])
+    assert 0 < life["covered"] <= life["elapsed"], "of the time of srun alone"
+    assert life["joules"] == pytest.approx(2 * WATTS * life["covered"], abs=4 * WATTS)
 
 
-def test_the_energy_of_a_run_without_srun_is_that_of_its_node(login: Login) -> None:
-    for host in ("cpu1", "cpu2"):
-        login.box.set_power(host, (60.0, 300.0))
-    run = login.submit("job('sleep 4')")
+def test_the_energy_by_slurm_is_on_record_and_compared_where_no_meter_of_ours_has_any(
+    metered: Login,
+) -> None:
+    run = metered.submit("job('sleep 10', cpus=8)")
+    assert metered.wait(run) == [("COMPLETED", "")]
+
+    found = final(metered, run)
+    (life,), energy = found["lives"], found["energy"]
+    assert life["joules"] == pytest.approx(WATTS * life["elapsed"], abs=2 * WATTS)
+    assert (energy["joules"], energy["uncertainty"]) == (life["joules"], None)
+    assert (energy["source"], energy["scope"], energy["exclusive"]) == ("slurm", "allocation", True)
+    assert energy["covered"] == energy["seconds"] == life["elapsed"]
+    told = metered.do('tell(str(hpcml.attach(S["run"], "box").energy))', run=run)
+    assert "(allocation, slurm), measured for" in told
+    shown = metered.do(SHOWN, run=run)
+    assert "(allocation, slurm)" in shown and "on cpu" in shown and " alone; " in shown
+    (figures,) = metered.do(COMPARED, runs=[run])["figures"]
+    assert figures == {"energy:allocation": life["joules"]}
+
+
+def test_our_own_meter_comes_first_and_both_are_on_record(login: Login) -> None:
+    login.box.set_power("cpu1", (60.0, WATTS))
+    login.box.set_power("cpu2", (60.0, WATTS))
+    run = login.submit("job('sleep 8')")
     assert login.wait(run) == [("COMPLETED", "")]
-    eventually(lambda: [it["state"] for it in login.do(FACTS, run=run)] == ["COMPLETED"], PATIENCE)
 
-    assert login.do(FACTS, run=run)[0]["energy"] >= 300
+    found = final(login, run)
+    assert found["energy"]["source"] == "powercap"
+    (life,) = found["lives"]
+    assert life["joules"] > found["energy"]["joules"] > 0
+    assert (life["alone"], found["disagreements"]) == (False, [])
 
 
-def test_without_accounting_there_are_no_figures(login_without_accounting: Login) -> None:
+def test_runs_that_share_an_allocation_share_its_figures_and_have_no_energy_of_their_own(
+    metered: Login,
+) -> None:
+    options = 'options={"partition": "whole"}, cpus=4, time="1m"'
+    runs = metered.submit(f"job('sleep 3', {options}).sweep(points=[{{}}] * 4)")
+    assert metered.wait(*runs) == [("COMPLETED", "")] * 4
+
+    found = [final(metered, run) for run in runs]
+    for one in found:
+        (life,) = one["lives"]
+        assert life["runs"] > 1 and life["joules"] > 0 and life["alone"] is True
+        assert one["energy"]["joules"] is None
+        assert f"of an allocation of {life['runs']} runs" in one["energy"]["why"]
+        assert (one["queue"], one["disagreements"]) == (["queue and events"], [])
+    assert metered.do(COMPARED, runs=runs)["figures"] == [{}] * 4
+
+
+def test_a_run_that_gave_way_has_two_lives_on_record(login: Login) -> None:
+    checkpoint = "checkpoint=hpcml.Checkpoint(notice='1s')"
+    run = login.submit(f'job("{UNTIL_GATE}", options={{"partition": "low"}}, {checkpoint})')
+    eventually(lambda: login.ledger() == ["began"], PATIENCE)
+    host = login.do(
+        'tell(hpcml.attach(S["run"], "box").attempts[0].start["owner"]["host"])', run=run
+    )
+    other = login.box.preempt(host)
+    try:
+        eventually(lambda: login.state(run)[0] == "PENDING", PATIENCE)
+    finally:
+        login.box.cancel(other)
+    login.box.hosts.run(
+        "control", "scontrol", "update", f"JobId={login.queue_id(run)}_0", "StartTime=now"
+    )
+    eventually(lambda: login.ledger() == ["began"] * 2, PATIENCE)
+    login.open_gate()
+    assert login.wait(run) == [("COMPLETED", "")]
+
+    found = final(login, run)
+    assert [life["state"] for life in found["lives"]] == ["PREEMPTED", "COMPLETED"]
+    assert found["in"] == [1, 2]
+    assert found["disagreements"] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "state", "code"), [("exit 3", "FAILED", 3), ("kill -9 $$", "FAILED", None)]
+)
+def test_slurm_and_the_agent_agree_on_how_runs_end(
+    login: Login, command: str, state: str, code: int | None
+) -> None:
+    run = login.submit(f"job('{command}')")
+    assert login.wait(run)[0][0] == state
+
+    found = final(login, run)
+    (life,) = found["lives"]
+    assert life["state"] == "FAILED"
+    assert code in (None, life["exit_code"])
+    assert found["disagreements"] == []
+
+
+def test_a_cancelled_run_is_cancelled_by_both_accounts(login: Login) -> None:
+    run = login.submit("job('sleep 300')")
+    eventually(lambda: login.state(run)[0] == "RUNNING", PATIENCE)
+    login.cancel(run)
+    assert login.wait(run)[0][0] == "CANCELLED"
+
+    found = final(login, run)
+    assert [life["meaning"] for life in found["lives"]] == ["CANCELLED"]
+    assert found["disagreements"] == []
+
+
+def test_without_accounting_runs_are_final_on_record_at_once_and_have_no_figures_of_it(
+    login_without_accounting: Login,
+) -> None:
     site = login_without_accounting
     run = site.submit("job('true')")
     assert site.wait(run) == [("COMPLETED", "")]
-    assert site.do(FACTS, run=run) == []
+    found = final(site, run)
+    assert (found["lives"], found["awaited"], found["queue"]) == ([], None, ["queue and events"])
+
+
+def test_while_the_database_is_down_nothing_is_lost_and_what_comes_later_is_recorded(
+    login: Login,
+) -> None:
+    login.box.stop_database()
+    try:
+        run = login.submit("job('true')")
+        assert login.wait(run) == [("COMPLETED", "")]
+        found = login.do(RECORD, run=run)
+        assert (found["state"], found["final"], found["lives"]) == ("COMPLETED", False, [])
+        assert "accounting did not answer" in found["awaited"]
+        marks = login.do(COMPARED, runs=[run])["marks"]
+        assert any("accounting did not answer" in mark for mark in marks)
+    finally:
+        login.box.start_database()
+
+    (life,) = final(login, run)["lives"]
+    assert (life["state"], life["runs"]) == ("COMPLETED", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,13 @@ import pytest
 from hpcml.agent import wire
 from hpcml.errors import QueueError, TransportError
 from hpcml.layout import Layout
-from hpcml.schedulers import Chunk, Word
+from hpcml.schedulers import Accounted, Chunk, Word
 from hpcml.schedulers.slurm import SlurmScheduler, accounting, commands, words
 from hpcml.schedulers.slurm.commands import Row, Trouble
 from hpcml.schedulers.slurm.dependencies import dependencies
 from hpcml.schedulers.slurm.pacing import BackOff, Bucket
 from hpcml.settings import Binding
-from hpcml.sites import Site
+from hpcml.sites import Node, Partition, Site
 from hpcml.states import State
 from hpcml.transports import Completed
 from hpcml.transports.local import LocalTransport
@@ -157,24 +158,116 @@ def test_only_known_errors_are_taken_for_passing_ones(said: str, meaning: Troubl
     assert commands.trouble(said) is meaning
 
 
-def test_the_accounting_tells_each_life_of_an_allocation_and_zero_joules_are_not_measured() -> None:
-    lines = (
-        "5_0|PREEMPTED|0:0|100|101|102|112|10|cpu=8,mem=16000M,node=1|cpu1||0",
-        "5_0.batch|CANCELLED|0:15|102|102|102|112|10|cpu=8|cpu1|1540K|0",
-        "5_0|COMPLETED|0:0|113|113|120|150|30|cpu=8,mem=16000M,node=1|cpu2||4200",
-        "5_0.batch|COMPLETED|0:0|120|120|120|150|30|cpu=8|cpu2|2M|4200",
-        "5_0.0|COMPLETED|0:0|121|121|121|150|29|cpu=8|cpu2|3M|4100",
-        "5_[1-2]|PENDING|0:0|100|Unknown|Unknown|Unknown|0||None assigned||",
-    )
-    found = accounting.parse("\n".join(lines))
+NODE = Node(cpus=8, memory="16 GiB")
+PARTITIONS = {
+    "cpu": Partition(nodes=2, time="1d", node=NODE),
+    "whole": Partition(nodes=2, time="1d", node=NODE, node_sharing="exclusive"),
+}
 
-    first, second = found[0]
-    assert (first.state, first.max_rss, first.energy) == ("PREEMPTED", 1540 << 10, None)
+
+def accounted(*lines: str) -> dict[int, list[Accounted]]:
+    """What rows of sacct say of the tasks of the array ``a``."""
+    found = accounting.parse("\n".join(lines), PARTITIONS)
+    return {task: lives for (name, task), lives in found.items() if name == "a"}
+
+
+def test_the_accounting_tells_each_life_of_an_allocation_and_zero_joules_are_not_measured() -> None:
+    first, second = accounted(
+        "5_0|6|a|cpu|PREEMPTED|0:0|100|101|102|112|10|cpu=4,mem=16000M,node=1|cpu1||0",
+        "5_0.batch|6.batch|batch||CANCELLED|0:15|102|102|102|112|10|cpu=8|cpu1|1540K|0",
+        "5_0|6|a|whole|COMPLETED|0:0|113|113|120|150|30|"
+        "cpu=4,energy=4100,gres/gpu=2,gres/gpu:a100=2,node=1|cpu2||4100",
+        "5_0.batch|6.batch|batch||COMPLETED|0:0|120|120|120|150|30|cpu=8|cpu2|2M|4200",
+        "5_0.0|6.0|true||COMPLETED|0:0|121|121|121|149|28|cpu=8|cpu2|3M|4100",
+    )[0]
+
+    assert (first.state, first.meaning, first.max_rss) == ("PREEMPTED", "PREEMPTED", 1540 << 10)
+    assert (first.joules, first.alone) == (None, False)
     assert (second.submitted, second.started, second.ended) == (113, 120, 150)
-    assert (second.elapsed, second.max_rss, second.energy) == (30, 3 << 20, 4200)
-    assert second.resources == {"cpu": "8", "mem": "16000M", "node": "1"}
+    assert (second.job, second.elapsed, second.max_rss) == ("6", 30, 3 << 20)
+    assert (second.cpus, second.nodes, second.devices, second.hosts) == (4, 1, 2, "cpu2")
+    assert (second.joules, second.covered, second.alone) == (4200, 30, True)
+
+
+# As Slurm 26.05 said of jobs on nodes of 300 W.
+ONE_NODE = (
+    "4|4|a|cpu|COMPLETED|0:0|1|1|28|38|10|billing=8,cpu=8,energy=1505,mem=16000M,node=1|cpu2||1505",
+    "4.batch|4.batch|batch||COMPLETED|0:0|28|28|28|38|10|cpu=8,mem=16000M,node=1|cpu2|12872K|2739",
+    "4.0|4.0|sleep||COMPLETED|0:0|31|31|31|36|5|cpu=8,mem=16000M,node=1|cpu2|1740K|1505",
+)
+TWO_NODES = (
+    "1|1|a|cpu|COMPLETED|0:0|1|1|8|19|11|billing=16,cpu=16,energy=3010,node=2|cpu[1-2]||3010",
+    "1.batch|1.batch|batch||COMPLETED|0:0|8|8|8|19|11|cpu=8,mem=16000M,node=1|cpu1|12680K|3343",
+    "1.0|1.0|sleep||COMPLETED|0:0|11|11|11|16|5|cpu=16,mem=32000M,node=2|cpu[1-2]|1940K|3010",
+)
+
+
+def test_the_energy_of_one_node_is_that_of_the_whole_life_and_not_of_its_steps_alone() -> None:
+    (life,) = accounted(*ONE_NODE)[0]
+    assert (life.joules, life.covered, life.elapsed, life.alone) == (2739, 10, 10, True)
+
+
+def test_the_energy_of_several_nodes_is_of_the_time_of_their_steps() -> None:
+    (life,) = accounted(*TWO_NODES)[0]
+    assert (life.joules, life.covered, life.elapsed, life.hosts) == (3010, 5, 11, "cpu[1-2]")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "1.1|1.1|sleep||COMPLETED|0:0|12|12|12|17|5|cpu=8,node=2|cpu[1-2]|1940K|3010",
+        "1.1|1.1|sleep||COMPLETED|0:0|17|17|17|18|1|cpu=8,node=1|cpu1|1940K|301",
+        "1.1|1.1|sleep||COMPLETED|0:0|17|17|17|18|1|cpu=16,node=2|cpu[1-2]|1940K|0",
+    ],
+)
+def test_steps_that_count_twice_or_not_all_nodes_or_that_were_not_measured_give_no_energy(
+    step: str,
+) -> None:
+    (life,) = accounted(*TWO_NODES, step)[0]
+    assert (life.joules, life.covered) == (None, 0)
+
+
+def test_tasks_that_never_began_and_other_jobs_of_the_same_number_are_told_apart() -> None:
+    found = accounted(
+        "5_[1-2]|5|a|cpu|CANCELLED by 1000|0:0|100|Unknown|Unknown|200|0||None assigned||",
+        "5_1|5|an older one|cpu|COMPLETED|0:0|1|1|1|2|1|cpu=8,node=1|cpu2||",
+        "slurm_load_jobs error: it is no row",
+    )
     assert found[1] == found[2]
-    assert (found[1][0].nodes, found[1][0].started, found[1][0].max_rss) == ("", None, None)
+    (life,) = found[1]
+    assert (life.meaning, life.hosts, life.started, life.max_rss) == ("CANCELLED", "", None, None)
+
+
+def row(name: str, task: int) -> str:
+    return f"5_{task}|7|{name}|cpu|COMPLETED|0:0|1|1|2|3|1|cpu=8,node=1|cpu1||\n"
+
+
+def test_one_query_tells_of_the_allocations_of_all_chunks_and_of_who_shared_them(
+    queue: SlurmScheduler,
+) -> None:
+    layout = Layout(2, 1, 1000)
+    chunks = [chunk(5, layout=layout), chunk(5, first=5, k=1, layout=layout)]
+    names = [commands.job_name(it.name) for it in chunks]
+    files = answering(queue, sacct=answer(row(names[0], 0) + row(names[1], 2)))
+    found = queue.facts(chunks)
+
+    assert files.asked == ["sacct"] and found is not None
+    runs = {name: {index: it[0].runs for index, it in of.items()} for name, of in found.items()}
+    assert runs == {chunks[0].name: {0: 2, 1: 2}, chunks[1].name: {9: 1}}
+
+
+def test_a_site_without_accounting_keeps_none_and_one_that_is_silent_is_no_answer(
+    queue: SlurmScheduler,
+) -> None:
+    one = chunk(1)
+    off = answer(stderr="Slurm accounting storage is disabled", code=1)
+    for nothing in (off, answer(stderr="sacct: not found", code=127)):
+        answering(queue, sacct=nothing)
+        assert queue.facts([one]) is None
+    answering(queue, sacct=answer(stderr="Connection refused", code=1))
+    with pytest.raises(QueueError):
+        queue.facts([one])
+    assert queue.facts([replace(one, id=None)]) == {}
 
 
 # --- in words -------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from hpcml.agent import wire
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import CommandError, HpcmlError, QueueError
 from hpcml.library import put_library
-from hpcml.schedulers import Chunk, JobStatus, Word
+from hpcml.schedulers import Accounted, Chunk, JobStatus, Word
 from hpcml.schedulers.process.evidence import Evidence
 from hpcml.settings import Binding
 from hpcml.sites import Site
@@ -71,6 +71,11 @@ class ProcessScheduler:
         self, chunk: Chunk, attempts: Sequence[tuple[int, int]]
     ) -> dict[tuple[int, int], Word]:
         return {}  # what is known stands in the batch's words, and poll has told it
+
+    def facts(
+        self, chunks: Sequence[Chunk]
+    ) -> Mapping[str, Mapping[int, Sequence[Accounted]]] | None:
+        return None  # what is known of a run its agent has written
 
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         folder = os.path.join(self.binding.workspace, chunk.folder)

@@ -9,12 +9,12 @@ import calendar
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from hpcml.agent import wire
 from hpcml.errors import QueueError, TransportError
-from hpcml.schedulers import Chunk, JobStatus, Word
+from hpcml.schedulers import Accounted, Chunk, JobStatus, Word
 from hpcml.schedulers.slurm import accounting, commands, words
-from hpcml.schedulers.slurm.accounting import Accounted
 from hpcml.schedulers.slurm.commands import Row, Trouble
 from hpcml.schedulers.slurm.dependencies import dependencies, group_file, known_to
 from hpcml.schedulers.slurm.pacing import BackOff, Bucket
@@ -25,6 +25,7 @@ from hpcml.states import State
 from hpcml.transports import Completed, Transport
 
 TRIES = 3  # of a call that Slurm was too busy for
+NOT_FOUND = 127  # exit code of a command that is not there
 SKEW = 24 * 3600  # seconds by which clocks may differ when a lost job is looked for
 CANCELLED = "cancelled before it started"
 
@@ -234,26 +235,23 @@ class SlurmScheduler:
                 listen(self.files, [said_of])
             return {key: said_of.words.get(key, word) for key, word in found.items()}
 
-    def facts(self, chunk: Chunk, indices: Sequence[int]) -> dict[int, list[Accounted]]:
-        """What the accounting has of the allocations that runs were in, by index.
-
-        One a life of the allocation, in their order: several where it was requeued. Runs that
-        shared an allocation share its figures. Empty where the site keeps no accounting.
-
-        Raises
-        ------
-        QueueError
-            It keeps one, and that does not answer.
-        """
-        if chunk.id is None:
+    def facts(self, chunks: Sequence[Chunk]) -> dict[str, dict[int, list[Accounted]]] | None:
+        known = {commands.job_name(it.name): it for it in chunks if it.id is not None}
+        if not known:
             return {}
-        done = self._run(accounting.sacct(chunk.id))
-        if done.exit_code and commands.trouble(_said(done)) is Trouble.DISABLED:
-            return {}
+        done = self._run(accounting.sacct([str(chunk.id) for chunk in known.values()]))
+        if done.exit_code == NOT_FOUND or commands.trouble(_said(done)) is Trouble.DISABLED:
+            return None
         if done.exit_code:
             raise self._refusal(done)
-        lives = accounting.parse(_text(done))
-        return {index: lives.get(commands.task_of(chunk, index), []) for index in indices}
+        found: dict[str, dict[int, list[Accounted]]] = {}
+        # By name: a cluster that began to count anew has other jobs under the same ids.
+        for (name, task), lives in accounting.parse(_text(done), self.site.partitions).items():
+            if name in known:
+                runs = commands.runs_of(known[name], task)
+                shared = [replace(life, runs=len(runs)) for life in lives]
+                found.setdefault(known[name].name, {}).update(dict.fromkeys(runs, shared))
+        return found
 
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         return self._record(chunk, {(index, attempt): word})[index, attempt]
