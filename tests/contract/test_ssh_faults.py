@@ -165,11 +165,16 @@ def test_a_long_digest_holds_up_nobody_and_ends_with_its_client(files: SshTransp
     """The file has no blocks, and takes hours to read."""
     files.run(["truncate", "-s", "4T", "large"])
     helper = helper_of(files)
-    thread = threading.Thread(target=suppressed(lambda: files.digest(["large"])))
+
+    def digest() -> None:
+        with files.holding():  # else it would be done again over another connection
+            files.digest(["large"])
+
+    thread = threading.Thread(target=suppressed(digest), daemon=True)
     thread.start()
     eventually(lambda: reads(helper, "large"))
 
-    assert files.names("") == {"lib", "large"}
+    assert "large" in (files.names("") or ())
     files.close()
     thread.join()
     eventually(lambda: not os.path.exists(f"/proc/{helper}"))
