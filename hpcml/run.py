@@ -29,7 +29,6 @@ from hpcml.connection import Connection, connect
 from hpcml.energy import Energy, Readings, measure, or_accounted
 from hpcml.errors import (
     ArgumentError,
-    HpcmlError,
     QueueError,
     ResultError,
     RunNotFoundError,
@@ -51,6 +50,7 @@ from hpcml.results import (
     load_result,
     tail,
 )
+from hpcml.staging import Left, fetch
 from hpcml.states import State
 from hpcml.timeline import Point, Story, Timeline, tell
 from hpcml.transports import FileStatus
@@ -59,6 +59,7 @@ T = TypeVar("T")
 
 _ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})(?:\.(\d{1,9}))?")
 STDERR_TAIL = 8192  # bytes of stderr that an error quotes lines of: it may have a gigabyte
+STREAMS = ("stdout", "stderr", "events.jsonl")
 FIRST_FEW = 5  # rows of many runs that are shown
 
 
@@ -368,12 +369,13 @@ class Run:
 
     def files(self) -> list[str]:
         """Files in its ``work/`` folder, those of the code left out."""
-        found: list[str] = []
-        self._list("", found)
-        return sorted(self._or_gone(found))
+        left = self._or_gone(self._left())
+        return sorted(name.removeprefix("work/") for name in left if name.startswith("work/"))
 
     def fetch(self, dest: str | Path | None = None) -> Path:
         """Copy what it left in ``work/``, and its output streams, to this machine.
+
+        What is there already, with the size and time that it has on the site, is not sent again.
 
         Parameters
         ----------
@@ -383,23 +385,24 @@ class Run:
         Returns
         -------
         Path
-            The folder. Each file appears in it whole.
+            The folder. Each file appears in it whole, with its time on the site.
 
         Raises
         ------
         HpcmlError
             The folder cannot be made, or written to.
+        TransportError
+            The connection was lost, or a file cannot be copied. Those before it are there; doing it
+            again goes on.
         """
         folder = Path(dest) if dest is not None else Path(self.id)
-        files, names = self._connection().files, self.files()
-        _make(folder)
-        for name in names:
-            target = folder / name
-            _make(target.parent)
-            files.fetch(self._path(f"work/{name}"), target)
-        there = {entry.name for entry in files.list(self._path("")) or ()}
-        for name in sorted({"stdout", "stderr", "events.jsonl"} & there):
-            files.fetch(self._path(name), folder / f"{self.id}.{name}")
+        left = {
+            name.removeprefix("work/") if name.startswith("work/") else f"{self.id}.{name}": Left(
+                self._path(name), status
+            )
+            for name, status in self._or_gone(self._left()).items()
+        }
+        fetch(self._connection().files, left, folder)
         return folder
 
     def output(self, name: str) -> OutputPath:
@@ -533,18 +536,22 @@ class Run:
         events = 0 if told else own.get("events.jsonl", 0)
         return events, sum(entry.size for entry in readings)
 
-    def _list(self, folder: str, found: list[str]) -> None:
-        """Files below a folder of ``work/`` that are not the code's, links or copies."""
-        files, what = self._connection().files, self.plan.what
-        code = "/".join(filter(None, ("code", what["code"], what["folder"], folder)))
-        copies = set(files.list(code) or ()) if what["code"] else set()
-        path = "/".join(filter(None, (self._path("work"), folder)))
-        for entry in files.list(path) or ():
-            name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.kind == "folder":
-                self._list(name, found)
-            elif (entry.kind == "file" and entry not in copies) or self._own_link(entry):
-                found.append(name)
+    def _left(self) -> dict[str, FileStatus]:
+        """What it has left, by paths in its folder, without links to the code and copies of it."""
+        what, folder = self.plan.what, self._path("")
+        code = "/".join(filter(None, ("code", what["code"], what["folder"])))
+        found = self._connection().files.walk([folder, code] if what["code"] else [folder])
+        copies = {f"work/{name}": entry for name, entry in found.get(code, {}).items()}
+        return {
+            name: entry
+            for name, entry in found.get(folder, {}).items()
+            if name in STREAMS or (name.startswith("work/") and self._own(entry, copies.get(name)))
+        }
+
+    def _own(self, entry: FileStatus, code: FileStatus | None) -> bool:
+        """Whether it has made something itself, given what the code has there."""
+        is_copy = code is not None and replace(code, name=entry.name) == entry
+        return (entry.kind == "file" and not is_copy) or self._own_link(entry)
 
     def _own_link(self, entry: FileStatus) -> bool:
         """Whether it is a link that the run has made, not one into the snapshot."""
@@ -792,14 +799,6 @@ def _final_end(seen: Seen) -> dict[str, Any] | None:
     """How its last attempt ended; ``None`` while another one is to follow."""
     end = seen.attempts[-1].end if seen.attempts else None
     return None if end and end.get("requeue") and not seen.state.final else end
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"the folder {folder} cannot be made: {error.strerror}"
-        raise HpcmlError(problem, "Name another one.") from error
 
 
 def _no_run(run: Run) -> RunNotFoundError:

@@ -42,6 +42,7 @@ from hpcml.run import Run, Runs
 from hpcml.schedulers import Chunk
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
+from hpcml.staging import stage, staged_inputs
 from hpcml.states import State
 from hpcml.transports import FileStatus, bring
 
@@ -373,6 +374,13 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
     plan, files = batch.plan, connection.files
     if there is None:
         there = files.touch(_needed(plan))
+    for name, one in staged_inputs(plan).items():
+        if not {*one.needed} <= there.keys():
+            raise JobError(
+                f"inputs.{name}",
+                f"{one.path} of {batch.id} is not on {batch.site} any more",
+                "Cancel the run, and submit the job again: that brings it there.",
+            )
     put_library(files, plan.where["library"], there)
     if plan.what["entry"]["kind"] == "function":
         put_function_library(files, plan.where["functions"], there)
@@ -393,7 +401,7 @@ def _needed(plan: Plan) -> list[str]:
             paths.append(f"code/{plan.what['entry']['pickle']}.pkl")
     if plan.what["code"] is not None:
         paths += [f"code/{plan.what['code']}", f"code/{plan.what['code']}.tar"]
-    return paths
+    return paths + [path for one in staged_inputs(plan).values() for path in one.needed]
 
 
 def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, there: There) -> None:
@@ -531,6 +539,15 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
         )
     # Unpacked code is whole, an archive may not be. Its time says when somebody relied on it last.
     there = connection.files.touch(_needed(made))
+    missing = {
+        one.path: (one, Path(resolved.input_paths[name]))
+        for name, one in staged_inputs(made).items()
+        if not {*one.needed} <= there.keys()
+    }
+    for one, source in missing.values():
+        stage(one, source, connection.files)
+    if missing:
+        there = connection.files.touch(_needed(made))
     if snapshot is not None and f"code/{snapshot.digest}" not in there:
         _keep(_archive_path(snapshot.digest), snapshot.archive())
     if resolved.pickled is not None:

@@ -9,7 +9,7 @@ import selectors
 import shutil
 import signal
 import stat
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from hpcml.agent import trees, wire
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO, Iterable, Iterator, List, Mapping, Sequence, Tuple, Union
 
     Content = Union[bytes, Iterable[bytes]]
-    Row = List[Any]
     Status = Tuple[str, int, float, str, str]  # name, bytes, mtime, kind, target
 
 PIECE = 1 << 20  # bytes of a file that are held at a time
 MOST_PRINTED = 64 << 20  # bytes that a command may print
 NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
+MAKE_ROOM = "Free some space, or remove files: there may be no inodes left, or a quota of them."
 
 
 class Trouble(Exception):
@@ -40,7 +40,7 @@ def told(what: str) -> "Iterator[None]":
     try:
         yield
     except OSError as error:
-        advice = "Free some space." if error.errno in NO_SPACE else "Look at the path by hand."
+        advice = MAKE_ROOM if error.errno in NO_SPACE else "Look at the path by hand."
         raise Trouble("%s: %s" % (what, error.strerror or error), advice) from error
 
 
@@ -72,6 +72,12 @@ def private_folder(path: str) -> None:
 def pieces_of(path: str) -> "Iterator[bytes]":
     """The content of a file, a piece at a time."""
     with told("%s cannot be read" % path), open(path, "rb", buffering=0) as file:
+        for piece in _pieces_of(file, path):
+            yield piece
+
+
+def _pieces_of(file: "Any", path: str) -> "Iterator[bytes]":
+    with told("%s cannot be read" % path):
         for piece in iter(lambda: file.read(PIECE), b""):
             yield piece
 
@@ -196,6 +202,47 @@ class Files:
         with told("%s cannot be written" % path):
             return wire.write_once(path, content)
 
+    def put_verified(
+        self, name: str, content: "Iterable[bytes]", digest: str, executable: bool
+    ) -> bool:
+        """Write a file that must have a SHA-256; ``False``: it has another, and is not there.
+
+        One of that length that is there already stays: it got there in the same way.
+        """
+        path = self.path(name)
+        temporary = self._aside(name)
+        with told("%s cannot be written" % path):
+            private_folder(os.path.dirname(path))
+            passing = _Digested(content)
+            wire.write_private(temporary, passing, mode=0o700 if executable else 0o600)
+            try:
+                if passing.hexdigest() != digest:
+                    return False
+                if not os.path.isfile(path) or os.path.getsize(path) != passing.size:
+                    os.rename(temporary, path)
+                return True
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
+
+    def link(self, name: str, target: str) -> None:
+        """Make a symbolic link, replacing what was there."""
+        path = self.path(name)
+        temporary = self._aside(name)
+        with told("%s cannot be made" % path):
+            private_folder(os.path.dirname(path))
+            os.symlink(target, temporary)
+            try:
+                os.rename(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+
+    def _aside(self, name: str) -> str:
+        """A path for what is not whole yet: in no folder that is digested as a whole."""
+        top, below, _ = name.partition("/")
+        return os.path.join(self.workspace, top if below else "", ".tmp-" + wire.unique())
+
     def append(self, name: str, record: "Mapping[str, Any]") -> None:
         """Append one line of JSON."""
         path = self.path(name)
@@ -237,6 +284,49 @@ class Files:
                         continue  # gone since the listing
         return entries
 
+    def walk(self, name: str) -> "List[Status] | None":
+        """All that is below a folder, by paths relative to it; of a file, itself as ``""``.
+
+        ``None`` if there is no such thing. A link is followed at the top alone.
+        """
+        top = self.path(name)
+        with told("%s cannot be looked through" % top):
+            try:
+                status = os.stat(top)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            if not stat.S_ISDIR(status.st_mode):
+                return [_status("", top, status)]
+            found, folders = [], [""]
+            while folders:
+                below = folders.pop()
+                with suppress(FileNotFoundError), os.scandir(os.path.join(top, below)) as listing:
+                    for entry in listing:
+                        relative = os.path.join(below, entry.name)
+                        with suppress(FileNotFoundError):  # gone since the listing
+                            status = entry.stat(follow_symlinks=False)
+                            found.append(_status(relative, entry.path, status))
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(relative)
+        return found
+
+    def digest(self, name: str) -> "tuple[str, int, str] | None":
+        """``(SHA-256, bytes, stamp)`` of a file or folder, which then is on disk for good.
+
+        ``None`` if it is not there.
+        """
+        path = self.path(name)
+        with told("%s cannot be digested" % path):
+            if not os.path.exists(path):
+                return None
+            stamp = wire.stamp_path(path)
+            found, size = wire.digest_path(path)
+            paths = [full for _, full in wire.walk(path)] if os.path.isdir(path) else [path]
+            wire.make_durable([full for full in paths if full == path or not os.path.islink(full)])
+            if wire.stamp_path(path) != stamp:
+                raise Trouble("%s changes while it is read" % path, "Wait for who writes to it.")
+            return found, size, stamp
+
     def names(self, folder: str) -> "List[str] | None":
         """Names in a folder; ``None`` if there is none."""
         path = self.path(folder)
@@ -267,31 +357,24 @@ class Files:
         with told("%s cannot be read" % path):
             return open(path, "rb", opener=_not_a_link)
 
-    def stream(self, name: str) -> "Iterator[tuple[Row, Iterator[bytes]]]":
-        """A file or folder as rows, each with its content: a folder before what is in it.
+    def stream(self, names: "Iterable[str]") -> "Iterator[tuple[int, int, int, Iterator[bytes]]]":
+        """Files, one after the other: number, mode, mtime in ns, and the content.
 
-        Rows are ``["folder" or "file", path, mode, mtime in ns]`` and ``["link", path, target]``,
-        with paths below ``name``, and ``""`` for itself.
+        Those that are not there (any more) are left out.
         """
-        source = self.path(name)
-        with told("%s cannot be copied" % source):
-            folders = [""] if os.path.isdir(source) else []
-            if not folders:
-                yield _row("", os.stat(source)), pieces_of(source)
-            while folders:
-                below = folders.pop()
-                path = os.path.join(source, below)
-                yield _row(below, os.stat(path)), iter(())
-                with os.scandir(path) as listing:
-                    entries = list(listing)
-                for entry in entries:
-                    relative = os.path.join(below, entry.name)
-                    if entry.is_symlink():
-                        yield ["link", relative, os.readlink(entry.path)], iter(())
-                    elif entry.is_dir():
-                        folders.append(relative)
-                    else:
-                        yield _row(relative, entry.stat()), pieces_of(entry.path)
+        for number, name in enumerate(names):
+            path = self.path(name)
+            with told("%s cannot be copied" % path):
+                try:
+                    file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                with file:
+                    status = os.fstat(file.fileno())  # before its content: it may grow meanwhile
+                    if not stat.S_ISREG(status.st_mode):
+                        raise OSError(22, "it is no file")
+                    mode, mtime = stat.S_IMODE(status.st_mode), status.st_mtime_ns
+                    yield number, mode, mtime, _pieces_of(file, path)
 
     def remove(self, name: str) -> None:
         """Remove a file or a whole folder; what is gone is no error."""
@@ -379,14 +462,6 @@ def _give(stream: "Any", data: memoryview) -> memoryview:
         return data[:0]
 
 
-def _row(relative: str, status: "os.stat_result") -> "list[Any]":
-    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISREG, "file"))
-    for is_it, kind in kinds:
-        if is_it(status.st_mode):
-            return [kind, relative, stat.S_IMODE(status.st_mode), status.st_mtime_ns]
-    raise OSError(22, "%r is neither a file nor a folder" % relative)
-
-
 def _status(name: str, path: str, status: "os.stat_result") -> "Status":
     size, mtime, mode = status.st_size, status.st_mtime, status.st_mode
     if stat.S_ISLNK(mode):
@@ -394,6 +469,26 @@ def _status(name: str, path: str, status: "os.stat_result") -> "Status":
     if stat.S_ISDIR(mode):
         return name, size, mtime, "folder", ""
     return name, size, mtime, "file" if stat.S_ISREG(mode) else "special", ""
+
+
+class _Digested:
+    """Pieces on their way, which are digested and counted."""
+
+    def __init__(self, pieces: "Iterable[bytes]") -> None:
+        import hashlib  # OpenSSL's: slow to load, and several times as fast
+
+        self.size, self._pieces, self._digest = 0, pieces, hashlib.sha256()
+        self.hexdigest = self._digest.hexdigest
+
+    def __iter__(self) -> "Iterator[bytes]":
+        for piece in self._pieces:
+            self.size += len(piece)
+            self._digest.update(piece)
+            yield piece
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for a writer
 
 
 def _not_a_link(path: str, flags: int) -> int:

@@ -58,7 +58,7 @@ class Inputs:
                 made = self._made(**self.origins[name])
                 digest, stamp = made["sha256"], made["stamp"]
             else:
-                stamp = self.stamps[name]
+                stamp = self.stamps[name] if name in self.stamps else self._brought(name)
             now = wire.stamp_path(path)
             if now == stamp:
                 return str(digest)
@@ -73,6 +73,18 @@ class Inputs:
         if name not in self.origins:
             self.stamps[name] = now
         return found
+
+    def _brought(self, name: str) -> str:
+        """The stamp of an input that was brought here; empty if its marker was lost in part."""
+        path, digest = self.paths[name], str(self.digests[name])
+        marker = wire.data_marker(digest, os.path.basename(path))
+        try:
+            whole = wire.read_json(os.path.join(os.path.dirname(self.runs), marker))
+        except ValueError:
+            return ""
+        if whole is None:
+            raise InputError("input %r: %s has not been brought here whole" % (name, path))
+        return str(whole["stamp"])
 
     def _made(self, run: str, output: str) -> "dict[str, str]":
         """What a run said of its output at its end."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Iterable, Iterator
 
 IDLE = 1800  # seconds without a request, after which the client is taken to be gone
-BESIDE = ("run", "fetch", "usage")  # what takes its time, and holds up nobody else
+# What takes its time, and holds up nobody else.
+BESIDE = ("run", "fetch", "usage", "walk", "digest")
 
 
 class Body:
@@ -62,9 +63,11 @@ class Helper:
         self._lock = threading.Lock()  # of the output
         self._broken: "set[int]" = set()  # chains in which a request has failed
         self._held: "set[int]" = set()  # descriptors that hold the workspace
+        self._digesting: "set[int]" = set()  # requests
 
     def serve(self) -> None:
         """Do what is asked until nobody asks any more."""
+        signal.signal(signal.SIGALRM, self._idle)
         self._answer(0, time.time(), result=None)  # here we are
         while True:
             signal.alarm(IDLE)  # the client's machine may be gone for good, and nobody says so
@@ -76,6 +79,13 @@ class Helper:
                 body.rest()
             except (EOFError, BrokenPipeError):
                 return self.files.end_commands()
+
+    def _idle(self, *_: "Any") -> None:
+        """Nobody has asked for long: end, unless somebody waits for a digest, which may take so."""
+        if not self._digesting:
+            self.files.end_commands()
+            os._exit(0)
+        signal.alarm(IDLE)
 
     # --- requests -------------------------------------------------------------------------
 
@@ -138,6 +148,18 @@ class Helper:
                 made.append(name)
         return made
 
+    def _call_put_verified(self, _: int, body: Body, rows: "list[Any]") -> "list[str]":
+        """Rows are name, bytes in the body, digest, and whether it is executable."""
+        others = []
+        for name, size, digest, executable in rows:
+            if not self.files.put_verified(name, body.pieces(size), digest, executable):
+                others.append(name)
+        return others
+
+    def _call_link(self, _: int, body: Body, links: "dict[str, str]") -> None:
+        for name, target in links.items():
+            self.files.link(name, target)
+
     def _call_append(self, _: int, body: Body, name: str, record: "dict[str, Any]") -> None:
         self.files.append(name, record)
 
@@ -147,6 +169,18 @@ class Helper:
 
     def _call_list(self, _: int, body: Body, folder: str) -> "Any":
         return self.files.list(folder)
+
+    def _call_walk(self, _: int, body: Body, names: "list[str]") -> "Any":
+        found = ((name, self.files.walk(name)) for name in names)
+        return {name: entries for name, entries in found if entries is not None}
+
+    def _call_digest(self, number: int, body: Body, names: "list[str]") -> "Any":
+        self._digesting.add(number)
+        try:
+            found = ((name, self.files.digest(name)) for name in names)
+            return {name: said for name, said in found if said is not None}
+        finally:
+            self._digesting.remove(number)
 
     def _call_names_in(self, _: int, body: Body, folders: "list[str]") -> "Any":
         found = ((folder, self.files.names(folder)) for folder in folders)
@@ -185,11 +219,11 @@ class Helper:
         code, stdout, stderr = self.files.run(argv, body.rest())
         return [code, len(stdout), len(stderr)], [stdout, stderr]
 
-    def _call_fetch(self, number: int, body: Body, name: str) -> None:
-        for row, pieces in self.files.stream(name):
-            self._write({"id": number, "part": row}, [next(pieces, b"")])
-            for piece in pieces:
-                self._write({"id": number, "part": ["more"]}, [piece])
+    def _call_fetch(self, number: int, body: Body, names: "list[str]") -> None:
+        for row in self.files.stream(names):
+            self._write({"id": number, "part": row[:3]}, [next(row[3], b"")])
+            for piece in row[3]:
+                self._write({"id": number, "part": []}, [piece])
 
     # --- frames ---------------------------------------------------------------------------
 

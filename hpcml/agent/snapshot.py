@@ -8,7 +8,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import tarfile
 
-FEW_FILES = 200  # up to so many are synced one by one, more with everything else
 PLACEHOLDERS = (".gitkeep", ".keep", ".gitignore", ".placeholder")
 
 
@@ -40,7 +39,8 @@ def unpack(folder: str, digest: str) -> str:
             raise SnapshotError("the code archive %s.tar cannot be read: %s" % (place, error))
         if wire.tree_digest(entries) != digest:
             raise SnapshotError("the code archive %s.tar is not what its name says" % place)
-        _make_durable(temporary, entries)
+        files = [os.path.join(temporary, name) for name, kind, _ in entries if kind != "link"]
+        wire.make_durable(files)  # before the name that vouches for it
         for path, folders, _ in os.walk(temporary, topdown=False):
             for name in folders:
                 if not os.path.islink(os.path.join(path, name)):
@@ -59,19 +59,6 @@ def unpack(folder: str, digest: str) -> str:
     finally:
         if os.path.isdir(temporary):
             remove(temporary)
-
-
-def _make_durable(folder: str, entries: "list[tuple[str, str, str]]") -> None:
-    """Have the content on disk before the name that vouches for it."""
-    if len(entries) > FEW_FILES:
-        return os.sync()
-    for name, kind, _ in entries:
-        if kind != "link":
-            descriptor = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def remove(folder: str) -> None:

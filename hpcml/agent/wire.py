@@ -171,6 +171,34 @@ def walk(folder: str) -> "Iterator[tuple[str, str]]":
                     yield relative, entry.path
 
 
+FEW_FILES = 200  # up to so many are synced one by one, more with everything else
+
+
+def make_durable(paths: "Sequence[str]") -> None:
+    """Have the content of files on disk, before a name that vouches for it."""
+    if len(paths) > FEW_FILES:
+        return os.sync()
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# --- inputs that were brought to a site -------------------------------------------------
+
+
+def data_folder(digest: str) -> str:
+    """Where a content lies in a workspace, under each name that somebody has for it."""
+    return "data/" + digest
+
+
+def data_marker(digest: str, name: str) -> str:
+    """What says that it is there whole under a name; it holds the :func:`stamp_path` of it."""
+    return "data/%s.whole/%s" % (digest, name)
+
+
 # --- what a job takes over from where it runs -------------------------------------------
 
 INHERITED = (
@@ -215,9 +243,11 @@ def random_letters(count: int) -> str:
     return os.urandom(count).translate(_LETTERS).decode("ascii")
 
 
-def write_private(path: str, data: "bytes | Iterable[bytes]", sync: bool = False) -> None:
-    """Write a new file of mode 0600, of bytes or of pieces as they come; or leave none behind."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def write_private(
+    path: str, data: "bytes | Iterable[bytes]", sync: bool = False, mode: int = 0o600
+) -> None:
+    """Write a new file, of bytes or of pieces as they come; or leave none behind."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
             for piece in (data,) if isinstance(data, bytes) else data:

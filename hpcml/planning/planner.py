@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
 
 from hpcml import units
+from hpcml.agent import wire
 from hpcml.errors import PlanError, nearest
 from hpcml.planning.arguments import check_arguments
 from hpcml.planning.model import Plan
@@ -67,8 +69,9 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "image": resolved.image_path,
         "agent_python": binding.agent_python,
         "library": binding.library,
-        "inputs": resolved.input_paths,
-        "stamps": resolved.stamps,
+        "inputs": _input_paths(resolved, site, binding),
+        # Of what is brought to a site the stamp is known there, once it is whole.
+        "stamps": resolved.stamps if site.transport == "local" else {},
         "origins": {
             name: {"run": origin.run, "output": origin.output}
             for name, origin in resolved.origins.items()
@@ -86,6 +89,17 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     if binding.workspace.startswith("~"):
         unresolved += (f"what {binding.workspace} is on {site.name} is asked at first contact",)
     return Plan(what, where, tuple(decisions), unresolved)
+
+
+def _input_paths(resolved: Resolved, site: Site, binding: Binding) -> dict[str, str]:
+    """Where a run finds its inputs: where they are, or where they are brought to by digest."""
+    paths = dict(resolved.input_paths)
+    if site.transport != "local":
+        for name in paths.keys() - resolved.origins.keys():
+            digest = resolved.inputs[name] or "<digest>"  # such a plan is unresolved
+            file = posixpath.basename(paths[name]) or "data"
+            paths[name] = f"{binding.workspace}/{wire.data_folder(str(digest))}/{file}"
+    return paths
 
 
 def _check_binding(site: Site, binding: Binding) -> None:

@@ -1,4 +1,4 @@
-"""Free space on a site: of runs that have ended, code and libraries nobody names, and leftovers.
+"""Free space on a site: of runs that have ended, of what no run names any more, and leftovers.
 
 >>> hpcml.prune(older_than="30d")                          # doctest: +SKIP
 >>> hpcml.prune(older_than="30d").apply()                  # doctest: +SKIP
@@ -36,8 +36,8 @@ def prune(
     """Find what can be freed on a site. Nothing is changed until ``.apply()`` is called.
 
     Nothing that is in use is freed: no submission with a run that has not ended, none that such a
-    one names, waits for, reads from or was submitted by, and no code and no library of any
-    submission that stays.
+    one names, waits for, reads from or was submitted by, and no code, no library and no
+    input of any submission that stays.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from hpcml.errors import HpcmlError
 from hpcml.finding import forget_if_queued
 from hpcml.library import library_name
 from hpcml.poller import poller
-from hpcml.pruning.model import CACHE, CODE, DAY, LEFTOVER, LIBRARY, RUNS, WORK, Item, Kept
+from hpcml.pruning.model import CACHE, CODE, DATA, DAY, LEFTOVER, LIBRARY, RUNS, WORK, Item, Kept
 from hpcml.pruning.use import BATCH, SERVED, Use
 from hpcml.pruning.use import LIBRARY as LIBRARY_NAME
 from hpcml.records.place import find_place
@@ -28,6 +28,8 @@ from hpcml.transports import FileStatus
 TRASH = ".trash-"  # begins the names of what was taken away, and is being removed
 TEMPORARY = ".tmp-"
 CODE_NAME = re.compile(r"([0-9a-f]{64})(\.tar|\.pkl)?")
+UNFINISHED = "an input that is not whole"
+DATA_NAME = re.compile(r"([0-9a-f]{64})(\.whole)?")
 REMAINS = "it was removed but for this, and something may still write there: that goes in a day"
 JOB_FILE = re.compile(r"\d+-(.+)\.\d+\.(?:job|slot\.\d+)")
 
@@ -80,6 +82,10 @@ class Candidates:
             known = {item.paths for item in items}
             gone = [item.name for item in items if item.kind == RUNS]
             items += [item for item in self._unused(gone) if item.paths not in known]
+            for digest, _ in self._old_data():
+                why = self.use.of_file(digest, gone)
+                if why:
+                    self.kept.append(Kept(DATA, digest, why))
         return items
 
     # --- batches --------------------------------------------------------------------------
@@ -182,6 +188,31 @@ class Candidates:
                     self.kept.append(Kept(kind, entry.name, SERVED))
                     continue
                 yield from self._item(kind, folder, entry)
+        yield from self._unused_data(gone)
+
+    def _unused_data(self, gone: frozenset[str]) -> Iterator[Item]:
+        """Inputs that no batch names, and that are whole; what says so goes first."""
+        for digest, entry in self._old_data():
+            if not self.use.of_file(digest, gone):
+                names = ", ".join(sorted(self.files.names(f"data/{digest}.whole") or ()))
+                paths = f"data/{digest}.whole", f"data/{digest}"
+                item = self._measured(Item(DATA, digest, 0, self._age(entry), names, paths))
+                if item is not None:
+                    yield item
+
+    def _old_data(self) -> list[tuple[str, FileStatus]]:
+        """Whole inputs that nobody has relied on for long, with their digests."""
+        data, markers = self._data_of(""), self._data_of(".whole")
+        return [
+            (digest, entry)
+            for digest, entry in data.items()
+            if digest in markers and self._age(entry) >= self.wish.rarely
+        ]
+
+    def _data_of(self, end: str) -> dict[str, FileStatus]:
+        """By digest, what lies in ``data/`` with such an end to its name."""
+        found = ((DATA_NAME.fullmatch(entry.name), entry) for entry in self._listed("data"))
+        return {match[1]: entry for match, entry in found if match and (match[2] or "") == end}
 
     def _leftovers(self) -> Iterator[Item]:
         """What a killed process left, or a job that wrote on where its run was removed."""
@@ -190,7 +221,12 @@ class Candidates:
                 self.kept.append(Kept(RUNS, entry.name, REMAINS))
             else:
                 yield from self._item(LEFTOVER, "runs", entry, "of a submission that was removed")
-        for folder in ("runs", "code", "lib", "queue"):
+        data, markers = self._data_of(""), self._data_of(".whole")
+        for digest in data.keys() ^ markers.keys():  # one without the other
+            entry = data.get(digest) or markers[digest]
+            if self._age(entry) >= DAY:
+                yield from self._item(LEFTOVER, "data", entry, UNFINISHED)
+        for folder in ("runs", "code", "lib", "queue", "data"):
             for entry in self._listed(folder):
                 if entry.name.startswith(TRASH):
                     yield from self._item(LEFTOVER, folder, entry, "of a prune")

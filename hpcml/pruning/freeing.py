@@ -15,8 +15,8 @@ from hpcml import records
 from hpcml.agent import trees, wire
 from hpcml.connection import Connection
 from hpcml.errors import RecordsError, TransportError
-from hpcml.pruning.candidates import CODE_NAME, TRASH, Wish
-from hpcml.pruning.model import CACHE, CODE, LEFTOVER, LIBRARY, RUNS, WORK, Item, Kept
+from hpcml.pruning.candidates import CODE_NAME, TRASH, UNFINISHED, Wish
+from hpcml.pruning.model import CACHE, CODE, DATA, DAY, LEFTOVER, LIBRARY, RUNS, WORK, Item, Kept
 from hpcml.pruning.use import SERVED, Use
 from hpcml.records.place import find_place
 
@@ -72,23 +72,24 @@ class Freeing:
             return SERVED
         if item.kind == LEFTOVER and self.use.is_awaited(item.name):
             return "the queue still has it"
+        if item.about == UNFINISHED and self._is_young(item, DAY):
+            return "somebody has gone on with it meanwhile"
         match = CODE_NAME.fullmatch(item.name)
         name = match[1] if match else item.name
         if item.kind == CACHE and self.use.of_waiting(name):
             return "a submission that was broken off needs it"
-        if item.kind not in (CODE, LIBRARY):
+        if item.kind not in (CODE, LIBRARY, DATA):
             return ""
         why = self.use.of_file(name)
-        if not why and self._is_young(item):
+        if not why and self._is_young(item, self.wish.rarely):
             return "somebody has relied on it meanwhile"
         return why
 
-    def _is_young(self, item: Item) -> bool:
-        (path,) = item.paths
-        folder, _, name = path.rpartition("/")
+    def _is_young(self, item: Item, age: float) -> bool:
+        folder, _, name = item.paths[-1].rpartition("/")
         now = self.files.now()
         there = [entry for entry in self.files.list(folder) or () if entry.name == name]
-        return any(now - entry.mtime < self.wish.rarely for entry in there)
+        return any(now - entry.mtime < age for entry in there)
 
     def _cached(self, item: Item) -> list[str]:
         (path,) = item.paths

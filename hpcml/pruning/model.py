@@ -18,6 +18,7 @@ RUNS = "runs"
 WORK = "work"
 CODE = "code"
 LIBRARY = "library"
+DATA = "data"
 LEFTOVER = "leftover"
 CACHE = "cache"
 
@@ -28,9 +29,10 @@ class Item:
 
     Attributes
     ----------
-    kind : {"runs", "work", "code", "library", "leftover", "cache"}
-        A submission's runs, or their work folders alone; a snapshot; a travelling archive; what a
-        killed process left; what this machine remembers and can find out again.
+    kind : {"runs", "work", "code", "library", "data", "leftover", "cache"}
+        A submission's runs, or their work folders alone; a snapshot; a travelling archive; an input
+        that was brought there; what a killed process left; what this machine remembers and can find
+        out again.
     name : str
         Of runs: the submission's id; else the file.
     bytes : int

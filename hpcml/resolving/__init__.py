@@ -17,7 +17,7 @@ from hpcml.output import Origin
 from hpcml.resolving import checks
 from hpcml.resolving.code import Snapshot, take_snapshot
 from hpcml.resolving.entry import Entry, find_entry
-from hpcml.resolving.inputs import digest_input
+from hpcml.resolving.inputs import content_of, digest_input
 
 
 @dataclass(frozen=True)
@@ -197,4 +197,4 @@ def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-__all__ = ["Entry", "Resolved", "Snapshot", "resolve", "resolve_with_code"]
+__all__ = ["Entry", "Resolved", "Snapshot", "content_of", "resolve", "resolve_with_code"]

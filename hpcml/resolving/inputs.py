@@ -21,6 +21,7 @@ LONG_READ = 64 << 20  # bytes that are read at once also when nothing may take l
 RACY = 2 * 10**9  # ns within which a file may change without its mtime telling
 
 Known = dict[str, list[int | str]]
+Row = tuple[str, str, str]
 
 
 def digest_input(field: str, path: Path, *, long_reads: bool) -> tuple[str | None, str, str]:
@@ -49,13 +50,35 @@ def digest_input(field: str, path: Path, *, long_reads: bool) -> tuple[str | Non
     JobError
         Nothing is there, or it cannot be read.
     """
+    rows, stamp, why = _look(field, path, long_reads)
+    return None if why else _digest_of(rows), stamp, why
+
+
+def content_of(field: str, path: Path) -> tuple[list[Row], str]:
+    """What a file or folder consists of (:func:`hpcml.agent.wire.tree_digest`), and its digest.
+
+    Raises
+    ------
+    JobError
+        As :func:`digest_input`.
+    """
+    rows, _, _ = _look(field, path, True)
+    return rows, _digest_of(rows)
+
+
+def _digest_of(rows: list[Row]) -> str:
+    return rows[0][2] if len(rows) == 1 and not rows[0][0] else wire.tree_digest(rows)
+
+
+def _look(field: str, path: Path, long_reads: bool) -> tuple[list[Row], str, str]:
+    """The rows of a file or folder, its stamp, and why some of them are missing."""
     try:
         if not path.exists():
             there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
             raise JobError(field, f"there is no {path}", nearest(path.name, there))
         files = list(wire.walk(str(path))) if path.is_dir() else [("", str(path))]
         _refuse_special(field, files)
-        return _digest(path, files, long_reads)
+        return _read(path, files, long_reads)
     except (OSError, UnicodeEncodeError) as error:
         raise JobError(field, f"{path} cannot be read: {error}", "Mend or leave it out.") from error
 
@@ -68,12 +91,10 @@ def _refuse_special(field: str, files: list[tuple[str, str]]) -> None:
             raise JobError(field, f"{full} is neither a file nor a folder", "Give files.")
 
 
-def _digest(
-    path: Path, files: list[tuple[str, str]], long_reads: bool
-) -> tuple[str | None, str, str]:
+def _read(path: Path, files: list[tuple[str, str]], long_reads: bool) -> tuple[list[Row], str, str]:
     manifest = cache_folder() / "digests" / f"{wire.sha256(os.fsencode(path))}.json"
     known = _load(manifest)
-    rows: list[tuple[str, str, str]] = []
+    rows: list[Row] = []
     entries: Known = {}
     stamps: list[list[int | str]] = []
     fresh, unread, young = False, 0, False
@@ -103,11 +124,10 @@ def _digest(
         entries[relative] = [*stamp, digest]
         rows.append((relative, kind, digest))
     if unread > LONG_READ:
-        return None, "", f"{units.memory_text(unread)} of {path} have not been read yet"
+        return rows, "", f"{units.memory_text(unread)} of {path} have not been read yet"
     if fresh and long_reads:  # offline, nothing is written
         _save(manifest, entries)
-    digest = wire.tree_digest(rows) if path.is_dir() else rows[0][2]
-    return digest, "" if young else wire.stamp_of(stamps), ""
+    return rows, "" if young else wire.stamp_of(stamps), ""
 
 
 def _load(manifest: Path) -> Known:

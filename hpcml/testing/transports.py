@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcml.agent import wire
 from hpcml.errors import TransportError
 from hpcml.transports import Transport, base
 
@@ -118,7 +119,9 @@ class TransportSuite:
         assert files.names("folder") == set()
 
     @pytest.mark.parametrize("path", ["../out", "a/../../out", "/etc/hpcml", "a/.."])
-    def test_no_path_leads_out_of_the_workspace(self, files: Transport, path: str) -> None:
+    def test_no_path_leads_out_of_the_workspace(
+        self, files: Transport, path: str, tmp_path: Path
+    ) -> None:
         for call in (
             lambda: files.put({path: b"x"}),
             lambda: files.publish(path, {}),
@@ -133,6 +136,11 @@ class TransportSuite:
             lambda: files.open_private(path),
             lambda: files.usage([path]),
             lambda: files.put_once({path: b"x"}),
+            lambda: files.put_verified({path: Path(__file__)}, {path: ""}, ()),
+            lambda: files.link({path: "x"}),
+            lambda: files.walk([path]),
+            lambda: files.digest([path]),
+            lambda: files.fetch({path: tmp_path / "copy"}),
         ):
             with pytest.raises(TransportError, match="leads out of the workspace"):
                 call()
@@ -276,53 +284,141 @@ class TransportSuite:
 
     # --- copying --------------------------------------------------------------------------
 
-    def test_a_file_comes_whole(self, files: Transport, tmp_path: Path) -> None:
-        files.put({"big": BIG, "empty": b""})
-
-        files.fetch("big", tmp_path / "new" / "copy")
-        files.fetch("empty", tmp_path / "empty")
-
-        assert (tmp_path / "new" / "copy").read_bytes() == BIG
-        assert (tmp_path / "empty").read_bytes() == b""
-        assert os.listdir(tmp_path / "new") == ["copy"]
-
-    def test_a_folder_comes_with_everything_in_it(self, files: Transport, tmp_path: Path) -> None:
-        content = {f"out/{name}": name.encode("utf-8", "surrogateescape") for name in STRANGE}
-        files.put({**content, "out/deep/er/big": BIG, "out/run.sh": b"#!"})
-        self.told(files, "ln -s ../nowhere out/link; mkdir out/empty; chmod 500 out/deep")
-        self.told(files, "chmod 755 out/run.sh; touch -d @1234567890 out/deep/er/big")
-        (tmp_path / "copy").mkdir()
-        (tmp_path / "copy" / "old").write_text("goes")
-
-        files.fetch("out", tmp_path / "copy")
-        self.told(files, "chmod 700 out/deep")
-
-        copy = tmp_path / "copy"
-        assert sorted(os.listdir(copy)) == sorted([*STRANGE, "deep", "run.sh", "link", "empty"])
-        assert {name: (copy / name).read_bytes() for name in STRANGE} == {
-            name: content[f"out/{name}"] for name in STRANGE
-        }
-        assert (copy / "deep" / "er" / "big").read_bytes() == BIG
-        assert (copy / "deep" / "er" / "big").stat().st_mtime == 1234567890
-        assert os.readlink(copy / "link") == "../nowhere"
-        assert [(copy / name).stat().st_mode & 0o777 for name in ("run.sh", "deep")] == [
-            *(0o755, 0o500)
-        ]
-        (copy / "deep").chmod(0o700)
-
-    def test_what_cannot_be_copied_leaves_what_was_there(
+    def test_files_come_whole_with_their_times_and_modes(
         self, files: Transport, tmp_path: Path
     ) -> None:
-        files.put({"out/file": b"x"})
-        self.told(files, "mkfifo out/pipe")
-        (tmp_path / "copy").write_text("old")
+        names = [name for name in STRANGE if "\n" not in name]
+        content = {f"out/{name}": name.encode("utf-8", "surrogateescape") for name in names}
+        files.put({**content, "out/big": BIG, "out/empty": b""})
+        self.told(files, "chmod 755 out/big; touch -d @1234567890.123456789 out/big")
+        (tmp_path / "big").write_text("old")
 
-        for path in ("nothing", "out"):
-            with pytest.raises(TransportError, match="cannot be copied"):
-                files.fetch(path, tmp_path / "copy")
+        wanted = {path: tmp_path / path.removeprefix("out/") for path in content}
+        files.fetch({**wanted, "out/big": tmp_path / "big", "out/empty": tmp_path / "empty"})
 
-        assert (tmp_path / "copy").read_text() == "old"
-        assert os.listdir(tmp_path) == ["copy"] or set(os.listdir(tmp_path)) == {"copy", "home"}
+        assert {path: target.read_bytes() for path, target in wanted.items()} == content
+        assert (tmp_path / "empty").read_bytes() == b""
+        big = tmp_path / "big"
+        assert big.read_bytes() == BIG
+        assert (big.stat().st_mode & 0o777, big.stat().st_mtime_ns) == (0o755, 1234567890123456789)
+        assert not [name for name in os.listdir(tmp_path) if name.startswith(".tmp-")]
+
+    def test_the_time_of_a_copy_is_the_one_that_a_listing_told(
+        self, files: Transport, tmp_path: Path
+    ) -> None:
+        files.put({"file": b"x"})
+        told = files.walk(["file"])["file"][""]
+        files.fetch({"file": tmp_path / "copy"})
+
+        assert (tmp_path / "copy").stat().st_mtime == told.mtime
+
+    def test_what_is_gone_does_not_come_and_is_no_error(
+        self, files: Transport, tmp_path: Path
+    ) -> None:
+        files.put({"a/1": b"1", "a/3": b"3"})
+        files.fetch({f"a/{number}": tmp_path / str(number) for number in (1, 2, 3)})
+        files.fetch({})
+
+        assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"1", "3"}
+
+    def test_what_cannot_be_copied_leaves_what_was_there_and_what_came_before(
+        self, files: Transport, tmp_path: Path
+    ) -> None:
+        files.put({"out/1": b"new", "out/3": b"x"})
+        self.told(files, "mkfifo out/2")
+        targets = [tmp_path / str(number) for number in (1, 2, 3)]
+        targets[1].write_text("old")
+        wanted = {f"out/{target.name}": target for target in targets}
+
+        with pytest.raises(TransportError, match="out/2 cannot be copied"):
+            files.fetch(wanted)
+        with pytest.raises(TransportError, match="cannot be written"):
+            files.fetch({"out/1": tmp_path / "nowhere" / "1"})
+
+        assert (targets[0].read_text(), targets[1].read_text()) == ("new", "old")
+        assert not targets[2].exists()
+        assert not [name for name in os.listdir(tmp_path) if name.startswith(".tmp-")]
+        assert files.names("out") == {"1", "2", "3"}
+
+    # --- what is named by its digest ------------------------------------------------------
+
+    def test_all_below_folders_is_listed_at_once(self, files: Transport) -> None:
+        files.put({"a/1": b"1", "a/b/c/2": b"22", "file": b"333", "n/a\nb": b""})
+        self.told(files, "ln -s ../.. a/b/up; ln -s a/b to; mkdir a/empty; mkfifo a/pipe")
+
+        found = files.walk(["a", "file", "n", "to", "nowhere", "a/1/below"])
+
+        assert found.keys() == {"a", "file", "n", "to"}
+        assert {name: entry.kind for name, entry in found["a"].items()} == {
+            **{"1": "file", "b": "folder", "b/c": "folder", "b/c/2": "file"},
+            **{"b/up": "link", "empty": "folder", "pipe": "special"},
+        }
+        assert found["to"].keys() == {"c", "c/2", "up"}
+        assert (found["a"]["b/c/2"].size, found["a"]["b/up"].target) == (2, "../..")
+        assert {name: entry.size for name, entry in found["file"].items()} == {"": 3}
+        assert found["n"].keys() == {"a\nb"}
+        assert all(entry.name == name for name, entry in found["a"].items())
+
+    def test_what_is_there_is_digested_there(self, files: Transport, tmp_path: Path) -> None:
+        content = {f"zarr/{name}": name.encode("utf-8", "surrogateescape") for name in STRANGE}
+        files.put({**content, "zarr/deep/big": BIG, "file": b"x"})
+        self.told(files, "chmod 700 zarr/deep/big; ln -s deep zarr/link; ln -s file other")
+        rows = [(name, "file", wire.sha256(content[f"zarr/{name}"])) for name in STRANGE]
+        rows += [("deep/big", "exec", wire.sha256(BIG)), ("link", "link", "deep")]
+
+        found = files.digest(["zarr", "file", "other", "nothing"])
+
+        assert found.keys() == {"zarr", "file", "other"}
+        assert found["zarr"].sha256 == wire.tree_digest(rows)
+        assert found["zarr"].bytes == len(BIG) + sum(map(len, content.values()))
+        assert found["file"] == found["other"]
+        assert (found["file"].sha256, found["file"].bytes) == (wire.sha256(b"x"), 1)
+        assert files.digest(["zarr"]) == {"zarr": found["zarr"]}
+        self.told(files, "touch zarr/deep/big")
+        again = files.digest(["zarr"])["zarr"]
+        assert again.sha256 == found["zarr"].sha256 and again.stamp != found["zarr"].stamp
+        self.told(files, "mkfifo zarr/pipe")
+        with pytest.raises(TransportError, match="cannot be digested"):
+            files.digest(["zarr"])
+
+    def test_what_has_another_digest_when_it_comes_is_not_written(
+        self, files: Transport, tmp_path: Path
+    ) -> None:
+        for name, data in (("a", b"1"), ("b", b"2"), ("run", b"#!"), ("big", BIG)):
+            (tmp_path / name).write_bytes(data)
+        sources = {f"data/{name}": tmp_path / name for name in ("a", "b", "run", "big")}
+        digests = {path: wire.sha256(source.read_bytes()) for path, source in sources.items()}
+        digests["data/b"] = wire.sha256(b"another")
+
+        assert files.put_verified(sources, digests, {"data/run"}) == {"data/b"}
+
+        assert files.names("data") == {"a", "run", "big"}
+        assert files.get({"data/a": 0, "data/big": 0}) == {"data/a": b"1", "data/big": BIG}
+        assert self.told(files, "stat -c %a data data/a data/run").split() == ["700", "600", "700"]
+        with pytest.raises(TransportError, match="cannot be read"):
+            files.put_verified({"data/c": tmp_path / "c"}, {"data/c": ""}, ())
+        assert files.names("data") == {"a", "run", "big"}
+
+    def test_what_is_there_in_full_stays_as_it_is(self, files: Transport, tmp_path: Path) -> None:
+        """Others may have begun to use it."""
+        (tmp_path / "a").write_bytes(b"whole")
+        files.put({"data/a": b"whole", "data/short": b"who"})
+        before = files.digest(["data/a"])
+        sources = {"data/a": tmp_path / "a", "data/short": tmp_path / "a"}
+
+        assert not files.put_verified(sources, dict.fromkeys(sources, wire.sha256(b"whole")), ())
+
+        assert files.digest(["data/a"]) == before
+        assert files.get({"data/short": 0}) == {"data/short": b"whole"}
+
+    def test_links_are_made_with_their_folders(self, files: Transport) -> None:
+        files.link({"a/b/link": "../c", "top": "a"})
+        files.link({"top": "a/b"})
+
+        assert files.walk(["a"])["a"]["b/link"].target == "../c"
+        assert {it.name: it.target for it in files.list("") or () if it.kind == "link"} == {
+            "top": "a/b"
+        }
 
     # --- moving and removing --------------------------------------------------------------
 

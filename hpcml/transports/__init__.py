@@ -5,7 +5,7 @@ Paths are relative to the workspace. What is written appears whole or not at all
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,24 @@ class FileStatus:
     mtime: float
     kind: str
     target: str = ""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a site says of the content of a file or folder.
+
+    Attributes
+    ----------
+    sha256 : str
+        As :func:`hpcml.agent.wire.digest_path` says it.
+    bytes : int
+    stamp : str
+        What :func:`hpcml.agent.wire.stamp_path` says there while nobody has touched it since.
+    """
+
+    sha256: str
+    bytes: int
+    stamp: str
 
 
 def bring(
@@ -102,11 +120,39 @@ class Transport(Protocol):
         """As :meth:`names`, of many folders at once; those that are not there are left out."""
         ...
 
+    def walk(self, paths: Iterable[str]) -> dict[str, dict[str, FileStatus]]:
+        """All that is below folders, by paths relative to each; those not there are left out.
+
+        Of a file it is itself, as ``""``. A link is followed only if it is one of ``paths``.
+        """
+        ...
+
+    def digest(self, paths: Iterable[str]) -> dict[str, Digest]:
+        """Read files and whole folders there, and say what they hold; missing ones are left out.
+
+        What was digested is on disk for good. Other calls need not wait for this one.
+        """
+        ...
+
     def put_once(self, files: Mapping[str, bytes]) -> set[str]:
         """Make one-time facts appear, each whole, in folders that are there.
 
         Returns the paths that were made; the others stand already, and stay as they are.
         """
+        ...
+
+    def put_verified(
+        self, files: Mapping[str, Path], digests: Mapping[str, str], executable: Collection[str]
+    ) -> set[str]:
+        """Write files as :meth:`put` does, each only if it has the SHA-256 that it must have.
+
+        One that is there already, of the same length, stays. Returns the paths of those that had
+        another SHA-256 when they came: nothing was written there.
+        """
+        ...
+
+    def link(self, links: Mapping[str, str]) -> None:
+        """Make symbolic links, each with its target, and their folders."""
         ...
 
     def append(self, path: str, record: Mapping[str, Any]) -> None:
@@ -121,8 +167,12 @@ class Transport(Protocol):
         """
         ...
 
-    def fetch(self, path: str, destination: Path) -> None:
-        """Copy a file or folder to this machine; it appears there whole."""
+    def fetch(self, files: Mapping[str, Path]) -> None:
+        """Copy files to this machine, in one stream; those that are gone there are left out.
+
+        Each appears whole, in a folder that is there, with the mode and the time that it has on the
+        site. Where that fails, those before it are there.
+        """
         ...
 
     def remove(self, paths: Iterable[str]) -> None:

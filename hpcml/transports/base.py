@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from hpcml.agent import files, trees, wire
+from hpcml.agent import files, wire
 from hpcml.errors import TransportError
+from hpcml.transports import FileStatus
 
 PATIENCE, INTERVAL = 10.0, 0.05  # seconds to wait for the workspace alone, and between two tries
 
@@ -36,19 +37,48 @@ def until_free(workspace: str, alone: bool, lock: Callable[[], T | None]) -> T:
     return held
 
 
-@contextmanager
-def appearing(destination: Path) -> Iterator[Path]:
-    """Where to make a file or folder that appears whole at the end of the block."""
-    temporary = destination.parent / f".{destination.name}.tmp-{wire.unique()}"
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield temporary
-        if temporary.is_dir() and destination.is_dir() and not destination.is_symlink():
-            shutil.rmtree(destination)
-        temporary.rename(destination)
-    except BaseException:
-        trees.remove(str(temporary))
-        raise
+class Arriving:
+    """A file that appears whole, once all of it has come.
+
+    Parameters
+    ----------
+    target : Path
+    mode, mtime : int
+        What it will have; the time in ns since the epoch.
+    """
+
+    def __init__(self, target: Path, mode: int, mtime: int) -> None:
+        self._target, self._mode, self._mtime = target, mode, mtime
+        self._temporary = target.parent / f".tmp-{wire.unique()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._descriptor = os.open(self._temporary, flags, 0o600)
+
+    def write(self, data: bytes) -> None:
+        """Write on."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def appear(self) -> None:
+        """That was all of it."""
+        os.utime(self._descriptor, ns=(self._mtime, self._mtime))
+        os.fchmod(self._descriptor, self._mode)
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+        os.rename(self._temporary, self._target)
+
+    def __enter__(self) -> Arriving:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._temporary.unlink(missing_ok=True)  # it has not appeared
+
+
+def by_name(entries: Iterable[Sequence[Any]]) -> dict[str, FileStatus]:
+    """What :meth:`hpcml.agent.files.Files.walk` says."""
+    return {entry[0]: FileStatus(*entry) for entry in entries}
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,8 +13,8 @@ from hpcml.agent.files import told as of_system
 from hpcml.agent.trees import Usage
 from hpcml.settings import Binding
 from hpcml.sites import Site
-from hpcml.transports import Completed, FileStatus
-from hpcml.transports.base import appearing, told, until_free
+from hpcml.transports import Completed, Digest, FileStatus
+from hpcml.transports.base import Arriving, by_name, told, until_free
 
 
 class LocalTransport:
@@ -57,9 +56,34 @@ class LocalTransport:
         found = ((folder, self.names(folder)) for folder in folders)
         return {folder: names for folder, names in found if names is not None}
 
+    def walk(self, paths: Iterable[str]) -> dict[str, dict[str, FileStatus]]:
+        with told():
+            found = [(path, self._files.walk(path)) for path in paths]
+        return {path: by_name(entries) for path, entries in found if entries is not None}
+
+    def digest(self, paths: Iterable[str]) -> dict[str, Digest]:
+        with told():
+            found = [(path, self._files.digest(path)) for path in paths]
+        return {path: Digest(*said) for path, said in found if said is not None}
+
     def put_once(self, files: Mapping[str, bytes]) -> set[str]:
         with told():
             return {name for name, content in files.items() if self._files.put_once(name, content)}
+
+    def put_verified(
+        self, files: Mapping[str, Path], digests: Mapping[str, str], executable: Collection[str]
+    ) -> set[str]:
+        def is_stored(name: str, source: Path) -> bool:
+            pieces = pieces_of(str(source))
+            return self._files.put_verified(name, pieces, digests[name], name in executable)
+
+        with told():
+            return {name for name, source in files.items() if not is_stored(name, source)}
+
+    def link(self, links: Mapping[str, str]) -> None:
+        with told():
+            for path, target in links.items():
+                self._files.link(path, target)
 
     def append(self, path: str, record: Mapping[str, Any]) -> None:
         with told():
@@ -69,15 +93,15 @@ class LocalTransport:
         with told():
             return self._files.open_private(path)
 
-    def fetch(self, path: str, destination: Path) -> None:
+    def fetch(self, files: Mapping[str, Path]) -> None:
+        targets = list(files.values())
         with told():
-            source = Path(self._files.path(path))
-        what = f"{source} cannot be copied to {destination}"
-        with told(), of_system(what), appearing(destination) as temporary:
-            if source.is_dir():
-                shutil.copytree(source, temporary, symlinks=True)
-            else:
-                shutil.copyfile(source, temporary)
+            for number, mode, mtime, pieces in self._files.stream(files):
+                what = f"{targets[number]} cannot be written"
+                with of_system(what), Arriving(targets[number], mode, mtime) as file:
+                    for piece in pieces:
+                        file.write(piece)
+                    file.appear()
 
     def remove(self, paths: Iterable[str]) -> None:
         with told():

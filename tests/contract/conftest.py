@@ -7,13 +7,16 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from hpcml import plugins
+from hpcml.agent import wire
+from hpcml.connection import connect
 from hpcml.library import library, library_name
 from hpcml.settings import Binding
 from hpcml.sites import Node, Partition, Site
@@ -112,3 +115,53 @@ def a_way(server: sshd.Server) -> Iterator[Loop]:
             exit_master = ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "any"]
             subprocess.run(exit_master, check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+PROFILE = """
+name: far
+scheduler: slurm
+transport: ssh
+python: /usr/bin/python3
+ssh: {host: loop}
+partitions:
+  all: {nodes: 2, time: 1h, node: {cpus: 4, memory: 8 GiB}}
+"""
+
+
+@pytest.fixture
+def far(
+    loop: Loop, home: Path, monkeypatch: pytest.MonkeyPatch, csh_user: pwd.struct_passwd
+) -> Iterator[str]:
+    """A site behind a chatty csh, and somebody's settings for it."""
+    monkeypatch.setitem(
+        plugins.BUILT_IN, "hpcml.schedulers", {"slurm": "tests.contract.pretend:PretendScheduler"}
+    )
+    config = loop.folder / "config-far"
+    config.write_text(loop.server.config("loop", "somebody-else"))
+    folder = home / "config" / "hpcml"
+    (folder / "sites").mkdir(parents=True)
+    (folder / "sites" / "far.yaml").write_text(PROFILE)
+    (folder / "settings.yaml").write_text(
+        "sites:\n  far:\n"
+        f"    workspace: ~/{wire.random_letters(8)}\n    user: {csh_user.pw_name}\n"
+        f"    python: /opt/venv/bin/python\n    ssh_config: {config}\n"
+    )
+    yield "far"
+    files = connect("far")._files
+    assert isinstance(files, SshTransport)
+    files.close()
+
+
+def ssh_of(site: str) -> SshTransport:
+    files = connect(site)._files
+    assert isinstance(files, SshTransport)
+    return files
+
+
+def trips(site: str, work: Callable[[], object]) -> int:
+    """Round trips that something takes, once the site has been reached."""
+    files = ssh_of(site)
+    files.names("")
+    before = files.round_trips
+    work()
+    return files.round_trips - before

@@ -15,11 +15,13 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 import pytest
 
+from hpcml.agent import wire
 from hpcml.errors import TransportError
 from hpcml.library import library
 from hpcml.transports import base
@@ -159,6 +161,34 @@ def test_a_helper_does_not_outlive_its_client_nor_do_its_commands(
     eventually(lambda: not os.path.exists(f"/proc/{command}"))
 
 
+def test_a_long_digest_holds_up_nobody_and_ends_with_its_client(files: SshTransport) -> None:
+    """The file has no blocks, and takes hours to read."""
+    files.run(["truncate", "-s", "4T", "large"])
+    helper = helper_of(files)
+
+    def digest() -> None:
+        with files.holding():  # else it would be done again over another connection
+            files.digest(["large"])
+
+    thread = threading.Thread(target=suppressed(digest), daemon=True)
+    thread.start()
+    eventually(lambda: reads(helper, "large"))
+
+    assert "large" in (files.names("") or ())
+    files.close()
+    thread.join()
+    eventually(lambda: not os.path.exists(f"/proc/{helper}"))
+
+
+def reads(pid: int, name: str) -> bool:
+    """Whether a process has a file open."""
+    found = []
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(Path(os.readlink(descriptor)).name)
+    return name in found
+
+
 def suppressed(work: Callable[[], object]) -> Callable[[], None]:
     def done() -> None:
         with pytest.raises(TransportError):
@@ -241,7 +271,7 @@ def test_200_mb_go_there_and_come_back(files: SshTransport, tmp_path: Path) -> N
             file.write(bytes([number]) * 1_000_000)
 
     files.put({"big": big})
-    files.fetch("big", tmp_path / "copy")
+    files.fetch({"big": tmp_path / "copy"})
 
     assert subprocess.run(["cmp", big, tmp_path / "copy"], check=False).returncode == 0
 
@@ -253,17 +283,21 @@ def test_ten_thousand_files_are_one_stream(
     before = files.round_trips
     files.put(content)
     assert files.get(dict.fromkeys(content, 0)) == content
-    files.fetch("many", tmp_path / "many")
+    (tmp_path / "many").mkdir()
+    found = files.walk(["many"])["many"]
+    files.fetch({f"many/{name}": tmp_path / "many" / name for name in found})
 
-    assert files.round_trips - before == 3
+    assert files.round_trips - before == 4
     assert len(os.listdir(tmp_path / "many")) == 10_000
 
 
 # --- what it costs ------------------------------------------------------------------------
 
 
-def test_a_call_is_one_round_trip(files: SshTransport, proxy: Proxy) -> None:
+def test_a_call_is_one_round_trip(files: SshTransport, proxy: Proxy, tmp_path: Path) -> None:
     files.put({"file": b"1"})
+    source = tmp_path / "source"
+    source.write_bytes(b"")
     for call in (
         lambda: files.get({"file": 0, "nothing": 0}),
         lambda: files.put({"a/1": b"1", "b/2": b"2"}),
@@ -271,7 +305,10 @@ def test_a_call_is_one_round_trip(files: SshTransport, proxy: Proxy) -> None:
         lambda: files.run(["true"]),
         lambda: files.touch(["file", "a", "b"]),
         lambda: files.names_in(["a", "b"]),
-        lambda: files.fetch("a", Path("copy")),
+        lambda: files.fetch({"a/1": Path("copy")}),
+        lambda: files.walk(["a", "b"]),
+        lambda: files.digest(["a", "b"]),
+        lambda: files.put_verified({"c": source}, {"c": wire.sha256(b"")}, ()),
     ):
         said, counted = proxy.turns, files.round_trips
         call()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import hpcml
-from hpcml import plugins
 from hpcml.agent import wire
 from hpcml.batch import batch_folder, batch_of
 from hpcml.batch_view import BatchView, look
@@ -20,60 +19,9 @@ from hpcml.cli.sites import login_command
 from hpcml.connection import bind, connect
 from hpcml.errors import ProfileError
 from hpcml.sites import load_site
-from hpcml.transports.ssh import SshTransport
 from tests.cli.calling import call
-from tests.contract.conftest import Loop
+from tests.contract.conftest import PROFILE, Loop, ssh_of, trips
 from tests.contract.proxy import Proxy
-
-PROFILE = """
-name: far
-scheduler: slurm
-transport: ssh
-python: /usr/bin/python3
-ssh: {host: loop}
-partitions:
-  all: {nodes: 2, time: 1h, node: {cpus: 4, memory: 8 GiB}}
-"""
-
-
-@pytest.fixture
-def far(
-    loop: Loop, home: Path, monkeypatch: pytest.MonkeyPatch, csh_user: pwd.struct_passwd
-) -> Iterator[str]:
-    """A site behind a chatty csh, and somebody's settings for it."""
-    monkeypatch.setitem(
-        plugins.BUILT_IN, "hpcml.schedulers", {"slurm": "tests.contract.pretend:PretendScheduler"}
-    )
-    config = loop.folder / "config-far"
-    config.write_text(loop.server.config("loop", "somebody-else"))
-    folder = home / "config" / "hpcml"
-    (folder / "sites").mkdir(parents=True)
-    (folder / "sites" / "far.yaml").write_text(PROFILE)
-    (folder / "settings.yaml").write_text(
-        "sites:\n  far:\n"
-        f"    workspace: ~/{wire.random_letters(8)}\n    user: {csh_user.pw_name}\n"
-        f"    python: /opt/venv/bin/python\n    ssh_config: {config}\n"
-    )
-    yield "far"
-    files = connect("far")._files
-    assert isinstance(files, SshTransport)
-    files.close()
-
-
-def ssh_of(site: str) -> SshTransport:
-    files = connect(site)._files
-    assert isinstance(files, SshTransport)
-    return files
-
-
-def trips(site: str, work: Callable[[], object]) -> int:
-    """Round trips that something takes, once the site has been reached."""
-    files = ssh_of(site)
-    files.names("")
-    before = files.round_trips
-    work()
-    return files.round_trips - before
-
 
 # --- what is whose ------------------------------------------------------------------------
 

@@ -84,6 +84,43 @@ def test_a_job_has_the_path_and_home_of_the_login_node_and_nothing_else_of_it(
     assert path == subprocess.run(there, capture_output=True, text=True).stdout.strip()
 
 
+def test_inputs_from_outside_are_read_on_a_compute_node_and_sent_once(
+    outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "t2m.zarr"
+    (folder / "c").mkdir(parents=True)
+    for number in range(100):
+        (folder / "c" / str(number)).write_text(f"{number}\n")
+    (tmp_path / "stats.nc").write_text("mean\n")
+    command = ["/bin/sh", "-c", 'hostname; cat "$0"/c/99 "$1"', "{inputs.t2m}", "{inputs.stats}"]
+    inputs = {"t2m": str(folder), "stats": str(tmp_path / "stats.nc")}
+    job = hpcml.Job(command, code=None, inputs=inputs)
+
+    run = hpcml.submit(job, "box").wait()
+    assert run.state is State.COMPLETED, run.reason
+    assert run.logs().splitlines()[0].startswith("cpu")
+    assert run.logs().splitlines()[1:] == ["99", "mean"]
+
+    def send(*_: object) -> set[str]:
+        raise AssertionError("it was there already")
+
+    monkeypatch.setattr(SshTransport, "put_verified", send)
+    assert hpcml.submit(job, "box").wait().logs().splitlines()[1:] == ["99", "mean"]
+
+
+def head(t2m: str) -> str:
+    return Path(t2m, "c", "7").read_text()
+
+
+def test_a_function_is_given_the_path_of_an_input_there(outside: Outside, tmp_path: Path) -> None:
+    (tmp_path / "t2m.zarr" / "c").mkdir(parents=True)
+    (tmp_path / "t2m.zarr" / "c" / "7").write_text("7")
+
+    run = hpcml.submit(head, "box", inputs={"t2m": str(tmp_path / "t2m.zarr")})
+
+    assert run.result() == "7"
+
+
 def test_a_function_s_result_comes_back(outside: Outside) -> None:
     def doubled(x: int) -> int:
         return 2 * x

@@ -11,26 +11,25 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from hpcml.agent.files import told as of_system
 from hpcml.agent.trees import Usage
 from hpcml.errors import ProfileError, TransportError
 from hpcml.settings import Binding, cache_folder
 from hpcml.sites import Site
-from hpcml.transports import Completed, FileStatus
-from hpcml.transports.base import appearing, told, until_free
+from hpcml.transports import Completed, Digest, FileStatus
+from hpcml.transports.base import by_name, told, until_free
 from hpcml.transports.ssh.link import Answer, Clock, Frame, Link, Lost
 from hpcml.transports.ssh.openssh import Way
 from hpcml.transports.ssh.streams import Outgoing, receive
 
 # Done twice they leave what they leave when done once, and answer the same.
 REPEATABLE = {
-    *("put", "get", "list", "names_in", "open_private", "fetch"),
-    *("remove", "touch", "usage", "lock"),
+    *("put", "put_verified", "link", "get", "list", "names_in", "walk", "digest"),
+    *("open_private", "fetch", "remove", "touch", "usage", "lock"),
 }
 
 NOTHING = Outgoing({})
@@ -97,9 +96,27 @@ class SshTransport:
         found = self._call("names_in", list(folders))[0]
         return {folder: set(names) for folder, names in found.items()}
 
+    def walk(self, paths: Iterable[str]) -> dict[str, dict[str, FileStatus]]:
+        found = self._call("walk", list(paths))[0]
+        return {path: by_name(entries) for path, entries in found.items()}
+
+    def digest(self, paths: Iterable[str]) -> dict[str, Digest]:
+        found = self._call("digest", list(paths))[0]
+        return {path: Digest(*said) for path, said in found.items()}
+
     def put_once(self, files: Mapping[str, bytes]) -> set[str]:
         body = Outgoing(files)
         return set(self._call("put_once", body.sizes, body=body)[0])
+
+    def put_verified(
+        self, files: Mapping[str, Path], digests: Mapping[str, str], executable: Collection[str]
+    ) -> set[str]:
+        body = Outgoing(files, filled_up=True)
+        rows = [[name, size, digests[name], name in executable] for name, size in body.sizes]
+        return set(self._call("put_verified", rows, body=body)[0])
+
+    def link(self, links: Mapping[str, str]) -> None:
+        self._tell("link", dict(links))
 
     def append(self, path: str, record: Mapping[str, Any]) -> None:
         self._tell("append", path, dict(record))
@@ -107,12 +124,12 @@ class SshTransport:
     def open_private(self, path: str) -> BinaryIO:
         return io.BytesIO(self._call("open_private", path)[1])
 
-    def fetch(self, path: str, destination: Path) -> None:
-        what = f"{self._way.site}:{path} cannot be copied to {destination}"
+    def fetch(self, files: Mapping[str, Path]) -> None:
+        left = dict(files)
 
         def once() -> None:
-            with told(), of_system(what), appearing(destination) as temporary:
-                receive(self._ask("fetch", [path], NOTHING).frames(), temporary)
+            with told():
+                receive(self._ask("fetch", [[*left]], NOTHING).frames(), left)
 
         self._mended("fetch", once)
 

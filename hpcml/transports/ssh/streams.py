@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcml.agent.files import pieces_of
+from hpcml.agent.files import PIECE, pieces_of
 from hpcml.agent.files import told as of_system
 from hpcml.errors import TransportError
-from hpcml.transports.base import told
+from hpcml.transports.base import Arriving, told
 
 
 class Outgoing:
     """The contents of files, one after the other.
+
+    Parameters
+    ----------
+    filled_up : bool
+        A file that is cut short meanwhile is filled up with zeros: its digest tells.
 
     Attributes
     ----------
@@ -22,7 +26,8 @@ class Outgoing:
         Names of the files, and how many bytes each has in the stream.
     """
 
-    def __init__(self, files: Mapping[str, bytes | Path]) -> None:
+    def __init__(self, files: Mapping[str, bytes | Path], *, filled_up: bool = False) -> None:
+        self._filled_up = filled_up
         self._contents = list(files.values())
         self.sizes = [(name, _size(content)) for name, content in files.items()]
 
@@ -34,71 +39,29 @@ class Outgoing:
     def pieces(self) -> Iterator[bytes]:
         """All bytes, as often as one likes."""
         for content, (_, size) in zip(self._contents, self.sizes, strict=True):
-            yield from _exactly(content, size)
+            yield from _exactly(content, size, self._filled_up)
 
 
-def receive(frames: Iterable[tuple[dict[str, Any], bytes]], target: Path) -> None:
-    """Make what :meth:`hpcml.agent.files.Files.stream` has said, at ``target``.
+def receive(frames: Iterable[tuple[dict[str, Any], bytes]], files: dict[str, Path]) -> None:
+    """Make the files that :meth:`hpcml.agent.files.Files.stream` has sent.
 
-    A folder is made before what is in it, and no row can lead elsewhere: not by ``..``, nor by a
-    link that another has made.
+    Parameters
+    ----------
+    files : dict
+        What was asked for, and where it is to be; those that have appeared are taken out.
     """
-    root = os.fsencode(target)
-    folders: dict[bytes, tuple[int, int]] = {}  # mode and mtime, for when it is full
-    open_file: _File | None = None
-    for head, body in frames:
-        row = head.get("part", ["end"])
-        if row[0] == "more" and open_file is not None:
-            open_file.write(body)
-            continue
-        if open_file is not None:
-            open_file.close()
-            open_file = None
-        if row[0] == "end":
-            break
-        kind, relative, *facts = row
-        path = _below(root, relative, folders)
-        if kind == "folder":
-            os.mkdir(path, 0o700)
-            folders[path] = facts[0], facts[1]
-        elif kind == "link":
-            os.symlink(os.fsencode(facts[0]), path)
-        else:
-            open_file = _File(path, *facts)
-            open_file.write(body)
-    for path, (mode, mtime) in reversed(folders.items()):
-        os.utime(path, ns=(mtime, mtime))
-        os.chmod(path, mode)
-
-
-class _File:
-    """A file that is being received."""
-
-    def __init__(self, path: bytes, mode: int, mtime: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, 0o600)
-        self._mode, self._mtime = mode, mtime
-
-    def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-
-    def close(self) -> None:
-        os.utime(self._descriptor, ns=(self._mtime, self._mtime))
-        os.fchmod(self._descriptor, self._mode)
-        os.close(self._descriptor)
-
-
-def _below(root: bytes, relative: str, folders: dict[bytes, tuple[int, int]]) -> bytes:
-    """The path of a row; its folder is one that we have made."""
-    if not relative and not folders:
-        return root
-    path = os.path.join(root, os.fsencode(relative))
-    above, name = os.path.split(path)
-    if above not in folders or name in (b"", b".", b".."):
-        raise TransportError(f"the site has sent {relative!r}, which leads elsewhere", "Report it.")
-    return path
+    asked, following = list(files.items()), iter(frames)
+    head, body = next(following)
+    while row := head.get("part"):
+        name, target = asked[row[0]]
+        with of_system(f"{target} cannot be written"), Arriving(target, *row[1:]) as file:
+            file.write(body)
+            for head, body in following:
+                if head.get("part") != []:
+                    break
+                file.write(body)
+            file.appear()
+        files.pop(name, None)
 
 
 def _size(content: bytes | Path) -> int:
@@ -108,7 +71,7 @@ def _size(content: bytes | Path) -> int:
         return content.stat().st_size
 
 
-def _exactly(content: bytes | Path, size: int) -> Iterator[bytes]:
+def _exactly(content: bytes | Path, size: int, filled_up: bool) -> Iterator[bytes]:
     """So many bytes of a file, whoever writes to it."""
     if isinstance(content, bytes):
         yield content
@@ -118,5 +81,9 @@ def _exactly(content: bytes | Path, size: int) -> Iterator[bytes]:
         size -= len(piece)
         if size <= 0:
             return
+    while filled_up and size:
+        zeros = bytes(min(size, PIECE))
+        yield zeros
+        size -= len(zeros)
     if size:
         raise TransportError(f"{content} was cut short while it was sent", "Send it again.")

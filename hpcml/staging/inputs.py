@@ -1,0 +1,189 @@
+"""Inputs that go to a site: each content once, under its digest, and believed only when whole.
+
+Files go there in streams, each appearing whole, and only with the SHA-256 that it must have. Then
+the site reads all of it once more, and if that gives the digest, a marker beside it says so
+(:func:`hpcml.agent.wire.data_marker`). Nobody believes what has no marker: what a broken-off
+submission has left there is gone on with.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcml.agent import wire
+from hpcml.errors import JobError, TransportError
+from hpcml.planning import Plan
+from hpcml.resolving import content_of
+from hpcml.staging.fetching import stays
+from hpcml.transports import FileStatus, Transport
+
+MOST_BYTES, MOST_FILES = 256 << 20, 5000  # that are sent before one hears whether all is well
+
+Row = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input as a plan has it on its site.
+
+    Attributes
+    ----------
+    field : str
+        Of the job, which errors name.
+    digest : str
+    file : str
+        Its own name, which it has there, too.
+    """
+
+    field: str
+    digest: str
+    file: str
+
+    @property
+    def path(self) -> str:
+        """Where it lies in the workspace."""
+        return f"{wire.data_folder(self.digest)}/{self.file}"
+
+    @property
+    def marker(self) -> str:
+        """What says that it is whole."""
+        return wire.data_marker(self.digest, self.file)
+
+    @property
+    def needed(self) -> tuple[str, str]:
+        """What must be there; data that was removed by hand may have left its marker."""
+        return wire.data_folder(self.digest), self.marker
+
+
+def staged_inputs(plan: Plan) -> dict[str, Input]:
+    """The inputs that a plan has in the workspace of its site, by name."""
+    where = plan.where
+    return {
+        name: Input(f"inputs.{name}", digest, posixpath.basename(where["inputs"][name]))
+        for name, digest in plan.what["inputs"].items()
+        if name not in where["origins"] and name not in where["stamps"]
+    }
+
+
+def stage(one: Input, source: Path, files: Transport) -> None:
+    """Bring an input to the site; what has arrived of it before is not sent again.
+
+    Raises
+    ------
+    JobError
+        It has changed since it was digested, or cannot be sent.
+    TransportError
+        The site cannot be reached, or its disk is full; or the copy there is not what was sent.
+    """
+    staging = _Staging(one, source, files)
+    try:
+        staging.bring()
+    except TransportError as error:
+        staging.refuse_if_changed()
+        error.add_note(f"Submit again: what has arrived of {one.field} is not sent again.")
+        raise
+
+
+class _Staging:
+    """One input on its way.
+
+    Attributes
+    ----------
+    rows : list of (str, str, str)
+        What it consists of, as :func:`hpcml.agent.wire.tree_digest` takes it.
+    """
+
+    def __init__(self, one: Input, source: Path, files: Transport) -> None:
+        self.one, self.source, self.files = one, source, files
+        self.rows = self.refuse_if_changed()
+        for name, kind, target in self.rows:
+            if kind == "link" and not stays(name, target):
+                problem = f"{source / name} is a link that leads out of {source}"
+                advice = "Put there what it leads to, or leave it out."
+                raise JobError(one.field, problem, advice)
+
+    def refuse_if_changed(self) -> list[Row]:
+        """What it consists of, which must be what was digested."""
+        rows, digest = content_of(self.one.field, self.source)
+        if digest != self.one.digest:
+            raise self._changed(self.source)
+        return rows
+
+    def bring(self) -> None:
+        """Send what is missing, and have the site say that it is whole."""
+        self._name_after_another()
+        for _ in range(2):
+            self._send()
+            said = self.files.digest([self.one.path]).get(self.one.path)
+            if said is not None and said.sha256 == self.one.digest:
+                mark = {"sha256": said.sha256, "bytes": said.bytes, "stamp": said.stamp}
+                return self.files.put({self.one.marker: wire.canonical(mark)})
+            # After a power loss files may be there without their content.
+            self.files.remove([self.one.path])
+        raise TransportError(
+            f"the copy of {self.source} on the site is not what was sent",
+            "Look for who else writes to the workspace, or whether its disk fails.",
+        )
+
+    def _name_after_another(self) -> None:
+        """Where it is whole under another name, a link beside that is all it takes."""
+        data, markers = self.one.needed[0], posixpath.dirname(self.one.marker)
+        found = self.files.names_in([data, markers])
+        there = found.get(data, set())
+        whole = there & found.get(markers, set())
+        if whole and self.one.file not in there:
+            self.files.link({self.one.path: min(whole)})
+
+    def _send(self) -> None:
+        """Send the files and links that are not there."""
+        there = self.files.walk([self.one.path]).get(self.one.path)
+        if not self.rows and there is None:
+            self.files.publish(self.one.path, {})
+        missing = [row for row in self.rows if not self._is_there(row, (there or {}).get(row[0]))]
+        links = {self._path(name): target for name, kind, target in missing if kind == "link"}
+        if links:
+            self.files.link(links)
+        for rows in _at_once(missing, self._size):
+            sources = {self._path(name): self.source / name for name, _, _ in rows}
+            digests = {self._path(name): digest for name, _, digest in rows}
+            executable = {self._path(name) for name, kind, _ in rows if kind == "exec"}
+            for path in self.files.put_verified(sources, digests, executable):
+                raise self._changed(sources[path])
+
+    def _is_there(self, row: Row, found: FileStatus | None) -> bool:
+        _, kind, content = row
+        if kind == "link":
+            return found is not None and found.target == content
+        return found is not None and found.kind == "file" and found.size == self._size(row)
+
+    def _size(self, row: Row) -> int:
+        try:
+            return (self.source / row[0]).stat().st_size
+        except OSError as error:
+            raise self._changed(self.source / row[0]) from error
+
+    def _path(self, name: str) -> str:
+        return posixpath.join(self.one.path, name) if name else self.one.path
+
+    def _changed(self, path: Path) -> JobError:
+        problem = f"{path} has changed since it was looked at, or while it was sent"
+        return JobError(self.one.field, problem, "Submit again when nobody writes to it.")
+
+
+def _at_once(rows: Iterable[Row], size: Callable[[Row], int]) -> Iterator[list[Row]]:
+    """Files in portions, after each of which one hears whether all is well."""
+    some: list[Row] = []
+    gathered = 0
+    for row in rows:
+        if row[1] == "link":
+            continue
+        some.append(row)
+        gathered += size(row)
+        if gathered >= MOST_BYTES or len(some) >= MOST_FILES:
+            yield some
+            some, gathered = [], 0
+    if some:
+        yield some
