@@ -220,10 +220,12 @@ class Helper:
         return [code, len(stdout), len(stderr)], [stdout, stderr]
 
     def _call_fetch(self, number: int, body: Body, names: "list[str]") -> None:
-        for row in self.files.stream(names):
-            self._write({"id": number, "part": row[:3]}, [next(row[3], b"")])
-            for piece in row[3]:
-                self._write({"id": number, "part": []}, [piece])
+        for index, mode, mtime, pieces in self.files.stream(names):
+            row, held = [index, mode, mtime], next(pieces, b"")
+            for piece in pieces:
+                self._write({"id": number, "part": row}, [held])
+                row, held = [], piece
+            self._write({"id": number, "part": row, "last": True}, [held])
 
     # --- frames ---------------------------------------------------------------------------
 

@@ -305,7 +305,7 @@ def test_a_call_is_one_round_trip(files: SshTransport, proxy: Proxy, tmp_path: P
         lambda: files.run(["true"]),
         lambda: files.touch(["file", "a", "b"]),
         lambda: files.names_in(["a", "b"]),
-        lambda: files.fetch({"a/1": Path("copy")}),
+        lambda: files.fetch({"a/1": tmp_path / "copy"}),
         lambda: files.walk(["a", "b"]),
         lambda: files.digest(["a", "b"]),
         lambda: files.put_verified({"c": source}, {"c": wire.sha256(b"")}, ()),

@@ -7,7 +7,6 @@ import os
 import posixpath
 import signal
 import subprocess
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import hpcml
+from hpcml import submission
 from hpcml.agent import wire
 from hpcml.agent.inputs import InputError, Inputs
 from hpcml.batch import batch_folder, batch_of, outbox_ids
@@ -247,6 +247,10 @@ def test_a_file_that_is_cut_short_while_it_is_sent_is_told_and_blocks_nothing(
 
 # --- broken off ---------------------------------------------------------------------------
 
+PRETEND = """
+from hpcml import plugins
+plugins.BUILT_IN["hpcml.schedulers"] = {"slurm": "tests.contract.pretend:PretendScheduler"}
+"""
 CLIENT = """
 import os, signal
 import hpcml
@@ -301,11 +305,7 @@ def test_killed_while_it_stages_the_next_submission_goes_on(
     sent: list[str],
     another_python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    pretend = textwrap.dedent("""
-        from hpcml import plugins
-        plugins.BUILT_IN["hpcml.schedulers"] = {"slurm": "tests.contract.pretend:PretendScheduler"}
-    """)
-    done = another_python(pretend + CLIENT + hook + SUBMIT, cwd=project)
+    done = another_python(PRETEND + CLIENT + hook + SUBMIT, cwd=project)
     assert done.returncode == -signal.SIGKILL, done.stderr
     whole = wire.data_marker(digest_of(zarr), zarr.name)
     if (there / whole).exists():
@@ -316,6 +316,22 @@ def test_killed_while_it_stages_the_next_submission_goes_on(
     assert len(sent) == 22 - arrived
     assert (there / whole).exists()
     assert agent_s(run).check() == {"x": digest_of(zarr)}
+
+
+def test_a_submission_whose_input_is_gone_by_then_is_not_resumed(
+    far: str,
+    zarr: Path,
+    there: Path,
+    project: Path,
+    another_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = another_python(PRETEND + CLIENT + "dies('publish')" + SUBMIT, cwd=project)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (batch,) = outbox_ids()
+    subprocess.run(["rm", "-r", there / "data"], check=True)
+
+    with pytest.raises(JobError, match=r"inputs\.x.*is not on far any more"):
+        submission.resume(batch, far)
 
 
 def test_a_connection_that_is_lost_half_way_costs_what_was_under_way(

@@ -56,12 +56,12 @@ def receive(frames: Iterable[tuple[dict[str, Any], bytes]], files: dict[str, Pat
         name, target = asked[row[0]]
         with of_system(f"{target} cannot be written"), Arriving(target, *row[1:]) as file:
             file.write(body)
-            for head, body in following:
-                if head.get("part") != []:
-                    break
+            while "last" not in head:
+                head, body = next(following)
                 file.write(body)
             file.appear()
         files.pop(name, None)
+        head, body = next(following)
 
 
 def _size(content: bytes | Path) -> int:
