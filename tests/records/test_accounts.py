@@ -76,7 +76,7 @@ def accounting(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 @pytest.fixture
-def made() -> Callable[..., ByHand]:
+def made(unserved: None) -> Callable[..., ByHand]:
     """Runs that the queue has taken, and that have ended."""
 
     def make(count: int = 1, *, restarts: Sequence[int] = (0,), job: str = "7") -> ByHand:
