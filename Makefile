@@ -1,6 +1,7 @@
 # Every target makes .venv and installs what it needs, if it is not there yet.
 #   make PYTHON=python3.12 test       another Python (>= 3.11)
 #   make test ARGS="-k wheel -x"      more arguments for what the target runs
+#   make test WORKERS=0               tests one after the other, in one process (--pdb needs that)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -8,6 +9,7 @@
 
 PYTHON ?=
 ARGS ?=
+WORKERS ?= 2
 export PYTHON
 
 VENV := sh tools/venv.sh
@@ -33,7 +35,7 @@ demo-box:
 
 test:
 	@$(VENV) test demo lint bench
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 bench:
 	@$(VENV) bench

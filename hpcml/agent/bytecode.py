@@ -20,12 +20,12 @@ def place(archive: str) -> str:
 
 
 def leave(archive: str) -> None:
-    """Leave bytecode for this Python, if the travelling file has none and nobody has left any.
+    """Leave bytecode for this Python, unless somebody has left it.
 
     Where that cannot be done, agents only start later.
     """
     # Before Python 3.7 bytecode in an archive would have to bear its source's time.
-    if __file__.endswith(".pyc") or sys.version_info < (3, 7):
+    if sys.version_info < (3, 7):
         return
     path = place(archive)
     try:

@@ -4,7 +4,6 @@ The chain is agent, srun, shim, container, command; what is not needed is left o
 """
 
 import os
-import socket
 
 from hpcml.agent import wire
 
@@ -64,6 +63,8 @@ def rendezvous(what: "Mapping[str, Any]") -> "dict[str, str]":
     """Where the ranks of a run meet: on its first node, where this agent is."""
     if what.get("launcher") != "srun":
         return {}
+    import socket  # a run of one process starts sooner without it
+
     host = os.environ.get("SLURMD_NODENAME") or os.uname()[1]
     with socket.socket() as probe:
         probe.bind(("", 0))

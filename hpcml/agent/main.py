@@ -12,7 +12,7 @@ def main(argv: "list[str]") -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     command, rest = argv[0], argv[1:]
     if command in ("run", "work"):
-        from hpcml.agent import attempt, bytecode, share, slot
+        from hpcml.agent import attempt, share, slot
 
         call = share.run if command == "run" else slot.run
         try:
@@ -20,7 +20,10 @@ def main(argv: "list[str]") -> int:
         except (attempt.AgentError, OSError) as error:
             sys.stderr.write("hpcml: %s\n" % error)
             return 70  # EX_SOFTWARE; no attempt was started
-        bytecode.leave(os.path.abspath(sys.path[0]))
+        if not __file__.endswith(".pyc"):  # this Python has to compile
+            from hpcml.agent import bytecode
+
+            bytecode.leave(os.path.abspath(sys.path[0]))
         return code
     if command == "dispatch":
         from hpcml.agent import dispatcher

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 
-from hpcml.agent import before, slot, supervise, wire
+from hpcml.agent import slot, supervise, wire
 from hpcml.agent.allocation import Allocation
 from hpcml.agent.attempt import load_plan
 
@@ -51,7 +51,11 @@ def run(batch: str, first: int, count: int = 1) -> int:
 def _refused(batch: str, plan: "dict[str, Any]", ours: range) -> bool:
     """Refuse all runs if one that must be COMPLETED first is not."""
     after = plan["batch"]["after"]
-    missing = before.not_completed(os.path.dirname(batch), after) if after else None
+    if not after:
+        return False
+    from hpcml.agent import before
+
+    missing = before.not_completed(os.path.dirname(batch), after)
     if missing is None:
         return False
     attempts = wire.Attempts(batch)

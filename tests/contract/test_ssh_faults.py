@@ -318,16 +318,18 @@ def test_a_call_is_one_round_trip(files: SshTransport, proxy: Proxy, tmp_path: P
 def test_what_answers_nothing_costs_no_round_trip_of_its_own(
     files: SshTransport, proxy: Proxy
 ) -> None:
-    files.put({"file": b"1"})
-    said = proxy.turns
-    with files.together():
-        files.put({"a/1": b"1"})
-        files.remove(["file"])
-        files.append("a/words", {})
-        files.run(["true"])
+    turns = []
+    for number in range(5):
+        said = proxy.turns
+        with files.together():
+            files.put({f"a/{number}": b"1", "file": b"1"})
+            files.remove(["file"])
+            files.append("a/words", {})
+            files.run(["true"])
+        turns.append(proxy.turns - said)
 
-    assert proxy.turns - said <= 2  # ssh may have something of its own to say
-    assert files.names("a") == {"1", "words"}
+    assert min(turns) == 1, turns  # a busy machine may cut what is said into pieces
+    assert files.names("a") == {*map(str, range(5)), "words"}
 
 
 def test_the_second_process_uses_the_connection_of_the_first(
