@@ -47,11 +47,9 @@ sites:
 def main() -> int:
     """Run the demo; return its exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    data = DEMO / "data"
-    data.mkdir(exist_ok=True)
     began = time.monotonic()
     try:
-        with Box(binds={**this_python(), str(data): str(data)}) as box:
+        with Box(binds=this_python()) as box:
             took = time.monotonic() - began
             print(f"A supercomputer in a box is up after {took:.1f} s.", flush=True)
             for host in COMPUTE:

@@ -44,10 +44,14 @@ JOB_OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="For finding it."),
     click.option("--code", help='Folder of the code; "none": take none along.'),
     click.option("--device", default="cpu", show_default=True, help="Kind of device."),
-    click.option("--cpus", type=int, help="CPUs."),
-    click.option("--memory", help='Memory, like "2 GiB".'),
+    click.option("--devices", type=int, help="Devices in all; default: one node's."),
+    click.option("--nodes", type=int, default=1, show_default=True, help="Nodes."),
+    click.option("--tasks", type=int, help="Processes in all; default: one a device."),
+    click.option("--cpus", type=int, help="CPUs of each process."),
+    click.option("--memory", help='Memory of each node, like "2 GiB".'),
     click.option("--time", default="1h", show_default=True, help='Walltime, like "10m".'),
     click.option("--partition", help="Partition of the site."),
+    click.option("--image", metavar="PATH", help="Apptainer image to run in."),
     json_option,
 ]
 after_option = click.option(
@@ -213,10 +217,14 @@ def _job(
     tags: tuple[str, ...],
     code: str | None,
     device: str,
+    devices: int | None,
+    nodes: int,
+    tasks: int | None,
     cpus: int | None,
     memory: str | None,
     time: str,
     partition: str | None,
+    image: str | None,
 ) -> hpcml.Job:
     if entry[0] == "-m" and len(entry) > 1:  # it stood behind --
         module, entry = True, entry[1:]
@@ -229,12 +237,16 @@ def _job(
         inputs={key: hpcml.Dataset(path) for key, path in pairs("--input", inputs).items()},
         outputs=outputs,
         resources=hpcml.Resources(
+            nodes=nodes,
             device=device,
+            devices=devices,
+            tasks=tasks,
             cpus=cpus,
             memory=memory,
             time=time,
             options={"partition": partition} if partition else {},
         ),
+        image=image,
         env=pairs("--env", env),
         code=None if code == "none" else code or "auto",
         tags=pairs("--tag", tags),

@@ -374,8 +374,7 @@ def test_runs_are_found_by_tag_and_by_state_in_any_case(project: Path) -> None:
     assert "'nix' is no run's id" in call("status", "nix").stderr
 
 
-def test_pack_says_whether_runs_share_allocations(home: Path) -> None:
-    profile = """\
+SMALL = """\
 name: small
 scheduler: slurm
 transport: local
@@ -383,16 +382,42 @@ workspace: /nowhere
 max_submitted: 2
 partitions:
   cpu: {nodes: 2, time: 1d, node: {device: cpu, cpus: 8, memory: 16 GiB}}
+  gpu:
+    nodes: 2
+    time: 1d
+    gres: gpu:a100
+    node: {device: gpu, devices: 4, cpus: 8, memory: 16 GiB}
 """
+
+
+@pytest.fixture
+def small(home: Path) -> str:
+    """A site with Slurm, for plans."""
     (home / "config" / "hpcml" / "sites").mkdir(parents=True)
-    (home / "config" / "hpcml" / "sites" / "small.yaml").write_text(profile)
-    sweep = ["sweep", "--site", "small", "--code", "none", "-a", "n=range(9)"]
+    (home / "config" / "hpcml" / "sites" / "small.yaml").write_text(SMALL)
+    return "small"
+
+
+def test_pack_says_whether_runs_share_allocations(small: str) -> None:
+    sweep = ["sweep", "--site", small, "--code", "none", "-a", "n=range(9)"]
 
     done = call(*sweep, "--pack", "never", "--", "true")
     assert done.returncode == 70
     assert 'small takes 2 jobs; pack="auto" shares them out' in done.stderr
     assert call(*sweep, "--pack", "always", "--", "true").returncode == 2
     assert tuple(WAYS) == PACK
+
+
+def test_nodes_tasks_devices_and_an_image_are_asked_for(small: str, project: Path) -> None:
+    (project / "python.sif").write_bytes(b"no image, but a file")
+    wish = ["--nodes", "2", "--tasks", "4", "--device", "gpu", "--devices", "4", "--cpus", "1"]
+    options = ["--site", small, "--code", "none", "--image", "python.sif", *wish]
+    done = call("plan", "--json", *options, "--", "true")
+
+    what = json.loads(done.stdout)["what"]
+    asked = {name: what["placement"][name] for name in ("partition", "nodes", "tasks", "devices")}
+    assert asked == {"partition": "gpu", "nodes": 2, "tasks": 2, "devices": 2}, "of each node"
+    assert what["image"] is not None
 
 
 def test_points_of_a_sweep_come_from_a_file_of_json_lines(project: Path) -> None:
