@@ -25,6 +25,8 @@ LOGIN, CONTROL = "login", "control"
 # reserved for testing (RFC 2544): they are nobody's network.
 ADDRESSES = {CONTROL: 2, LOGIN: 3} | {name: 11 + i for i, name in enumerate(COMPUTE)}
 
+OWN = ("/tmp/", "/run/", "/dev/", "/proc/", "/sys/")  # what each host has for itself
+
 HERE = Path(__file__).parent
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -119,6 +121,11 @@ class Hosts:
             )
 
     def _bind(self, source: str, target: str) -> None:
+        if target.startswith(OWN):
+            raise CannotHaveBox(
+                f"its hosts would not see {target}: each has {', '.join(OWN)} of its own",
+                "Have the project, its .venv and the Python somewhere else.",
+            )
         where = f"{self.state.folder}/inside/root{target}"
         if os.path.isdir(source):
             self._in_box("mkdir", "-p", where)

@@ -456,3 +456,8 @@ def test_who_cannot_have_a_box_is_told_why_and_what_is_not_tested(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(CannotHaveBox, match=r"takes root.*that needs Slurm was left out"):
         machine.make_ready()
+
+
+def test_a_checkout_that_the_hosts_would_not_see_is_refused() -> None:
+    with pytest.raises(CannotHaveBox, match="hosts would not see /tmp/project"):
+        Box(binds={"/tmp/project": "/tmp/project"}).up()
