@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -66,7 +67,7 @@ import torch, torch.distributed as dist
 dist.init_process_group("gloo", init_method="env://")
 ranks = torch.tensor([float(dist.get_rank())])
 dist.all_reduce(ranks)
-print(ranks.item(), dist.get_world_size())
+print(f"{ranks.item()} {dist.get_world_size()}\\n", end="", flush=True)  # in one write
 dist.destroy_process_group()
 """
 TORCHRUN = (
@@ -80,8 +81,8 @@ TORCHRUN = (
 )
 def test_pytorch_s_process_group_just_works(login: Login, launched: str, tasks: int) -> None:
     login.write("train.py", ALL_REDUCE)
-    command = " ".join(["exec", *python(), launched, "$S/train.py"])
-    run = login.submit(f"job('{command}', nodes=2, tasks={tasks})")
+    command = f"exec {shlex.join(python())} {launched} $S/train.py"
+    run = login.submit(f"job({command!r}, nodes=2, tasks={tasks})")
 
     assert login.wait(run, timeout=120) == [("COMPLETED", "")]
     assert logs(login, run) == ["6.0 4"] * 4
