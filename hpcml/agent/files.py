@@ -95,6 +95,16 @@ def of_commands() -> "dict[str, str] | None":
     return {name: value for name, value in os.environ.items() if name not in of_slurm}
 
 
+def make_link(path: str, target: str, temporary: str) -> None:
+    """Make a symbolic link appear, in place of what was there."""
+    os.symlink(target, temporary)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
 class Files:
     """A workspace.
 
@@ -231,12 +241,7 @@ class Files:
         temporary = self._aside(name)
         with told("%s cannot be made" % path):
             private_folder(os.path.dirname(path))
-            os.symlink(target, temporary)
-            try:
-                os.rename(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            make_link(path, target, temporary)
 
     def _aside(self, name: str) -> str:
         """A path for what is not whole yet: in no folder that is digested as a whole."""

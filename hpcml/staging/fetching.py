@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpcml.agent import wire
+from hpcml.agent.files import make_link
 from hpcml.errors import HpcmlError, TransportError
 from hpcml.transports import FileStatus, Transport
 
@@ -132,12 +133,7 @@ def _link(target: Path, text: str) -> None:
         return
     temporary = target.parent / f".tmp-{wire.unique()}"
     try:
-        os.symlink(text, temporary)
-        try:
-            os.rename(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        make_link(str(target), text, str(temporary))
     except OSError as error:
         problem = f"the link {target} cannot be made: {error.strerror}"
         raise HpcmlError(problem, "Name another folder.") from error

@@ -125,17 +125,7 @@ def test_a_run_that_gave_way_has_two_lives_on_record(login: Login) -> None:
     checkpoint = "checkpoint=hpcml.Checkpoint(notice='1s')"
     run = login.submit(f'job("{UNTIL_GATE}", options={{"partition": "low"}}, {checkpoint})')
     eventually(lambda: login.ledger() == ["began"], PATIENCE)
-    host = login.do(
-        'tell(hpcml.attach(S["run"], "box").attempts[0].start["owner"]["host"])', run=run
-    )
-    other = login.box.preempt(host)
-    try:
-        eventually(lambda: login.state(run)[0] == "PENDING", PATIENCE)
-    finally:
-        login.box.cancel(other)
-    login.box.hosts.run(
-        "control", "scontrol", "update", f"JobId={login.queue_id(run)}_0", "StartTime=now"
-    )
+    login.give_way(run)
     eventually(lambda: login.ledger() == ["began"] * 2, PATIENCE)
     login.open_gate()
     assert login.wait(run) == [("COMPLETED", "")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.conftest import eventually
@@ -53,15 +51,7 @@ def test_a_run_with_a_checkpoint_that_gave_way_starts_again_as_another_attempt(
     job = f'job("{UNTIL_GATE}", options={{"partition": "low"}}, {CHECKPOINT})'
     run = login.submit(job)
     eventually(lambda: login.ledger() == ["began"], PATIENCE)
-    start = json.loads(login.read(f"ws/runs/{run[:-6]}/attempts/0.1.start"))
-    other = login.box.preempt(start["owner"]["host"])
-    try:
-        eventually(lambda: login.state(run)[0] == "PENDING", PATIENCE)
-    finally:
-        login.box.cancel(other)
-    login.box.hosts.run(
-        "control", "scontrol", "update", f"JobId={login.queue_id(run)}_0", "StartTime=now"
-    )
+    login.give_way(run)
     eventually(lambda: login.ledger() == ["began"] * 2, PATIENCE)
     login.open_gate()
 
