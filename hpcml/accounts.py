@@ -89,6 +89,9 @@ def _account(view: BatchView, index: int, found: Facts | None) -> Account:
         return Account()
     lives = found.get(chunk.name, {}).get(index, ())
     whole = bool(lives) and _is_whole(lives[-1], view.connection.files.now())
+    last = next(reversed(view.seen[index].attempts), None)
+    if last is not None and (last.start or {}).get("allocation"):
+        whole = whole and life_of(last, lives) is not None
     return Account(lives, LATE if not whole and _is_young(view, index) else "")
 
 

@@ -265,9 +265,8 @@ class BatchView:
         self._brought = brought or {}
         try:
             new = self._new_attempts(names)
-            if new:
-                self._read_attempts(new)
-            self._names |= names
+            unread = self._read_attempts(new) if new else set()
+            self._names |= names - unread
             self._read_ids(part for part in self.chunks if part.chunk.id is None)
         finally:
             self._brought = {}
@@ -292,13 +291,18 @@ class BatchView:
         there = {path: content for path, content in found.items() if content is not None}
         return there | (self.connection.files.get(dict.fromkeys(rest, 0)) if rest else {})
 
-    def _read_attempts(self, found: Mapping[tuple[int, int], set[str]]) -> None:
-        """Read the ends, and the starts of attempts of which there is no end."""
+    def _read_attempts(self, found: Mapping[tuple[int, int], set[str]]) -> set[str]:
+        """Read the ends, and the starts of attempts of which there is no end.
+
+        Returns the names of ends whose content was not there yet: listings may be ahead of it.
+        """
         ends = [attempt for attempt, kinds in found.items() if "end" in kinds]
         self._read("end", ends)
         # An end may be empty after a power loss; then the start is all there is.
         self._read("start", [key for key in found if self._known(*key).end is None])
         self._news |= {index for index, _ in found}
+        unread = (key for key in ends if self._known(*key).end is None)
+        return {f"{index}.{number}.end" for index, number in unread}
 
     def _read(self, kind: str, attempts: Iterable[tuple[int, int]]) -> None:
         paths = {

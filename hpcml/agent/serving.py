@@ -63,7 +63,7 @@ class Helper:
         self._lock = threading.Lock()  # of the output
         self._broken: "set[int]" = set()  # chains in which a request has failed
         self._held: "set[int]" = set()  # descriptors that hold the workspace
-        self._digesting: "set[int]" = set()  # requests
+        self._beside: "set[int]" = set()  # requests under way beside the conversation
 
     def serve(self) -> None:
         """Do what is asked until nobody asks any more."""
@@ -81,8 +81,8 @@ class Helper:
                 return self.files.end_commands()
 
     def _idle(self, *_: "Any") -> None:
-        """Nobody has asked for long: end, unless somebody waits for a digest, which may take so."""
-        if not self._digesting:
+        """Nobody has asked for long: end, unless an answer is awaited, or something held."""
+        if not self._beside and not self._held:
             self.files.end_commands()
             os._exit(0)
         signal.alarm(IDLE)
@@ -98,6 +98,7 @@ class Helper:
             return self._do(head, body, began)
         kept = io.BytesIO(body.rest())  # the next request follows it
         arguments = head, Body(kept.read, len(kept.getvalue())), began
+        self._beside.add(head["id"])
         threading.Thread(target=self._do_beside, args=arguments, daemon=True).start()
         return None
 
@@ -106,6 +107,8 @@ class Helper:
             self._do(head, body, began)
         except BrokenPipeError:
             pass  # the client is gone, and the input ends, too
+        finally:
+            self._beside.discard(head["id"])
 
     def _do(self, head: "dict[str, Any]", body: Body, began: float) -> None:
         try:
@@ -174,13 +177,9 @@ class Helper:
         found = ((name, self.files.walk(name)) for name in names)
         return {name: entries for name, entries in found if entries is not None}
 
-    def _call_digest(self, number: int, body: Body, names: "list[str]") -> "Any":
-        self._digesting.add(number)
-        try:
-            found = ((name, self.files.digest(name)) for name in names)
-            return {name: said for name, said in found if said is not None}
-        finally:
-            self._digesting.remove(number)
+    def _call_digest(self, _: int, body: Body, names: "list[str]") -> "Any":
+        found = ((name, self.files.digest(name)) for name in names)
+        return {name: said for name, said in found if said is not None}
 
     def _call_names_in(self, _: int, body: Body, folders: "list[str]") -> "Any":
         found = ((folder, self.files.names(folder)) for folder in folders)

@@ -144,7 +144,7 @@ class Slot:
 
     def _take(self, index: int) -> "int | None":
         """Take a run's next attempt. Returns its number; ``None`` if it is under way or over."""
-        number = self.allocation.restarts + 1
+        number = 1  # each attempt in its turn: one may have been refused, or be another agent's
         while not self.attempts.start(index, number, **self.allocation.facts):
             if not self._may_follow(index, number):
                 return None

@@ -282,7 +282,8 @@ def write_once(path: str, data: "bytes | Iterable[bytes]") -> bool:
         os.link(temporary, path)
     except OSError as error:
         if error.errno == errno.EEXIST:
-            return False
+            # A network file system may have done it, and lost its answer: then it is ours.
+            return os.stat(temporary).st_nlink == 2
         raise
     finally:
         try:

@@ -24,6 +24,7 @@ from hpcml.transports import Completed
 from hpcml.transports.local import LocalTransport
 
 BATCH = "20261121-141502-k3f9a2"
+NAME = f"hpcml-{BATCH}-0"
 
 
 def chunk(count: int = 10, *, first: int = 0, k: int = 0, layout: Layout | None = None) -> Chunk:
@@ -122,11 +123,12 @@ def test_squeue_is_read_and_what_is_no_row_is_passed_over() -> None:
 def test_sacct_is_read_with_who_cancelled_it_and_tasks_that_never_began() -> None:
     rows = list(
         commands.parse_sacct(
-            "5_0|CANCELLED by 2001|0:15|None|1795296699\n13_[0-1]|CANCELLED|0:0|None|Unknown\n"
+            "5_0|CANCELLED by 2001|0:15|None|1795296699|a|b\n"
+            "13_[0-1]|CANCELLED|0:0|None|Unknown|x\n"
         )
     )
     assert (rows[0].state, rows[0].by, rows[0].signal) == ("CANCELLED", "2001", 15)
-    assert rows[0].ended == 1795296699
+    assert (rows[0].ended, rows[0].name) == (1795296699, "a|b")
     assert (rows[1].waiting, list(rows[1]), rows[1].ended) == (True, [0, 1], None)
 
 
@@ -468,7 +470,8 @@ def test_a_queue_that_cannot_answer_is_no_answer(queue: SlurmScheduler) -> None:
 
 
 def test_one_query_tells_of_all_chunks(queue: SlurmScheduler) -> None:
-    rows = "5_[4-9]|PENDING|Priority|x\n5_0|RUNNING|None|x\n5_2|PENDING|BeginTime|x\n"
+    rows = f"5_[4-9]|PENDING|Priority|{NAME}\n5_0|RUNNING|None|{NAME}\n"
+    rows += f"5_2|PENDING|BeginTime|{NAME}\n5_3|RUNNING|None|of-another-cluster\n"
     files = answering(queue, squeue=answer(rows))
     status = queue.poll([chunk(), chunk(k=1)])[f"{BATCH}.0"]
 
@@ -490,7 +493,7 @@ def test_nothing_is_asked_of_a_queue_that_has_taken_nothing(queue: SlurmSchedule
 def test_final_words_are_written_down_once_and_the_first_one_stands(
     queue: SlurmScheduler,
 ) -> None:
-    said = "5_0|TIMEOUT|0:0|None|1000\n5_1|TIMEOUT|0:0|None|1000\n"
+    said = f"5_0|TIMEOUT|0:0|None|1000|{NAME}\n5_1|TIMEOUT|0:0|None|1000|{NAME}\n"
     answering(queue, sacct=answer(said), squeue=answer())
     first = queue.account(chunk(2), [(0, 1), (1, 1)])
     assert {word.state for word in first.values()} == {State.TIMEOUT}
@@ -507,11 +510,11 @@ def test_an_end_that_is_not_there_yet_is_waited_for(queue: SlurmScheduler) -> No
     attempts = wire.Attempts(str(Path(queue.binding.workspace) / "runs" / BATCH))
     attempts.start(0, 1)
     now = int(queue.files.now())
-    answering(queue, sacct=answer(f"5_0|COMPLETED|0:0|None|{now}\n"))
+    answering(queue, sacct=answer(f"5_0|COMPLETED|0:0|None|{now}|{NAME}\n"))
     assert queue.account(chunk(1), [(0, 1)]) == {}
 
     queue._ask_again.answered((f"{BATCH}.0", 0))
-    answering(queue, sacct=answer(f"5_0|COMPLETED|0:0|None|{now - 60}\n"))
+    answering(queue, sacct=answer(f"5_0|COMPLETED|0:0|None|{now - 30}|{NAME}\n"))
     assert queue.account(chunk(1), [(0, 1)])[0, 1].state is State.COMPLETED
 
 
@@ -519,18 +522,19 @@ def test_a_run_is_judged_by_the_allocation_that_it_began_in(queue: SlurmSchedule
     """The queue may have a chunk twice: the allocation that came late ends at once, and well."""
     attempts = wire.Attempts(str(Path(queue.binding.workspace) / "runs" / BATCH))
     attempts.start(0, 1, allocation={"job": "8", "array": "8", "restarts": 0})
-    late = "5_0|COMPLETED|0:0|None|1000\n"
-    answering(queue, sacct=answer(f"{late}8_0|RUNNING|0:0|None|Unknown\n"))
+    now = int(queue.files.now())
+    late = f"5_0|COMPLETED|0:0|None|{now - 30}|{NAME}\n"
+    answering(queue, sacct=answer(f"{late}8_0|RUNNING|0:0|None|Unknown|{NAME}\n"))
     assert queue.account(chunk(1), [(0, 1)]) == {}
 
     queue._ask_again.answered((f"{BATCH}.0", 0))
-    answering(queue, sacct=answer(f"{late}8_0|TIMEOUT|0:0|None|1000\n"))
+    answering(queue, sacct=answer(f"{late}8_0|TIMEOUT|0:0|None|{now - 30}|{NAME}\n"))
     assert queue.account(chunk(1), [(0, 1)])[0, 1].state is State.TIMEOUT
 
 
 def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> None:
     off = answer(stderr="Slurm accounting storage is disabled", code=1)
-    shown = "JobId=5 ArrayJobId=5 ArrayTaskId=0 JobState=CANCELLED Reason=None EndTime=1000"
+    shown = f"JobId=5 ArrayJobId=5 ArrayTaskId=0 JobName={NAME} JobState=CANCELLED EndTime=1000"
     files = answering(queue, sacct=off, scontrol=answer(shown))
     assert queue.account(chunk(1), [(0, 1)])[0, 1].state is State.CANCELLED
     assert files.asked == ["sacct", "scontrol"]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from hpcml.agent import wire
 from hpcml.errors import QueueError, TransportError
@@ -27,6 +28,7 @@ from hpcml.transports import Completed, Transport
 TRIES = 3  # of a call that Slurm was too busy for
 NOT_FOUND = 127  # exit code of a command that is not there
 SKEW = 24 * 3600  # seconds by which clocks may differ when a lost job is looked for
+CLOCKS = 60.0  # seconds by which those of Slurm and of a node may differ
 CANCELLED = "cancelled before it started"
 
 
@@ -64,7 +66,7 @@ class SlurmScheduler:
             identifier = commands.parse_sbatch(_text(done))
             if done.exit_code == 0 and identifier is not None:
                 return self._noted(chunk, identifier)
-            trouble = Trouble.LOST if done.exit_code == 0 else commands.trouble(_said(done))
+            trouble = Trouble.LOST if _was_cut_off(done) else commands.trouble(_said(done))
             if trouble is Trouble.LOST:
                 return self._noted(chunk, self._find_lost(chunk, _said(done)))
             if trouble is Trouble.DEPENDENCY and before:
@@ -111,13 +113,14 @@ class SlurmScheduler:
     # --- looking --------------------------------------------------------------------------
 
     def poll(self, chunks: Sequence[Chunk]) -> dict[str, JobStatus]:
-        by_job: dict[str, list[Row]] = {}
+        by_job: dict[tuple[str, str], list[Row]] = {}
         if any(chunk.id is not None for chunk in chunks):
-            for row in self._rows():
-                by_job.setdefault(row.job, []).append(row)
+            for row in self._rows():  # by name, too: ids come again when a cluster is made anew
+                by_job.setdefault((row.job, row.name), []).append(row)
         with self._lock:
             listen(self.files, {self._said_of(chunk) for chunk in chunks})
-            return {it.name: self._status(it, by_job.get(it.id or "", ())) for it in chunks}
+            names = {it.name: (it.id or "", commands.job_name(it.name)) for it in chunks}
+            return {it.name: self._status(it, by_job.get(names[it.name], ())) for it in chunks}
 
     def _status(self, chunk: Chunk, rows: Sequence[Row]) -> JobStatus:
         live: dict[int, Word] = {}
@@ -152,70 +155,76 @@ class SlurmScheduler:
                 due.setdefault(task, []).append((index, number))
         if not due or chunk.id is None:
             return {}
-        rows = {chunk.id: self._histories(chunk.id, due)}
+        rows = {chunk.id: self._histories(chunk, chunk.id, due)}
         names = self.files.names(f"{chunk.folder}/attempts") or ()
         known, found = wire.attempts_of(names), dict[tuple[int, int], Word]()
-        jobs = self._jobs_of(chunk, known, attempts)
+        starts = self._starts(chunk, known, attempts)
+        jobs = {key: _array(start) or chunk.id for key, start in starts.items()}
         for job in {*jobs.values()} - rows.keys():
-            rows[job] = self._histories(job, due)
+            rows[job] = self._histories(chunk, job, due)
         for task, runs in due.items():
             rows_of = {key: rows[jobs.get(key, chunk.id)].get(task) for key in runs}
-            judged = {key: self._final(chunk, row, known, *key) for key, row in rows_of.items()}
+            judged = {
+                key: self._final(chunk, row, known, key, starts.get(key))
+                for key, row in rows_of.items()
+            }
             said = {key: word for key, word in judged.items() if word is not None}
+            unbegun = {key: word for key, word in said.items() if not _kinds(known, key)}
+            for key in self._refuse(chunk, unbegun):  # somebody has begun it meanwhile
+                del said[key]
             found.update(said)
             note = self._ask_again.answered if len(said) == len(runs) else self._ask_again.failed
             note((chunk.name, task))
         return self._record(chunk, found)
 
-    def _jobs_of(
-        self,
-        chunk: Chunk,
-        known: Mapping[int, Mapping[int, set[str]]],
-        attempts: Iterable[tuple[int, int]],
-    ) -> dict[tuple[int, int], str]:
-        """The arrays that attempts have begun in: the queue may have had the chunk twice."""
+    def _starts(
+        self, chunk: Chunk, known: Known, attempts: Iterable[tuple[int, int]]
+    ) -> dict[tuple[int, int], dict[str, Any]]:
+        """What is said of the start of attempts that have begun."""
         paths = {
-            f"{chunk.folder}/attempts/{index}.{number}.start": (index, number)
-            for index, number in attempts
-            if "start" in known.get(index, {}).get(number, ())
+            f"{chunk.folder}/attempts/{key[0]}.{key[1]}.start": key
+            for key in attempts
+            if "start" in _kinds(known, key)
         }
         found = self.files.get(dict.fromkeys(paths, 0)) if paths else {}
-        starts = {paths[path]: wire.attempt_record(data, "start") for path, data in found.items()}
-        arrays = {key: start.get("allocation", {}).get("array") for key, start in starts.items()}
-        return {key: str(array) for key, array in arrays.items() if array}
+        return {paths[path]: wire.attempt_record(data, "start") for path, data in found.items()}
 
     def _final(
         self,
         chunk: Chunk,
         row: Row | None,
-        known: Mapping[int, Mapping[int, set[str]]],
-        index: int,
-        number: int,
+        known: Known,
+        key: tuple[int, int],
+        start: Mapping[str, Any] | None,
     ) -> Word | None:
         """The word on a run of which the accounting has a row; ``None`` if it has none yet."""
-        kinds = known.get(index, {}).get(number, set())
+        kinds = _kinds(known, key)
         word = words.of_ended(row, started=bool(kinds)) if row is not None else None
         if row is None or word is None or "end" in kinds:
             return word
         if not kinds:
             return _before_it(chunk, row, word)
         ended = row.ended or 0.0
+        if start is not None and ended < start.get("time", 0.0) - CLOCKS:
+            return None  # this is an earlier life of its allocation
         return word if self.files.now() - ended >= self.patience else None
 
-    def _histories(self, job: str, tasks: Iterable[int]) -> dict[int, Row]:
+    def _histories(self, chunk: Chunk, job: str, tasks: Iterable[int]) -> dict[int, Row]:
         """How allocations are, or have ended, by the accounting, else by the controller."""
-        asked = list(tasks)
+        asked, name = list(tasks), commands.job_name(chunk.name)
         done = self._run(commands.sacct(job))
-        accounted = done.exit_code == 0 and _by_task(commands.parse_sacct(_text(done)), job)
+        accounted = done.exit_code == 0 and _by_task(commands.parse_sacct(_text(done)), job, name)
         found = accounted or {}
         if all(task in found for task in asked):
             return found
         done = self._run(commands.scontrol(job))
-        found = _by_task(commands.parse_scontrol(_text(done)), job) | found
+        found = _by_task(commands.parse_scontrol(_text(done)), job, name) | found
         answered = done.exit_code == 0 or commands.trouble(_said(done)) is Trouble.GONE
         if accounted and answered:  # whatever has begun would be on record
-            removed = (Row(job, (range(task, task + 1),), commands.REMOVED) for task in asked)
-            found = _by_task(removed, job) | found
+            removed = (
+                Row(job, (range(task, task + 1),), commands.REMOVED, name=name) for task in asked
+            )
+            found = _by_task(removed, job, name) | found
         return found
 
     def _record(
@@ -260,9 +269,11 @@ class SlurmScheduler:
 
     def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
         known = wire.attempts_of(self.files.names(f"{chunk.folder}/attempts") or ())
-        going = self._refuse(chunk, {index: 1 for index in indices if index not in known})
+        word = Word(State.CANCELLED, CANCELLED)
+        fresh = {(index, 1): word for index in indices if index not in known}
         begun = [index for index in indices if index in known]
-        going += self._refuse(chunk, self._requeued(chunk, begun, known))
+        fresh |= {(index, n): word for index, n in self._requeued(chunk, begun, known).items()}
+        going = [index for index, _ in self._refuse(chunk, fresh)]
         going += [index for index in begun if "end" not in known[index][max(known[index])]]
         if going:  # the request first: who sees the signal must find out why it was sent
             request = {"indices": sorted(going), "request": "cancel", "time": self.files.now()}
@@ -270,20 +281,25 @@ class SlurmScheduler:
         if chunk.id is not None:
             self._scancel(chunk, set(indices), known)
 
-    def _refuse(self, chunk: Chunk, attempts: Mapping[int, int]) -> list[int]:
-        """End attempts that have not begun. Returns the runs of which they have, meanwhile."""
+    def _refuse(
+        self, chunk: Chunk, attempts: Mapping[tuple[int, int], Word]
+    ) -> list[tuple[int, int]]:
+        """End attempts that have not begun, so that nobody can. Returns those that have, after all.
+
+        Listings of other machines' files may be late; who makes the ``.start`` is never in doubt.
+        """
         now, folder = self.files.now(), f"{chunk.folder}/attempts"
         contents = {
-            (index, number): wire.refused(index, number, wire.CANCELLED, CANCELLED, now)
-            for index, number in attempts.items()
+            key: wire.refused(*key, str(word.state), word.reason, now)
+            for key, word in attempts.items()
         }
         paths = {key: f"{folder}/{key[0]}.{key[1]}" for key in contents}
         starts = {f"{paths[key]}.start": start for key, (start, _) in contents.items()}
         made = self.files.put_once(starts) if starts else set()
-        ours = [key for key in contents if f"{paths[key]}.start" in made]
+        ours = {key for key in contents if f"{paths[key]}.start" in made}
         if ours:
             self.files.put_once({f"{paths[key]}.end": contents[key][1] for key in ours})
-        return [index for index, number in contents if (index, number) not in ours]
+        return [key for key in contents if key not in ours]
 
     def _requeued(
         self, chunk: Chunk, indices: Iterable[int], known: Mapping[int, Mapping[int, set[str]]]
@@ -303,14 +319,19 @@ class SlurmScheduler:
         self, chunk: Chunk, indices: set[int], known: Mapping[int, Mapping[int, set[str]]]
     ) -> None:
         """Take allocations out of the queue that have nothing else to do."""
-        over = {index for index, it in known.items() if "end" in it[max(it)]} | indices
         tasks = {commands.task_of(chunk, index) for index in indices}
+        beside = {index for task in tasks for index in commands.runs_of(chunk, task)} - indices
+        over = {
+            index for index in beside & known.keys() if "end" in known[index][max(known[index])]
+        }
+        over = over - self._requeued(chunk, over, known).keys() | indices
         idle = [task for task in tasks if over.issuperset(commands.runs_of(chunk, task))]
         if not idle:
             return
         job = str(chunk.id)
         whole = len(idle) == commands.allocations(chunk)
-        done = self._run(["scancel", job if whole else commands.several(job, idle)])
+        named = f"--name={commands.job_name(chunk.name)}"
+        done = self._run(["scancel", named, job if whole else commands.several(job, idle)])
         if done.exit_code and commands.trouble(_said(done)) is not Trouble.GONE:
             raise self._refusal(done)
 
@@ -333,8 +354,28 @@ class SlurmScheduler:
         return QueueError(problem, commands.advice(said, self.site.name))
 
 
-def _by_task(rows: Iterable[Row], job: str) -> dict[int, Row]:
-    return {task: row for row in rows if row.job == job for task in row}
+Known = Mapping[int, Mapping[int, set[str]]]
+
+
+def _kinds(known: Known, key: tuple[int, int]) -> set[str]:
+    """Which files there are of an attempt."""
+    return known.get(key[0], {}).get(key[1], set())
+
+
+def _array(start: Mapping[str, Any]) -> str | None:
+    """The array that an attempt has begun in: the queue may have had its chunk twice."""
+    array = (start.get("allocation") or {}).get("array")
+    return None if array is None else str(array)
+
+
+def _by_task(rows: Iterable[Row], job: str, name: str) -> dict[int, Row]:
+    """By name, too: ids come again when a cluster is made anew."""
+    return {task: row for row in rows if (row.job, row.name) == (job, name) for task in row}
+
+
+def _was_cut_off(done: Completed) -> bool:
+    """Whether a call may have been done though it says nothing of it: killed, or no answer."""
+    return done.exit_code == 0 or not 0 < done.exit_code < 128 or not _said(done)
 
 
 def _text(done: Completed) -> str:

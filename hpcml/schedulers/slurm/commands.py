@@ -22,7 +22,7 @@ ROW = "%i|%T|%r|%j"
 REMOVED = "REMOVED"
 """Not in Slurm's words: a task that waited, and of which nothing is on record any more."""
 
-HISTORY = ("JobID", "State", "ExitCode", "Reason", "End")
+HISTORY = ("JobID", "State", "ExitCode", "Reason", "End", "JobName")
 
 
 def clean(argv: Sequence[str]) -> list[str]:
@@ -207,13 +207,22 @@ def parse_squeue(answer: str) -> Iterator[Row]:
 def parse_sacct(answer: str) -> Iterator[Row]:
     """The rows of :func:`sacct`."""
     for line in answer.splitlines():
-        fields = line.split("|")
+        fields = line.split("|", len(HISTORY) - 1)
         if len(fields) == len(HISTORY) and fields[0][:1].isdigit():
             job, tasks, waiting = parse_id(fields[0])
             state, _, by = fields[1].partition(" by ")
             code, signal = exit_of(fields[2])
             yield Row(
-                job, tasks, state, fields[3], "", waiting, by, code, signal, moment(fields[4])
+                job,
+                tasks,
+                state,
+                fields[3],
+                fields[5],
+                waiting,
+                by,
+                code,
+                signal,
+                moment(fields[4]),
             )
 
 
@@ -286,6 +295,8 @@ SAID = (
             "Connection reset by peer",
             "Unexpected message received",
             "Insane message length",
+            "(receive failure)",
+            "(shutdown failure)",
         ),
     ),
     (
