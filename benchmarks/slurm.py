@@ -94,7 +94,7 @@ WATCH = """
         with open(f"{folder}/{index}.1.start", "wb") as file:
             file.write(wire.canonical({"time": time.time(), "owner": ours}))
     rows = {
-        index: f"{part.chunk.id}_{index - part.chunk.first}|RUNNING|None|hpcml-{batch}"
+        index: f"{part.chunk.id}_{index - part.chunk.first}|RUNNING|None"
         for part in view.chunks
         for index in part.chunk.indices
     }

@@ -5,6 +5,7 @@ It is for counting and measuring what its callers do. What Slurm means only a re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,9 +76,16 @@ class FakeSlurm:
         self.shows([])
 
     def shows(self, rows: Iterable[str]) -> None:
-        """What squeue answers from now on, as hpcml asks it: ``5_[2-9]|PENDING|Priority|name``."""
+        """What squeue answers from now on, as hpcml asks it: ``5_[2-9]|PENDING|Priority``.
+
+        The job's name is added: the one that sbatch was told.
+        """
+        names = re.findall("^sbatch .*--job-name=([^ ]+)", self.log.read_text(), re.MULTILINE)
         new = self.log.with_name("queue.new")
-        new.write_text("".join(f"{row}\n" for row in rows))
+        with new.open("w") as file:
+            for row in rows:
+                job = int(row.split("|")[0].split("_")[0])
+                file.write(f"{row}|{names[job - 1]}\n")
         new.rename(new.with_name("queue"))
 
     def called(self) -> list[str]:
