@@ -39,6 +39,9 @@ class Switches:
         Seconds until a silent node is down.
     kill_wait
         Seconds between SIGTERM and SIGKILL at the time limit.
+    memory_enforced
+        The kernel keeps jobs within their memory, in cgroups. Else Slurm looks once a second, and
+        kills a job that has more.
     """
 
     slurmdbd: bool = True
@@ -52,6 +55,7 @@ class Switches:
     home_inodes: int | None = None
     node_timeout: int = 10
     kill_wait: int = 2
+    memory_enforced: bool = False
 
 
 def files(switches: Switches) -> dict[str, str]:
@@ -59,7 +63,7 @@ def files(switches: Switches) -> dict[str, str]:
     found = {
         "slurm.conf": slurm_conf(switches),
         "gres.conf": GRES_CONF,
-        "cgroup.conf": "CgroupPlugin=disabled\n",
+        "cgroup.conf": CGROUP_CONF if switches.memory_enforced else "CgroupPlugin=disabled\n",
     }
     if switches.mem_forbidden:
         found["job_submit.lua"] = JOB_SUBMIT_LUA
@@ -79,7 +83,7 @@ def slurm_conf(switches: Switches) -> str:
         "SlurmdSpoolDir": "/run/slurm/d",
         "SlurmctldPidFile": "/run/slurm/slurmctld.pid",
         "SlurmdPidFile": "/run/slurm/slurmd.pid",
-        # The machine's cores are shared by all nodes, and cgroups are not at hand.
+        # The machine's cores are shared by all nodes.
         "SelectType": "select/cons_tres",
         "SelectTypeParameters": "CR_Core_Memory",
         "SlurmdParameters": "config_overrides",
@@ -98,7 +102,8 @@ def slurm_conf(switches: Switches) -> str:
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
         "GresTypes": "gpu",
-        # Memory is enforced by watching, energy comes from the nodes' counters.
+        # Memory is enforced by watching, if the kernel does not, energy comes from the nodes'
+        # counters.
         "JobAcctGatherType": "jobacct_gather/linux",
         "JobAcctGatherParams": "OverMemoryKill",
         "JobAcctGatherFrequency": "task=1,energy=1",
@@ -115,6 +120,9 @@ def slurm_conf(switches: Switches) -> str:
             "AccountingStorageTRES": "gres/gpu",
             "AccountingStorageEnforce": "associations,limits",
         }
+    if switches.memory_enforced:
+        settings["TaskPlugin"] = "task/cgroup"
+        del settings["JobAcctGatherParams"]
     if switches.mem_forbidden:
         settings["JobSubmitPlugins"] = "lua"
     lines = [f"{key}={value}" for key, value in settings.items()]
@@ -135,6 +143,11 @@ PARTITIONS = (
     "PartitionName=whole Nodes=cpu[1-2],gpu[1-2] OverSubscribe=EXCLUSIVE",
     "PartitionName=low Nodes=cpu[1-2],gpu[1-2] PriorityTier=1 PreemptMode=REQUEUE",
 )
+
+CGROUP_CONF = """\
+CgroupPlugin=cgroup/v1
+ConstrainRAMSpace=yes
+"""
 
 GRES_CONF = """\
 AutoDetect=off
