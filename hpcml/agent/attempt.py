@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from hpcml.agent.slot import Slot
 
+LAST_WORDS = 65536  # bytes of stderr in which srun says what it knows of the end
 TEMPLATE = r"\{(params|inputs)\.([^{}]+)\}"
 
 
@@ -167,12 +168,23 @@ class Attempt:
             for stream in streams:
                 os.close(stream)
             limit.close()
+        if supervisor.outcome.exit_code and self.what.get("launcher") == "srun":
+            self._blame_memory_elsewhere(supervisor.outcome, sizes[1])
         usage = supervisor.usage.as_data()
         peak = limit.peak or 0
         if limit.folder is None:  # looks from time to time miss a short peak
             peak = max(peak, usage["max_rss"])
         self.usage = dict(usage, peak_memory=peak or None)
         return supervisor.outcome
+
+    def _blame_memory_elsewhere(self, outcome: "supervise.Outcome", since: int) -> None:
+        """Ranks are not this agent's processes: what killed them, Slurm says by way of srun."""
+        with open(os.path.join(self.folder, "stderr"), "rb") as file:
+            file.seek(max(since, os.fstat(file.fileno()).st_size - LAST_WORDS))
+            said = file.read().decode("utf-8", "replace")
+        killed = wire.killed_for_memory(said, self.slot.allocation.job)
+        if killed is not None:
+            outcome.blame(wire.OUT_OF_MEMORY, "a rank was killed for want of memory: %s" % killed)
 
     def _watch(self, limit: "memory.Limit", streams: "list[int]") -> "supervise.Supervisor":
         if self.what["entry"]["kind"] == "function":

@@ -785,6 +785,19 @@ def ended_on_signals(end: "Mapping[str, Any]") -> str:
     return "ended on signal %s, exit code %s" % (names, end["exit_code"])
 
 
+def killed_for_memory(said: str, job: str) -> "str | None":
+    """Slurm's own line on a job that was killed for want of memory, of what its nodes have said.
+
+    ``StepId=5.batch exceeded memory limit (2688229376 > 2097152000)`` or ``Detected 1 oom_kill
+    event in StepId=5.0``; ``None`` if there is none.
+    """
+    step = r"(?:StepId=|[Ss]tep |Job )%s\b(?:\.\w+)?" % re.escape(job)
+    watched = step + r" exceeded memory limit \(\d+ > \d+\)"
+    counted = r"Detected \d+ oom.kill event\S* in " + step
+    found = re.search(watched + "|" + counted, said)
+    return found.group() if found else None
+
+
 def signal_name(number: int) -> str:
     """``SIGTERM`` for 15."""
     import signal

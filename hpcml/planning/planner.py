@@ -128,7 +128,10 @@ def _limits(
             f'The nearest that fits: time="{longest}s".',
         )
     if placed.memory is None:
-        decisions.append("memory: not asked for; a share by CPUs is set aside, nothing is enforced")
+        share = "a share by CPUs is set aside, nothing is enforced"
+        if site.scheduler != "process":
+            share = "the site decides how much it gets, and what becomes of who holds more"
+        decisions.append(f"memory: not asked for; {share}")
     notice: float | None = min(time / 10, LONGEST_NOTICE)
     if resolved.checkpoint is not None:
         notice = min(resolved.checkpoint["notice"], time / 2)

@@ -138,7 +138,7 @@ def test_the_limit_is_enforced_as_well_as_this_machine_allows() -> None:
 
     assert ended.state == "OUT_OF_MEMORY" and ended.end["signal"] == signal.SIGKILL
     if cgroups_can_be_made():
-        assert ended.end["reason"] == BY_KERNEL
+        assert ended.end["reason"] == f"{BY_KERNEL}; the limit is 100 MiB"
         assert 90 * MiB < ended.end["usage"]["peak_memory"] <= 101 * MiB
     else:
         assert ended.end["reason"].startswith(BY_WATCHING)
@@ -242,7 +242,10 @@ def test_a_kill_in_the_cgroup_of_the_agent_is_evidence() -> None:
         ended = Agent(batch, preexec_fn=lambda: procs.write_text(str(os.getpid()))).wait()
 
     assert ended.end["signal"] == signal.SIGKILL
-    assert ended.state == "OUT_OF_MEMORY" and ended.end["reason"] == BY_KERNEL
+    assert (
+        ended.state == "OUT_OF_MEMORY"
+        and ended.end["reason"] == f"{BY_KERNEL}; the limit is 120 MiB"
+    )
 
 
 def test_a_kill_by_hand_in_a_limited_cgroup_is_no_evidence() -> None:

@@ -6,6 +6,7 @@ All that it does on the site goes through the transport, so that it works from a
 from __future__ import annotations
 
 import calendar
+import signal
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -158,10 +159,12 @@ class SlurmScheduler:
         rows = {chunk.id: self._histories(chunk, chunk.id, due)}
         names = self.files.names(f"{chunk.folder}/attempts") or ()
         known, found = wire.attempts_of(names), dict[tuple[int, int], Word]()
-        starts = self._starts(chunk, known, attempts)
+        asked = [key for runs in due.values() for key in runs]
+        starts = self._starts(chunk, known, asked)
         jobs = {key: _array(start) or chunk.id for key, start in starts.items()}
         for job in {*jobs.values()} - rows.keys():
             rows[job] = self._histories(chunk, job, due)
+        killed: dict[tuple[int, int], dict[str, Any]] = {}
         for task, runs in due.items():
             rows_of = {key: rows[jobs.get(key, chunk.id)].get(task) for key in runs}
             judged = {
@@ -169,13 +172,14 @@ class SlurmScheduler:
                 for key, row in rows_of.items()
             }
             said = {key: word for key, word in judged.items() if word is not None}
+            killed |= {key: starts[key] for key in said if key in starts and _killed(rows_of[key])}
             unbegun = {key: word for key, word in said.items() if not _kinds(known, key)}
             for key in self._refuse(chunk, unbegun):  # somebody has begun it meanwhile
                 del said[key]
             found.update(said)
             note = self._ask_again.answered if len(said) == len(runs) else self._ask_again.failed
             note((chunk.name, task))
-        return self._record(chunk, found)
+        return self._record(chunk, found | self._for_want_of_memory(chunk, killed))
 
     def _starts(
         self, chunk: Chunk, known: Known, attempts: Iterable[tuple[int, int]]
@@ -208,6 +212,27 @@ class SlurmScheduler:
         if start is not None and ended < start.get("time", 0.0) - CLOCKS:
             return None  # this is an earlier life of its allocation
         return word if self.files.now() - ended >= self.patience else None
+
+    def _for_want_of_memory(
+        self, chunk: Chunk, killed: Mapping[tuple[int, int], Mapping[str, Any]]
+    ) -> dict[tuple[int, int], Word]:
+        """Without cgroups Slurm kills who has too much, calls that FAILED, and prints why.
+
+        Of attempts in the first life of their allocation alone: all lives print into one file.
+        """
+        lives = {key: start.get("allocation") or {} for key, start in killed.items()}
+        jobs = {key: str(it["job"]) for key, it in lives.items() if it.get("restarts") == 0}
+        printed = f"{chunk.folder}/queue/{chunk.number}.out"
+        text = self.files.get({printed: 0}).get(printed, b"") if jobs else b""
+        said = {
+            key: wire.killed_for_memory(text.decode(errors="replace"), job)
+            for key, job in jobs.items()
+        }
+        return {
+            key: Word(State.OUT_OF_MEMORY, f"Slurm killed it: {why}")
+            for key, why in said.items()
+            if why is not None
+        }
 
     def _histories(self, chunk: Chunk, job: str, tasks: Iterable[int]) -> dict[int, Row]:
         """How allocations are, or have ended, by the accounting, else by the controller."""
@@ -360,6 +385,11 @@ Known = Mapping[int, Mapping[int, set[str]]]
 def _kinds(known: Known, key: tuple[int, int]) -> set[str]:
     """Which files there are of an attempt."""
     return known.get(key[0], {}).get(key[1], set())
+
+
+def _killed(row: Row | None) -> bool:
+    """Whether all that Slurm says of an allocation is that it was killed."""
+    return row is not None and row.state == "FAILED" and row.signal == signal.SIGKILL
 
 
 def _array(start: Mapping[str, Any]) -> str | None:
