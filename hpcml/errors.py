@@ -90,6 +90,10 @@ class QueueError(HpcmlError):
     """The queue did not take a job, or cannot answer."""
 
 
+class RefusedError(QueueError):
+    """The queue does not take a job as it is, now or later."""
+
+
 class RunNotFoundError(HpcmlError, LookupError):
     """No such run here nor on the sites that were asked."""
 

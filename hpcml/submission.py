@@ -27,6 +27,7 @@ from hpcml.errors import (
     HpcmlError,
     JobError,
     QueueError,
+    RefusedError,
     RunStateError,
     UnresolvedError,
     nearest,
@@ -138,7 +139,9 @@ def submit(
     JobError, PlanError, CodeError, ProfileError
         Something is wrong with a job or the profile; nothing was queued.
     TransportError, QueueError
-        The site cannot be reached or does not take the job; ``hpcml resume`` goes on.
+        The site cannot be reached, or its queue takes nothing now; ``hpcml resume`` goes on.
+    RefusedError
+        The queue does not take the job as it is: runs that are not queued have ended as FAILED.
     """
     if max_running is not None and (type(max_running) is not int or max_running < 1):
         problem = f"max_running: {max_running!r} is no number from 1 up"
@@ -437,7 +440,11 @@ def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
     for chunk in batch.chunks:
         if f"{chunk.number}.json" not in entries:
             intent = entries.get(f"{chunk.number}.intent")
-            if intent is None or _was_not_heard(chunk, intent.mtime, connection):
+            if intent is not None:
+                wanted = _was_not_heard(chunk, intent.mtime, connection)
+            else:
+                wanted = fresh or not begun(chunk, connection)
+            if wanted:
                 _queue(chunk, batch, connection)
 
 
@@ -466,10 +473,32 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
         with connection.files.together():
             connection.files.put({path: wire.canonical({"owner": batch.owner, "time": asked})})
             (identifier,) = connection.queue.submit([chunk])
-    except QueueError:  # refused: there is nothing to wait for
+    except RefusedError as error:
+        left = range(chunk.first, len(batch.points))
+        word = {
+            "attempt": 1,
+            "state": str(State.FAILED),
+            "reason": f"never queued: {error.problem}",
+        }
+        said = {**word, "indices": [*left], "time": connection.files.now()}
+        connection.files.append(wire.words_file(batch.folder), said)
         connection.files.remove([path])
-        raise
+        batch.forget()
+        raise RefusedError(error.problem, f"{error.advice} {_refused(batch, left)}") from error
+    except QueueError as error:  # nobody has taken it: there is nothing to wait for
+        connection.files.remove([path])
+        later = f"`hpcml resume {batch.id}` when the queue takes jobs again, or `hpcml cancel`."
+        raise QueueError(f"{batch.id}: {error.problem}", f"{error.advice} {later}") from error
     note_queued(chunk, identifier, connection, asked)
+
+
+def _refused(batch: Batch, left: range) -> str:
+    """What is said of the runs of a batch that were never queued."""
+    count, first = len(batch.points), wire.run_id(batch.id, left.start)
+    if count == 1:
+        return f"{first} has ended as FAILED; `hpcml resubmit {first}` when that is put right."
+    queued = f"; the {left.start} before are in the queue" if left.start else ""
+    return f"{len(left)} of {count} runs, from {first} on, have ended as FAILED{queued}."
 
 
 def _lost(batch: Batch, connection: Connection) -> list[Chunk]:
@@ -479,9 +508,13 @@ def _lost(batch: Batch, connection: Connection) -> list[Chunk]:
 
 
 def begun(chunk: Chunk, connection: Connection) -> bool:
-    """Whether an attempt of a chunk was taken: by an agent, or to cancel it."""
+    """Whether an attempt of a chunk was taken, by an agent or to cancel it, or it was refused."""
     names = connection.files.names(f"{chunk.folder}/attempts") or ()
-    return any(index in chunk.indices for index in wire.attempts_of(names))
+    if any(index in chunk.indices for index in wire.attempts_of(names)):
+        return True
+    path = wire.words_file(chunk.folder)
+    words = wire.first_words(wire.parse_lines(connection.files.get({path: 0}).get(path, b"")))
+    return any(index in chunk.indices for index, _ in words)
 
 
 def _job(job: object, fields: Mapping[str, Any]) -> Job | Sweep:

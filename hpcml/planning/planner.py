@@ -81,6 +81,8 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     }
     if resolved.entry["kind"] == "function":
         where["functions"] = binding.functions
+    if binding.account is not None and site.scheduler != "process":
+        decisions.append(f"account: {binding.account} (sbatch --account), by the settings")
     if resolved.code:
         decisions.append(f"code: snapshot {resolved.code[:12]}")
     else:

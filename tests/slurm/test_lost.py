@@ -84,8 +84,9 @@ def test_a_controller_that_is_down_refuses_and_the_submission_is_resumed(login: 
     finally:
         login.box.start_controller()
 
-    assert told[0] in ("QueueError", "TransportError")
     batch = login.box.run("login", ["ls", f"{login.home}/ws/runs"]).stdout.strip()
+    assert told[0] in ("QueueError", "TransportError")
+    assert f"`hpcml resume {batch}`" in told[2]
     old = f"{login.home}/ws/runs/{batch}/queue/0.intent"
     login.box.run("login", ["touch", "-c", "-d", "-10 minutes", old])
     login.do('hpcml.attach(S["run"], "box").resume(); tell(0)', run=f"{batch}.00000")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from hpcml.agent import wire
-from hpcml.errors import QueueError, TransportError
+from hpcml.errors import QueueError, RefusedError, TransportError
 from hpcml.schedulers import Accounted, Chunk, JobStatus, Word
 from hpcml.schedulers.slurm import accounting, commands, words
 from hpcml.schedulers.slurm.commands import Row, Trouble
@@ -375,8 +375,10 @@ class SlurmScheduler:
         said, command = _said(done), done.argv[len(commands.clean(()))]
         problem = f"{self.site.name}: {command} says: {said or 'nothing'}"
         if commands.trouble(said) in (Trouble.BUSY, Trouble.LOST):
-            return QueueError(problem, "Nothing was lost: try again in a minute.")
-        return QueueError(problem, commands.advice(said, self.site.name))
+            later = "Nothing was queued." if command == "sbatch" else "Try again in a minute."
+            return QueueError(problem, later)
+        kind = RefusedError if command == "sbatch" and commands.refuses(said) else QueueError
+        return kind(problem, commands.advice(said, self.site.name, self.binding.account))
 
 
 Known = Mapping[int, Mapping[int, set[str]]]

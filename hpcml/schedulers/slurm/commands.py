@@ -310,6 +310,9 @@ SAID = (
             "controller not responding",
             "Connection refused",
             "Slurm backup controller in standby mode",
+            "Protocol authentication error",
+            "Invalid authentication credential",
+            "I/O error writing script/environment to file",
         ),
     ),
     (Trouble.DISABLED, ("accounting storage is disabled",)),
@@ -317,8 +320,16 @@ SAID = (
     (Trouble.GONE, ("Invalid job id specified", "Job/step already completing or completed")),
 )
 
+# How sbatch speaks of a job that is not taken as it is. Else it may be in trouble itself.
+ABOUT_THE_JOB = ("Batch job submission failed", "nvalid", "not valid")
+
+ACCOUNT = (
+    "{said} `sacctmgr show associations user=$USER format=account,partition,qos` lists yours there."
+)
+NO_ACCOUNT = "None was named: write sites.{site}.account into the settings."
+ITS_ACCOUNT = "It was {account!r}, which is sites.{site}.account in the settings."
+
 ADVICE = (
-    ("Invalid account", "Write sites.{site}.account into the settings: the account that pays."),
     ("MaxSubmitJob", "Wait until others have ended, or write max_submitted into the profile."),
     ("Invalid job array", "Write max_array into the profile: MaxArraySize of the site."),
     ("Invalid qos", "Ask the site which QOS your account may use."),
@@ -335,8 +346,16 @@ def trouble(said: str) -> Trouble:
     return Trouble.REFUSED
 
 
-def advice(said: str, site: str) -> str:
+def refuses(said: str) -> bool:
+    """Whether sbatch does not take a job as it is, now or later."""
+    return trouble(said) is Trouble.REFUSED and any(words in said for words in ABOUT_THE_JOB)
+
+
+def advice(said: str, site: str, account: str | None) -> str:
     """What to do about a refusal."""
+    if "Invalid account" in said:
+        named = NO_ACCOUNT if account is None else ITS_ACCOUNT
+        return ACCOUNT.format(said=named.format(site=site, account=account))
     for part, text in ADVICE:
         if part.lower() in said.lower():
             return text.format(site=site)
