@@ -44,7 +44,7 @@ from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
 from hpcml.staging import stage, staged_inputs
 from hpcml.states import State
-from hpcml.transports import FileStatus, bring
+from hpcml.transports import FileStatus, Transport, bring
 
 DEEPEST = 16  # runs that have submitted each other; more are taken for a mistake
 
@@ -373,12 +373,12 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
     """Make true what the plan names by digest: the travelling hpcml, and the code."""
     plan, files = batch.plan, connection.files
     if there is None:
-        there = files.touch(_needed(plan))
+        there = _there(plan, files)
     for name, one in staged_inputs(plan).items():
         if not {*one.needed} <= there.keys():
             raise JobError(
                 f"inputs.{name}",
-                f"{one.path} of {batch.id} is not on {batch.site} any more",
+                f"{one.path} of {batch.id} is not on {batch.site} any more, or was changed there",
                 "Cancel the run, and submit the job again: that brings it there.",
             )
     put_library(files, plan.where["library"], there)
@@ -392,8 +392,8 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
         _bring_code(batch, connection, f"{digest}.tar", _archive_path(digest), there)
 
 
-def _needed(plan: Plan) -> list[str]:
-    """What a plan names by digest, in the workspace; code may be there unpacked."""
+def _there(plan: Plan, files: Transport) -> There:
+    """What the site has of what a plan names by digest; code may be there unpacked."""
     paths = [f"lib/{plan.where['library']}"]
     if plan.what["entry"]["kind"] == "function":
         paths.append(f"lib/{plan.where['functions']}")
@@ -401,7 +401,8 @@ def _needed(plan: Plan) -> list[str]:
             paths.append(f"code/{plan.what['entry']['pickle']}.pkl")
     if plan.what["code"] is not None:
         paths += [f"code/{plan.what['code']}", f"code/{plan.what['code']}.tar"]
-    return paths + [path for one in staged_inputs(plan).values() for path in one.needed]
+    staged = staged_inputs(plan).values()
+    return files.touch([*paths, *(one.folder for one in staged)], [one.marker for one in staged])
 
 
 def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, there: There) -> None:
@@ -538,7 +539,7 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
             f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
         )
     # Unpacked code is whole, an archive may not be. Its time says when somebody relied on it last.
-    there = connection.files.touch(_needed(made))
+    there = _there(made, connection.files)
     missing = {
         one.path: (one, Path(resolved.input_paths[name]))
         for name, one in staged_inputs(made).items()
@@ -547,7 +548,7 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
     for one, source in missing.values():
         stage(one, source, connection.files)
     if missing:
-        there = connection.files.touch(_needed(made))
+        there = _there(made, connection.files)
     if snapshot is not None and f"code/{snapshot.digest}" not in there:
         _keep(_archive_path(snapshot.digest), snapshot.archive())
     if resolved.pickled is not None:

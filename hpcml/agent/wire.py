@@ -199,6 +199,11 @@ def data_marker(digest: str, name: str) -> str:
     return "data/%s.whole/%s" % (digest, name)
 
 
+def marked(marker: str) -> str:
+    """What a :func:`data_marker` speaks of."""
+    return marker.replace(".whole/", "/", 1)
+
+
 # --- what a job takes over from where it runs -------------------------------------------
 
 INHERITED = (

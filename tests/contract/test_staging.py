@@ -330,7 +330,7 @@ def test_a_submission_whose_input_is_gone_by_then_is_not_resumed(
     (batch,) = outbox_ids()
     subprocess.run(["rm", "-r", there / "data"], check=True)
 
-    with pytest.raises(JobError, match=r"inputs\.x.*is not on far any more"):
+    with pytest.raises(JobError, match=r"inputs\.x.*is not on far any more, or was changed"):
         submission.resume(batch, far)
 
 
@@ -377,6 +377,73 @@ def test_two_clients_at_once_do_each_other_no_harm(
     assert errors == []
     assert agent_s(submitted(zarr)).check() == {"x": digest_of(zarr)}
     assert [name for name in os.listdir(there / "data") if name.startswith(".tmp-")] == []
+
+
+# --- somebody writes to it there ----------------------------------------------------------
+
+
+def on_site(run: hpcml.Run, script: str) -> int:
+    """What a command of the site's user ends with, in the folder of an input."""
+    folder = posixpath.dirname(run.plan.where["inputs"]["x"])
+    return connect(run.site).files.run(["/bin/sh", "-c", script, folder]).exit_code
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param('echo x >> "$0"/t2m.zarr/zarr.json', id="written-to"),
+        pytest.param('echo x > "$0"/t2m.zarr/c/0/new', id="added-to"),
+        pytest.param('rm "$0"/t2m.zarr/c/0/7', id="removed"),
+        pytest.param('sed -i s/0/1/ "$0"/t2m.zarr/c/0/7', id="replaced"),
+        pytest.param('mv "$0"/t2m.zarr "$0"/other', id="renamed"),
+    ],
+)
+def test_a_job_cannot_change_its_input(far: str, zarr: Path, spoil: str) -> None:
+    run = submitted(zarr)
+
+    assert on_site(run, spoil) != 0
+    assert agent_s(run).check() == {"x": digest_of(zarr)}
+
+
+SPOILT = [
+    pytest.param(
+        'chmod u+w "$0"/t2m.zarr/zarr.json; echo x > "$0"/t2m.zarr/zarr.json', id="longer"
+    ),
+    pytest.param('chmod u+w "$0"/t2m.zarr/c/0; rm -f "$0"/t2m.zarr/c/0/7', id="removed"),
+    pytest.param('chmod u+w "$0"/t2m.zarr; touch "$0"/t2m.zarr/more', id="added"),
+    pytest.param('chmod u+w "$0"; mv "$0"/t2m.zarr "$0"/other; mkdir "$0"/t2m.zarr', id="another"),
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_an_input_that_somebody_has_changed_there_is_brought_anew(
+    far: str, zarr: Path, there: Path, sent: list[str], spoil: str
+) -> None:
+    run = submitted(zarr)
+    assert on_site(run, spoil) == 0
+    with pytest.raises(InputError):
+        agent_s(run).check()
+    sent.clear()
+
+    again = submitted(zarr)
+
+    assert len(sent) == 22
+    assert agent_s(again).check() == agent_s(run).check() == {"x": digest_of(zarr)}
+    digest = digest_of(zarr)
+    assert {*os.listdir(there / "data")} == {digest, f"{digest}.whole"}
+    assert os.listdir(there / "data" / digest) == ["t2m.zarr"]
+
+
+def test_an_input_that_has_only_got_other_times_is_read_there_and_not_sent_again(
+    far: str, zarr: Path, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert on_site(submitted(zarr), 'touch "$0"/t2m.zarr/zarr.json') == 0
+    sent.clear()
+    run = submitted(zarr)
+
+    monkeypatch.setattr(wire, "sha256_file", lambda path: pytest.fail(f"{path} is read"))
+    assert agent_s(run).check() == {"x": digest_of_tree(run)}
+    assert sent == []
 
 
 # --- no room ------------------------------------------------------------------------------
