@@ -23,6 +23,7 @@ from hpcml.connection import connect
 from hpcml.errors import HpcmlError, JobError, TransportError
 from hpcml.pruning import Pruning
 from hpcml.staging import inputs as staging
+from hpcml.staging import stage_image
 from hpcml.transports import FileStatus
 from hpcml.transports.ssh import SshTransport, streams
 from tests.conftest import eventually
@@ -525,6 +526,60 @@ def test_a_half_staged_input_is_a_leftover_unless_somebody_goes_on_with_it(
     later(2)
     assert items(hpcml.prune(far).apply()) == {digest_of(zarr): "leftover"}
     assert os.listdir(there / "data") == []
+
+
+# --- images -------------------------------------------------------------------------------
+
+
+def contained(image: Path) -> hpcml.Run:
+    return hpcml.submit(hpcml.Job(["true"], code=None, image=str(image)), site="far")
+
+
+def test_an_image_goes_there_once_by_digest_and_is_read_only(
+    far: str, project: Path, there: Path, sent: list[str]
+) -> None:
+    image = project / "python.sif"
+    image.write_bytes(b"1" * 1000)
+    planned = hpcml.plan(hpcml.Job(["true"], code=None, image="python.sif"), site=far)
+    run = contained(image)
+    path = there / "images" / f"{digest_of(image)}.sif"
+
+    assert planned.where["image"] == run.plan.where["image"] == str(path)
+    assert path.read_bytes() == b"1" * 1000
+    assert path.stat().st_mode & 0o777 == 0o400
+    assert trips(far, lambda: contained(image)) <= 6
+    assert len(sent) == 1
+
+
+def test_an_image_that_was_cut_short_there_is_brought_anew(
+    far: str, project: Path, there: Path
+) -> None:
+    image = project / "python.sif"
+    image.write_bytes(b"1" * 1000)
+    contained(image)
+    path = there / "images" / f"{digest_of(image)}.sif"
+    os.truncate(path, 10)
+
+    contained(image)
+
+    assert path.read_bytes() == b"1" * 1000
+
+
+def test_an_image_that_no_run_needs_any_more_is_freed(
+    far: str, project: Path, there: Path, later: Callable[[float], None]
+) -> None:
+    for name in ("used", "old"):
+        (project / name).write_text(name)
+    contained(project / "used")
+    digest = digest_of(project / "old")
+    stage_image(digest, project / "old", connect(far).files)
+    assert not [item for item in hpcml.prune(far).items if item.kind == "image"]
+    later(40)
+
+    done = hpcml.prune(far).apply()
+
+    assert [item.name for item in done.items if item.kind == "image"] == [f"{digest}.sif"]
+    assert os.listdir(there / "images") == [f"{digest_of(project / 'used')}.sif"]
 
 
 # --- coming back --------------------------------------------------------------------------
