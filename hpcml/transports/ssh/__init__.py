@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from hpcml.agent.trees import Usage
-from hpcml.errors import ProfileError, TransportError
+from hpcml.errors import ProfileError, TransportError, UnreachableError
 from hpcml.settings import Binding, cache_folder
 from hpcml.sites import Site
 from hpcml.transports import Completed, Digest, FileStatus
@@ -236,7 +236,7 @@ class SshTransport:
         try:
             return once()
         except Lost as lost:
-            raise TransportError(
+            raise UnreachableError(
                 f"the connection to {self._way.site} was lost, and lost again",
                 f"See whether `ssh {self._way.host}` works by hand.",
             ) from lost
@@ -268,7 +268,7 @@ class SshTransport:
             return link
 
     def _in_doubt(self, call: str) -> TransportError:
-        return TransportError(
+        return UnreachableError(
             f"the connection to {self._way.site} was lost: {call} may have been done, or not",
             "Look before you do it again; `hpcml resume` does, for a submission.",
         )

@@ -19,7 +19,7 @@ from typing import Any
 from hpcml.agent import wire
 from hpcml.agent.files import pieces_of
 from hpcml.agent.files import told as of_system
-from hpcml.errors import TransportError
+from hpcml.errors import TransportError, UnreachableError
 from hpcml.transports.base import told
 from hpcml.transports.ssh import first_contact
 from hpcml.transports.ssh.openssh import Way
@@ -33,7 +33,7 @@ GATHERED = 1 << 16  # bytes that are written at once
 Frame = tuple[dict[str, Any], bytes]
 
 
-class Lost(TransportError):
+class Lost(UnreachableError):
     """The connection has ended before the answer came."""
 
 
@@ -313,7 +313,7 @@ class Link:
         except EOFError:
             if late.is_set():
                 self.way.close()
-                raise TransportError(
+                raise UnreachableError(
                     f"{self.way.site} has not answered for {START:.0f} s",
                     f"See whether `ssh {self.way.host}` works by hand.",
                 ) from None
