@@ -142,3 +142,15 @@ def test_waiting_for_a_site_ends_with_its_time(
 )
 def test_what_will_not_pass_by_itself_is_no_outage(said: str, kind: type[TransportError]) -> None:
     assert type(Way("box", "box").refused(said)) is kind
+
+
+def test_no_file_is_left_open_where_a_connection_failed_or_broke(
+    run: hpcml.Run, server: sshd.Server
+) -> None:
+    command = [sys.executable, "-X", "dev", "-c", MAIN, "sync"]
+    for code in (0, 70):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert "unclosed" not in done.stderr
+        ssh_of("far").close()
+        server.stop()

@@ -152,8 +152,10 @@ class Link:
             self._process.kill()
             self._process.wait()
             self.dead = True
+            said = self._said()
+            self._close_files()
             if isinstance(error, EOFError | OSError):
-                raise way.refused(self._said()) from None
+                raise way.refused(said) from None
             raise
         threading.Thread(target=self._listen, name=f"ssh {way.site}", daemon=True).start()
 
@@ -257,6 +259,15 @@ class Link:
             answer.put(None)
         self.close()
         self._process.wait()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        """Once ssh has ended; their numbers may be other files' from now on."""
+        with self._sending:
+            _links.discard(self)
+            for file in (self._process.stdin, self._from, self._errors):
+                if file is not None:
+                    file.close()
 
     def _read(self, size: int) -> bytes:
         data = self._from.read(size)
