@@ -62,6 +62,10 @@ class TransportError(HpcmlError):
     """A site cannot be reached, or refuses to read or write."""
 
 
+class UnreachableError(TransportError):
+    """A site does not answer now, and may later: who waits for a run goes on waiting."""
+
+
 class CommandError(TransportError):
     """A command on a site failed.
 

@@ -34,11 +34,12 @@ from hpcml.errors import (
     RunNotFoundError,
     RunStateError,
     UnknownNameError,
+    UnreachableError,
     nearest,
 )
 from hpcml.output import Origin, OutputPath
 from hpcml.planning import Plan, run_digest
-from hpcml.poller import Watch, follow, poller
+from hpcml.poller import Watch, follow, patiently, poller
 from hpcml.progress import show
 from hpcml.results import (
     EXCEPTION,
@@ -508,7 +509,8 @@ class Run:
         return points[self.index]
 
     def _is_over(self) -> bool:
-        seen = self.last_seen
+        view = poller(self.site).views.get(self._batch)
+        seen = view.seen.get(self.index) if view is not None else None
         return seen is not None and seen.state.final
 
     def _end(self) -> dict[str, Any] | None:
@@ -569,8 +571,9 @@ class Run:
 
         with suppress(RunStateError):  # a submission that was broken off prints no more
             for _ in Runs([self])._follow(None):
-                go_on()
-        go_on(ended=True)
+                with suppress(UnreachableError):  # after another look
+                    go_on()
+        patiently(lambda: go_on(ended=True))
         return "".join(printer.text for printer in printers)
 
 
@@ -747,7 +750,7 @@ class Runs(Sequence[Run]):
         """What has ended, now and after each look."""
         _check_timeout(timeout)
         watch: Watch[Run] = Watch()
-        batches = self._batches()
+        batches = patiently(self._batches, timeout)
         for view, runs in batches.values():
             view.stuck = False  # somebody may have resumed it since the last look
             for run in dict.fromkeys(runs):
@@ -827,9 +830,9 @@ def no_id(id: object) -> RunNotFoundError:
     return RunNotFoundError(f"{str(id)[:80]!r} is no run's id", "`hpcml runs` lists them.")
 
 
-def as_data(run: Run) -> dict[str, Any]:
+def as_data(run: Run, seen: Seen | None = None) -> dict[str, Any]:
     """What the command line's ``--json`` says of a run, as it was last seen."""
-    seen = run.last_seen or run._seen()
+    seen = seen or run.last_seen or run._seen()
     end = _final_end(seen)
     return {
         "id": run.id,

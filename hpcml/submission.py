@@ -38,16 +38,18 @@ from hpcml.layout import Layout
 from hpcml.library import function_library_name, library, put_function_library, put_library
 from hpcml.planning import PACK, Plan, lay_out, make_plan
 from hpcml.poller import poller
-from hpcml.resolving import resolve, resolve_with_code
+from hpcml.resolving import Resolved, resolve, resolve_with_code
 from hpcml.run import Run, Runs
 from hpcml.schedulers import Chunk
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import load_site
-from hpcml.staging import stage, staged_inputs
+from hpcml.staging import stage, stage_image, staged_image, staged_inputs
 from hpcml.states import State
-from hpcml.transports import FileStatus, bring
+from hpcml.transports import FileStatus, Transport, bring
 
 DEEPEST = 16  # runs that have submitted each other; more are taken for a mistake
+
+SUBMIT_ANEW = "Cancel the run, and submit the job again: that brings it there."
 
 Entry = str | Callable[..., Any]
 There = Mapping[str, FileStatus]  # what a site has of what is named by digest, by path
@@ -376,14 +378,18 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
     """Make true what the plan names by digest: the travelling hpcml, and the code."""
     plan, files = batch.plan, connection.files
     if there is None:
-        there = files.touch(_needed(plan))
+        there = _there(plan, files)
     for name, one in staged_inputs(plan).items():
         if not {*one.needed} <= there.keys():
             raise JobError(
                 f"inputs.{name}",
-                f"{one.path} of {batch.id} is not on {batch.site} any more",
-                "Cancel the run, and submit the job again: that brings it there.",
+                f"{one.path} of {batch.id} is not on {batch.site} any more, or was changed there",
+                SUBMIT_ANEW,
             )
+    image = staged_image(plan)
+    if image is not None and image not in there:
+        problem = f"{image} of {batch.id} is not on {batch.site} any more"
+        raise JobError("image", problem, SUBMIT_ANEW)
     put_library(files, plan.where["library"], there)
     if plan.what["entry"]["kind"] == "function":
         put_function_library(files, plan.where["functions"], there)
@@ -395,8 +401,8 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
         _bring_code(batch, connection, f"{digest}.tar", _archive_path(digest), there)
 
 
-def _needed(plan: Plan) -> list[str]:
-    """What a plan names by digest, in the workspace; code may be there unpacked."""
+def _there(plan: Plan, files: Transport) -> There:
+    """What the site has of what a plan names by digest; code may be there unpacked."""
     paths = [f"lib/{plan.where['library']}"]
     if plan.what["entry"]["kind"] == "function":
         paths.append(f"lib/{plan.where['functions']}")
@@ -404,7 +410,11 @@ def _needed(plan: Plan) -> list[str]:
             paths.append(f"code/{plan.what['entry']['pickle']}.pkl")
     if plan.what["code"] is not None:
         paths += [f"code/{plan.what['code']}", f"code/{plan.what['code']}.tar"]
-    return paths + [path for one in staged_inputs(plan).values() for path in one.needed]
+    image = staged_image(plan)
+    if image is not None:
+        paths.append(image)
+    staged = staged_inputs(plan).values()
+    return files.touch([*paths, *(one.folder for one in staged)], [one.marker for one in staged])
 
 
 def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, there: There) -> None:
@@ -571,22 +581,34 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
             f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
         )
     # Unpacked code is whole, an archive may not be. Its time says when somebody relied on it last.
-    there = connection.files.touch(_needed(made))
-    missing = {
-        one.path: (one, Path(resolved.input_paths[name]))
-        for name, one in staged_inputs(made).items()
-        if not {*one.needed} <= there.keys()
-    }
-    for one, source in missing.values():
-        stage(one, source, connection.files)
-    if missing:
-        there = connection.files.touch(_needed(made))
+    there = _there(made, connection.files)
+    if _stage(made, resolved, connection, there):
+        there = _there(made, connection.files)
     if snapshot is not None and f"code/{snapshot.digest}" not in there:
         _keep(_archive_path(snapshot.digest), snapshot.archive())
     if resolved.pickled is not None:
         _keep(_pickle_path(resolved.entry["pickle"]), resolved.pickled)
     library()  # kept likewise: hpcml may be upgraded before that
     return _Ready(made, resolved.points, there)
+
+
+def _stage(plan: Plan, resolved: Resolved, connection: Connection, there: There) -> bool:
+    """Bring inputs and image that the site does not have, or not unchanged: whether there are."""
+    missing = {
+        one.path: (one, Path(resolved.input_paths[name]))
+        for name, one in staged_inputs(plan).items()
+        if not {*one.needed} <= there.keys()
+    }
+    for one, source in missing.values():
+        stage(one, source, connection.files)
+    image = staged_image(plan)
+    if image is None or resolved.image_path is None:
+        return bool(missing)
+    source = Path(resolved.image_path)
+    if image in there and there[image].size == source.stat().st_size:
+        return bool(missing)
+    stage_image(plan.what["image"], source, connection.files)
+    return True
 
 
 def _keep(path: Path, content: bytes) -> None:

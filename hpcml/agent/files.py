@@ -217,18 +217,19 @@ class Files:
     ) -> bool:
         """Write a file that must have a SHA-256; ``False``: it has another, and is not there.
 
-        One of that length that is there already stays: it got there in the same way.
+        It is read-only. One of that length that is there already stays: it got there likewise.
         """
         path = self.path(name)
         temporary = self._aside(name)
         with told("%s cannot be written" % path):
             private_folder(os.path.dirname(path))
             passing = _Digested(content)
-            wire.write_private(temporary, passing, mode=0o700 if executable else 0o600)
+            wire.write_private(temporary, passing, mode=0o500 if executable else 0o400)
             try:
                 if passing.hexdigest() != digest:
                     return False
                 if not os.path.isfile(path) or os.path.getsize(path) != passing.size:
+                    trees.open_up(os.path.dirname(path))
                     os.rename(temporary, path)
                 return True
             finally:
@@ -241,7 +242,14 @@ class Files:
         temporary = self._aside(name)
         with told("%s cannot be made" % path):
             private_folder(os.path.dirname(path))
+            trees.open_up(os.path.dirname(path))
             make_link(path, target, temporary)
+
+    def seal(self, folder: str) -> None:
+        """Let nobody change a folder and those in it any more: add, replace or remove anything."""
+        path = self.path(folder)
+        with told("%s cannot be made read-only" % path):
+            trees.seal(path)
 
     def _aside(self, name: str) -> str:
         """A path for what is not whole yet: in no folder that is digested as a whole."""
@@ -402,6 +410,14 @@ class Files:
                 return _status(os.path.basename(path), path, os.lstat(path))
             except (FileNotFoundError, NotADirectoryError):
                 return None
+
+    def is_whole(self, marker: str) -> bool:
+        """Whether an input is as it was when its marker was written, for a stat a file."""
+        try:
+            said = wire.read_json(self.path(marker)) or {}
+            return bool(said.get("stamp") == wire.stamp_path(self.path(wire.marked(marker))))
+        except (OSError, ValueError):
+            return False
 
     def usage(self, names: "Iterable[str]") -> "trees.Usage | None":
         """What files and whole folders take; ``None`` if none of them is there."""

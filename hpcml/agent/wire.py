@@ -186,7 +186,7 @@ def make_durable(paths: "Sequence[str]") -> None:
             os.close(descriptor)
 
 
-# --- inputs that were brought to a site -------------------------------------------------
+# --- inputs and images that were brought to a site --------------------------------------
 
 
 def data_folder(digest: str) -> str:
@@ -197,6 +197,16 @@ def data_folder(digest: str) -> str:
 def data_marker(digest: str, name: str) -> str:
     """What says that it is there whole under a name; it holds the :func:`stamp_path` of it."""
     return "data/%s.whole/%s" % (digest, name)
+
+
+def image_file(digest: str) -> str:
+    """Where a container image lies in a workspace."""
+    return "images/%s.sif" % digest
+
+
+def marked(marker: str) -> str:
+    """What a :func:`data_marker` speaks of."""
+    return marker.replace(".whole/", "/", 1)
 
 
 # --- what a job takes over from where it runs -------------------------------------------

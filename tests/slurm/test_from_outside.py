@@ -108,6 +108,24 @@ def test_inputs_from_outside_are_read_on_a_compute_node_and_sent_once(
     assert hpcml.submit(job, "box").wait().logs().splitlines()[1:] == ["99", "mean"]
 
 
+def test_an_image_from_outside_is_brought_there_once(
+    outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python.sif").symlink_to(outside.box.path("login", outside.box.image))
+    command = ["python3", "-c", "import hpcml, sys; print(sys.prefix)"]
+    job = hpcml.Job(command, code=None, image=str(tmp_path / "python.sif"))
+
+    run = hpcml.submit(job, "box").wait()
+    assert run.logs() == "/usr\n", run.reason
+    assert run.plan.where["image"] == f"{outside.there}/ws/images/{run.plan.what['image']}.sif"
+
+    def send(*_: object) -> set[str]:
+        raise AssertionError("it was there already")
+
+    monkeypatch.setattr(SshTransport, "put_verified", send)
+    assert hpcml.submit(job, "box").wait().logs() == "/usr\n"
+
+
 def test_a_function_is_given_the_path_of_an_input_there(outside: Outside, tmp_path: Path) -> None:
     (tmp_path / "t2m.zarr" / "c").mkdir(parents=True)
     (tmp_path / "t2m.zarr" / "c" / "7").write_text("7")

@@ -19,7 +19,7 @@ from typing import Any
 from hpcml.agent import wire
 from hpcml.agent.files import pieces_of
 from hpcml.agent.files import told as of_system
-from hpcml.errors import TransportError
+from hpcml.errors import TransportError, UnreachableError
 from hpcml.transports.base import told
 from hpcml.transports.ssh import first_contact
 from hpcml.transports.ssh.openssh import Way
@@ -33,7 +33,7 @@ GATHERED = 1 << 16  # bytes that are written at once
 Frame = tuple[dict[str, Any], bytes]
 
 
-class Lost(TransportError):
+class Lost(UnreachableError):
     """The connection has ended before the answer came."""
 
 
@@ -152,8 +152,10 @@ class Link:
             self._process.kill()
             self._process.wait()
             self.dead = True
+            said = self._said()
+            self._close_files()
             if isinstance(error, EOFError | OSError):
-                raise way.refused(self._said()) from None
+                raise way.refused(said) from None
             raise
         threading.Thread(target=self._listen, name=f"ssh {way.site}", daemon=True).start()
 
@@ -257,6 +259,15 @@ class Link:
             answer.put(None)
         self.close()
         self._process.wait()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        """Once ssh has ended; their numbers may be other files' from now on."""
+        with self._sending:
+            _links.discard(self)
+            for file in (self._process.stdin, self._from, self._errors):
+                if file is not None:
+                    file.close()
 
     def _read(self, size: int) -> bytes:
         data = self._from.read(size)
@@ -313,7 +324,7 @@ class Link:
         except EOFError:
             if late.is_set():
                 self.way.close()
-                raise TransportError(
+                raise UnreachableError(
                     f"{self.way.site} has not answered for {START:.0f} s",
                     f"See whether `ssh {self.way.host}` works by hand.",
                 ) from None
