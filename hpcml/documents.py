@@ -44,7 +44,7 @@ def read_text(path: Traversable) -> str | None:
     """What stands in a file; ``None`` if it is not there."""
     try:
         return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path} cannot be read: {error}", "Mend or move the file.") from error

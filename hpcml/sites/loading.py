@@ -165,7 +165,9 @@ def _read(name: str, asked: str) -> tuple[Traversable, str]:
 @lru_cache(maxsize=16)
 def _places(name: str, config: Path) -> list[Traversable]:
     """Where the file of a profile may be."""
-    return [folder / f"{name}.yaml" for folder in profile_folders() if os.sep not in name]
+    if os.sep in name or "\0" in name:
+        return []
+    return [folder / f"{name}.yaml" for folder in profile_folders()]
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
