@@ -18,14 +18,14 @@ MOST_LINES = 10_000
 
 
 def read_model(model: type[Model], path: Traversable) -> Model:
-    """Read one YAML file as a model, which is not to be changed.
+    """Read one YAML file as a model, which is not to be changed; one that is not there is empty.
 
     Raises
     ------
     ProfileError
         The file cannot be read, is no YAML, or says what the model does not allow.
     """
-    found: Model = _model(model, read_text(path), str(path))
+    found: Model = _model(model, read_text(path) or "", str(path))
     return found
 
 
@@ -37,13 +37,15 @@ def _model(model: type[Model], text: str, path: str) -> Model:
 
 def read_document(path: Traversable) -> tuple[dict[str, Any], Lines]:
     """As :func:`parse`, of a file."""
-    return parse(read_text(path), str(path))
+    return parse(read_text(path) or "", str(path))
 
 
-def read_text(path: Traversable) -> str:
-    """What stands in a file."""
+def read_text(path: Traversable) -> str | None:
+    """What stands in a file; ``None`` if it is not there."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, UnicodeDecodeError) as error:
         raise ProfileError(f"{path} cannot be read: {error}", "Mend or move the file.") from error
 

@@ -15,7 +15,7 @@ import sys
 import zipfile
 import zipimport
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from hpcml.agent import wire
@@ -200,13 +200,18 @@ def _digest(files: dict[str, bytes]) -> str:
 
 def _kept(name: str, files: dict[str, bytes], compiled: tuple[str, ...]) -> Path:
     """An archive in the cache, with bytecode of the files whose paths begin so."""
-    path = cache_folder() / "lib" / name
+    path = _place(cache_folder(), name)
     if _whole.get(path) != _size(path):
         if not zipfile.is_zipfile(path):
             chosen = {file: code for file, code in files.items() if file.startswith(compiled)}
             keep(path, _archive({**files, **_compiled(chosen)}), "Free some space.")
         _whole[path] = _size(path)
     return path
+
+
+@lru_cache(maxsize=16)
+def _place(cache: Path, name: str) -> Path:
+    return cache / "lib" / name
 
 
 def _size(path: Path) -> int:
@@ -222,7 +227,7 @@ def _put(
 ) -> None:
     if name in (None, path.name):
         return bring(files, f"lib/{path.name}", path, there)
-    path = cache_folder() / "lib" / str(name)
+    path = _place(cache_folder(), str(name))
     target = f"lib/{path.name}"
     if path.exists():
         bring(files, target, path, there)

@@ -7,7 +7,7 @@ queue is called, so that afterwards one can ask the queue whether it heard.
 
 from __future__ import annotations
 
-import dataclasses
+import marshal
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -41,8 +41,8 @@ from hpcml.poller import poller
 from hpcml.resolving import Resolved, resolve, resolve_with_code
 from hpcml.run import Run, Runs
 from hpcml.schedulers import Chunk
-from hpcml.settings import cache_folder, keep
-from hpcml.sites import load_site
+from hpcml.settings import Binding, cache_folder, keep
+from hpcml.sites import Site, load_site
 from hpcml.staging import stage, stage_image, staged_image, staged_inputs
 from hpcml.states import State
 from hpcml.transports import FileStatus, Transport, bring
@@ -542,7 +542,7 @@ def _job(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
 def _with(job: Job, fields: Mapping[str, Any]) -> Job:
     if not fields:
         return job
-    known = [field.name for field in dataclasses.fields(Job) if field.name != "entry"]
+    known = Job.__dataclass_fields__.keys() - {"entry"}
     for name in fields:
         if name not in known:
             raise ArgumentError(f"a job has no field {name!r}", nearest(name, known))
@@ -575,7 +575,7 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
     binding = connection.binding
     if resolved.entry["kind"] == "function":
         binding = replace(binding, functions=function_library_name())
-    made = make_plan(resolved, connection.site, binding)
+    made = _made(resolved, connection.site, binding)
     if made.unresolved:
         raise UnresolvedError(
             f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
@@ -588,7 +588,8 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
         _keep(_archive_path(snapshot.digest), snapshot.archive())
     if resolved.pickled is not None:
         _keep(_pickle_path(resolved.entry["pickle"]), resolved.pickled)
-    library()  # kept likewise: hpcml may be upgraded before that
+    if f"lib/{binding.library}" not in there:
+        library()  # kept likewise: hpcml may be upgraded before the site has it
     return _Ready(made, resolved.points, there)
 
 
@@ -609,6 +610,25 @@ def _stage(plan: Plan, resolved: Resolved, connection: Connection, there: There)
         return bool(missing)
     stage_image(plan.what["image"], source, connection.files)
     return True
+
+
+_last: tuple[Site, bytes, Plan] | None = None
+
+
+def _made(resolved: Resolved, site: Site, binding: Binding) -> Plan:
+    """The plan: the one that was made last, with its digests, while nothing has changed."""
+    global _last
+    if len(resolved.points) > 1 or resolved.pickled is not None:
+        return make_plan(resolved, site, binding)
+    said = {**resolved.__dict__, "resources": resolved.resources.__dict__}
+    try:  # as bytes: 1, 1.0 and True are equal, and plans with them are not
+        key = marshal.dumps((said, binding.__dict__), 2)
+    except ValueError:  # a length of time, say, or another run's output
+        return make_plan(resolved, site, binding)
+    last = _last
+    if last is None or last[0] is not site or last[1] != key:
+        _last = last = site, key, make_plan(resolved, site, binding)
+    return last[2]
 
 
 def _keep(path: Path, content: bytes) -> None:

@@ -234,7 +234,8 @@ INHERITED = (
 
 def inherited() -> "dict[str, str]":
     """Those that this process has."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+    found = ((name, os.environ.get(name)) for name in INHERITED)
+    return {name: value for name, value in found if value is not None}
 
 
 # --- files that appear whole ------------------------------------------------------------
@@ -390,8 +391,16 @@ def started_at(pid: int) -> "int | None":
 
 def identity(pid: "int | None" = None) -> "dict[str, Any]":
     """What names a process beyond its number: machine, pid and start time."""
-    pid = os.getpid() if pid is None else pid
-    return dict(machine(), pid=pid, started=started_at(pid))
+    if pid is not None:
+        return dict(machine(), pid=pid, started=started_at(pid))
+    if _own.get("pid") != os.getpid():
+        _own.update(identity(os.getpid()))
+    return dict(_own)
+
+
+_own: "dict[str, Any]" = {}  # this process's, which stays as it is
+if hasattr(os, "register_at_fork"):  # a child's child may have the number of a parent that is gone
+    os.register_at_fork(after_in_child=_own.clear)  # novm
 
 
 def machine() -> "dict[str, Any]":

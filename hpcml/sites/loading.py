@@ -77,7 +77,7 @@ def profile_of(name: str) -> Traversable:
     ProfileError
         There is none of that name.
     """
-    return _find(name, "")
+    return _read(name, "")[0]
 
 
 def places_of(name: str) -> dict[tuple[str, ...], str]:
@@ -124,12 +124,11 @@ def _profiles(folder: Traversable) -> Iterator[Traversable]:
 
 
 def _texts(name: str, inner: tuple[str, ...] = (), asked: str = "") -> Texts:
-    file = _find(name, asked)
+    file, text = _read(name, asked)
     path = str(file)
     if name in inner:
         chain = " → ".join(inner)
         raise ProfileError(f"{path}: it extends itself by way of {chain}", "Break the circle.")
-    text = read_text(file)
     content, lines = parse(text, path)
     base = content.get("extends")
     if base is None:
@@ -151,15 +150,24 @@ def _joined(name: str, texts: Texts) -> tuple[dict[str, Any], Lines]:
     return content, lines
 
 
-def _find(name: str, asked: str) -> Traversable:
-    for folder in profile_folders():
-        path = folder / f"{name}.yaml"
-        if os.sep not in name and path.is_file():
-            return path
+def _read(name: str, asked: str) -> tuple[Traversable, str]:
+    """The file of a profile, and what stands in it."""
+    for path in _places(name, config_folder()):
+        text = read_text(path)
+        if text is not None:
+            return path, text
     raise ProfileError(
         f"{asked}there is no site {name!r}",
         f"{nearest(name, site_names())}; profiles of your own go to {profile_folders()[0]}.",
     )
+
+
+@lru_cache(maxsize=16)
+def _places(name: str, config: Path) -> list[Traversable]:
+    """Where the file of a profile may be."""
+    if os.sep in name or "\0" in name:
+        return []
+    return [folder / f"{name}.yaml" for folder in profile_folders()]
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
