@@ -144,7 +144,7 @@ def test_a_run_that_lost_its_agent_and_its_memory_is_out_of_memory_by_slurm_s_wo
     run = confined.submit(f"""job("{hungry(3000)}; kill -KILL $PPID")""")
 
     assert confined.wait(run, timeout=90) == [
-        ("OUT_OF_MEMORY", "it took more memory than it had asked for (Slurm: OUT_OF_MEMORY)")
+        ("OUT_OF_MEMORY", "it took more memory than it was given (Slurm: OUT_OF_MEMORY)")
     ]
 
 
