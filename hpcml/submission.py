@@ -17,7 +17,14 @@ from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_of, claim, new_batch, outbox_names
-from hpcml.batch_view import INTENT_PATIENCE, BatchView, files_gone, is_gone, note_queued
+from hpcml.batch_view import (
+    INTENT_PATIENCE,
+    BatchView,
+    files_gone,
+    find_chunk,
+    is_gone,
+    note_queued,
+)
 from hpcml.call import is_loading
 from hpcml.connection import Connection, bind, connect
 from hpcml.enclosing import enclosing_run
@@ -460,12 +467,12 @@ def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
 
 def _was_not_heard(chunk: Chunk, asked: float, connection: Connection) -> bool:
     """Whether the queue was asked to take a chunk, and certainly has not."""
-    found = connection.queue.find([chunk.name])
-    if found:
-        note_queued(chunk, found[chunk.name], connection, asked)
+    identifier = find_chunk(chunk, connection)
+    if identifier is not None:
+        note_queued(chunk, identifier, connection, asked)
         return False
     if begun(chunk, connection):
-        return False  # the queue has had it, and it has begun or was cancelled
+        return False  # it was cancelled, or refused
     age = connection.files.now() - asked
     if age < INTENT_PATIENCE:
         raise RunStateError(

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Sequence
 
-PATIENCE = 30.0  # seconds in which what another machine has written becomes visible here
+PATIENCE = wire.STALE
 INTERVAL = 0.5
 
 

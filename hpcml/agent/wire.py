@@ -38,6 +38,10 @@ UNKNOWN = "UNKNOWN"
 WORD_PATIENCE = 60.0
 """Seconds for which a signalled end waits for the scheduler's word."""
 
+STALE = 70.0
+"""Seconds after which every machine shows what another one has written: NFS lists a folder as it
+was up to 60 s ago (``acdirmax``), and clocks differ a little."""
+
 REQUEUE = 144
 """Exit code by which a job with a checkpoint asks to be started again (submitit's, too)."""
 

@@ -129,6 +129,23 @@ def test_version_2_goes_before_version_1(tmp_path: Path) -> None:
     assert evidence.killed()
 
 
+def test_the_smallest_limit_of_a_cgroup_and_those_above_it_is_told(tmp_path: Path) -> None:
+    step = tmp_path / "job" / "step"
+    step.mkdir(parents=True)
+    (step / "memory.max").write_text("max\n")
+    assert memory.Evidence(str(step)).limit is None
+    (step.parent / "memory.max").write_text(f"{200 * MiB}\n")
+    assert memory.Evidence(str(step)).limit == 200 * MiB
+
+
+@pytest.mark.parametrize(("told", "limit"), [(100 * MiB, 100 * MiB), ((1 << 63) - 4096, None)])
+def test_in_version_1_the_kernel_itself_tells_the_smallest_limit(
+    tmp_path: Path, told: int, limit: int | None
+) -> None:
+    (tmp_path / "memory.stat").write_text(f"cache 0\nhierarchical_memory_limit {told}\n")
+    assert memory.Evidence(str(tmp_path)).limit == limit
+
+
 # --- the agent's own limit ------------------------------------------------------------------------
 
 

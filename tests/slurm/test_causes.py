@@ -144,7 +144,7 @@ def test_a_run_that_lost_its_agent_and_its_memory_is_out_of_memory_by_slurm_s_wo
     run = confined.submit(f"""job("{hungry(3000)}; kill -KILL $PPID")""")
 
     assert confined.wait(run, timeout=90) == [
-        ("OUT_OF_MEMORY", "it took more memory than it had asked for (Slurm: OUT_OF_MEMORY)")
+        ("OUT_OF_MEMORY", "it took more memory than it was given (Slurm: OUT_OF_MEMORY)")
     ]
 
 
@@ -283,6 +283,48 @@ def test_while_the_controller_is_down_nothing_but_unknown_is_said(either: Login)
     assert told == "UNKNOWN" or told.startswith("QueueError: box: squeue says: ")
     assert either.wait(run) == [("COMPLETED", "")]
     assert either.ledger() == ["began"]
+
+
+WATCHED = """
+    import hpcml.errors
+    names = "goes", "ends", "waits"
+    runs = {name: hpcml.attach(S[name], "box") for name in names}
+    said = {name: set() for name in names}
+    begun, opened = time.monotonic(), False
+    while time.monotonic() - begun < S["seconds"]:
+        for name, run in runs.items():
+            try: said[name].add(str(run.state))
+            except hpcml.errors.QueueError: said[name].add("no answer")
+        if not opened and time.monotonic() - begun > S["seconds"] / 3:
+            open(os.environ["HOME"] + "/early", "w").close()
+            opened = True
+        time.sleep(1)
+    tell({name: sorted(states) for name, states in said.items()})
+"""
+
+
+def test_while_the_controller_is_down_for_three_minutes_nothing_false_is_said_of_any_run(
+    either: Login,
+) -> None:
+    """One goes on, one ends meanwhile, one waits. Soon after it is back all have ended."""
+    early = UNTIL_GATE.replace("gate", "early")
+    goes, ends = either.submit(f'job("{UNTIL_GATE}")'), either.submit(f'job("{early}")')
+    waits = either.submit(f'job("{BEGIN}")', after=goes)
+    began(either, 2)
+    either.box.stop_controller()
+    try:
+        seconds = 180.0
+        said = either.do(WATCHED, patience=400, goes=goes, ends=ends, waits=waits, seconds=seconds)
+    finally:
+        either.box.start_controller()
+    either.open_gate()
+
+    nothing = {"UNKNOWN", "no answer"}
+    assert set(said["goes"]) <= nothing | {"RUNNING"}
+    assert set(said["ends"]) <= nothing | {"RUNNING", "COMPLETED"}
+    assert set(said["waits"]) <= nothing | {"PENDING"}
+    assert either.wait(goes, ends, waits) == [("COMPLETED", "")] * 3
+    assert either.ledger() == ["began"] * 3
 
 
 def test_a_run_whose_agent_was_killed_failed_though_others_would_call_it_gone(

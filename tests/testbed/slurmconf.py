@@ -40,8 +40,8 @@ class Switches:
     kill_wait
         Seconds between SIGTERM and SIGKILL at the time limit.
     memory_enforced
-        The kernel keeps jobs within their memory, in cgroups. Else Slurm looks once a second, and
-        kills a job that has more.
+        The kernel keeps jobs within their memory, in cgroups (of version 1, which the machine must
+        have). Else Slurm looks once a second, and kills a job that has more.
     """
 
     slurmdbd: bool = True

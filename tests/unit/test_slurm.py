@@ -403,7 +403,9 @@ def queue(tmp_path: Path) -> SlurmScheduler:
         }
     )
     binding = Binding(str(workspace), "python3", "python3", "hpcml.pyz")
-    return SlurmScheduler(site, binding, Answering(site, binding))
+    made = SlurmScheduler(site, binding, Answering(site, binding))
+    made.patience = 20.0  # an attempt of now may have ended so long ago by a clock that is wrong
+    return made
 
 
 def answering(queue: SlurmScheduler, **answers: Completed | Sequence[Completed]) -> Answering:
@@ -588,6 +590,25 @@ def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> No
     files = answering(queue)
     assert queue.account(chunk(3, first=0), [(2, 1)]) == {}
     assert files.asked == [], "it is not asked again at once"
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("None", "it never began: cancelled (Slurm: CANCELLED)"),
+        ("DependencyNeverSatisfied", "it was to run after"),
+    ],
+)
+def test_a_dependency_is_blamed_only_where_the_controller_names_it(
+    queue: SlurmScheduler, reason: str, says: str
+) -> None:
+    """It does not say who cancelled a job."""
+    off = answer(stderr="Slurm accounting storage is disabled", code=1)
+    shown = f"JobId=5 ArrayJobId=5 ArrayTaskId=0 JobName={NAME} JobState=CANCELLED Reason={reason}"
+    answering(queue, sacct=off, scontrol=answer(shown))
+    after = replace(chunk(1), after=("20261121-141502-k3f9a2.00000",))
+
+    assert queue.account(after, [(0, 1)])[0, 1].reason.startswith(says)
 
 
 def test_cancelling_refuses_what_has_not_begun_and_asks_for_the_rest(

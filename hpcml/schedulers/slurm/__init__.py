@@ -44,7 +44,7 @@ class SlurmScheduler:
     """
 
     poll_interval = (1.0, 30.0)
-    patience = 20.0
+    patience = wire.STALE
 
     def __init__(self, site: Site, binding: Binding, files: Transport) -> None:
         self.site, self.binding, self.files = site, binding, files
@@ -431,7 +431,8 @@ def _queued_at(name: str) -> float:
 
 def _before_it(chunk: Chunk, row: Row, word: Word) -> Word:
     """The word on a run that never began: Slurm cancels by itself what comes after a failure."""
-    if chunk.after and row.state == "CANCELLED" and not row.by:
+    itself = row.by == "" or row.reason.startswith("Dependency")
+    if chunk.after and row.state == "CANCELLED" and itself:
         before = ", ".join(chunk.after)
         return Word(State.CANCELLED, f"it was to run after {before}, which did not end well")
     return word

@@ -154,8 +154,8 @@ class Row:
         Whether these are the tasks that have never started, in one row.
     state, reason : str
         In Slurm's words.
-    by : str
-        Who cancelled it: a user id.
+    by : str or None
+        Who cancelled it: a user id; empty: Slurm itself. ``None``: that is not told.
     exit_code, signal : int
     ended : float or None
         When, by the site's clock in s since the epoch.
@@ -167,7 +167,7 @@ class Row:
     reason: str = ""
     name: str = ""
     waiting: bool = False
-    by: str = ""
+    by: str | None = ""
     exit_code: int = 0
     signal: int = 0
     ended: float | None = None
@@ -241,6 +241,7 @@ def parse_scontrol(answer: str) -> Iterator[Row]:
                 found.get("Reason", ""),
                 found.get("JobName", ""),
                 waiting,
+                by=None,
                 exit_code=code,
                 signal=signal,
                 ended=moment(found.get("EndTime", "")),

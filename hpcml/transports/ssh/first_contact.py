@@ -45,6 +45,7 @@ def receive(path, size):
             size -= len(piece)
             while piece:
                 piece = piece[os.write(descriptor, piece):]
+        os.fsync(descriptor)  # its length is what it is known by, and must not be there alone
         os.close(descriptor)
         os.rename(temporary, path)
     finally:
