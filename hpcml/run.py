@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import warnings
@@ -29,6 +30,7 @@ from hpcml.connection import Connection, connect
 from hpcml.energy import Energy, Readings, measure, or_accounted
 from hpcml.errors import (
     ArgumentError,
+    HpcmlError,
     QueueError,
     ResultError,
     RunNotFoundError,
@@ -59,6 +61,7 @@ from hpcml.transports import FileStatus
 T = TypeVar("T")
 
 _ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})(?:\.(\d{1,9}))?")
+_COPY = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6}\.\d+)\.(stdout|stderr|events\.jsonl)")
 STDERR_TAIL = 8192  # bytes of stderr that an error quotes lines of: it may have a gigabyte
 STREAMS = ("stdout", "stderr", "events.jsonl")
 FIRST_FEW = 5  # rows of many runs that are shown
@@ -391,12 +394,13 @@ class Run:
         Raises
         ------
         HpcmlError
-            The folder cannot be made, or written to.
+            The folder cannot be made, or written to; or another run has been copied to it.
         TransportError
             The connection was lost, or a file cannot be copied. Those before it are there; doing it
             again goes on.
         """
         folder = Path(dest) if dest is not None else Path(self.id)
+        self._refuse_others(folder)
         left = {
             name.removeprefix("work/") if name.startswith("work/") else f"{self.id}.{name}": Left(
                 self._path(name), status
@@ -405,6 +409,16 @@ class Run:
         }
         fetch(self._connection().files, left, folder)
         return folder
+
+    def _refuse_others(self, folder: Path) -> None:
+        """Files of two runs in one folder would be taken for each other's."""
+        there = os.listdir(folder) if folder.is_dir() else []
+        copies = {match[1] for name in there if (match := _COPY.fullmatch(name))} - {self.id}
+        if copies:
+            raise HpcmlError(
+                f"{folder} holds what {min(copies)} has left",
+                f"Name another folder: run.fetch({str(folder / self.id)!r}).",
+            )
 
     def output(self, name: str) -> OutputPath:
         """Path of a declared output, on a site whose files are this machine's.

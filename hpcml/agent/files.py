@@ -256,7 +256,7 @@ class Files:
             make_link(path, target, temporary)
 
     def seal(self, folder: str) -> None:
-        """Let nobody change a folder and those in it any more: add, replace or remove anything."""
+        """Make a folder and all that is in it read-only."""
         path = self.path(folder)
         with told("%s cannot be made read-only" % path):
             trees.seal(path)

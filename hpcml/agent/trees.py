@@ -91,8 +91,13 @@ def remove(path: str) -> None:
 
 
 def seal(folder: str) -> None:
-    """Let not even its owner change a folder and those in it; the files are as they are."""
-    for path, _, _ in os.walk(folder, topdown=False):
+    """Let not even its owner change a folder and what is in it."""
+    for path, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            file = os.path.join(path, name)
+            mode = os.lstat(file).st_mode
+            if stat.S_ISREG(mode) and mode & 0o222:
+                os.chmod(file, stat.S_IMODE(mode) & ~0o222)
         os.chmod(path, stat.S_IRUSR | stat.S_IXUSR)
 
 

@@ -133,10 +133,17 @@ def _of_record(record: Record) -> shapes.Run:
 
 
 def wait_for(runs: hpcml.Runs, timeout: float | None = None, *, quiet: bool) -> None:
-    """Wait; a terminal shows how they get on, a pipe at the end what did not complete."""
+    """Wait; a terminal shows how they get on, a pipe what they wait for, and what failed."""
+    from hpcml.progress import Waits
+
     going_on(runs)
     live = sys.stderr.isatty() and not quiet
-    runs.wait(timeout, progress=live)
+    if live:
+        runs.wait(timeout, progress=True)
+    else:
+        waits = Waits(runs)
+        for ended in runs._follow(timeout):
+            waits.update(ended)
     failed = () if live or quiet else runs.failed
     for run in failed[:1]:
         rest = f" (one of {len(failed)} of {len(runs)} runs)" if len(runs) > 1 else ""

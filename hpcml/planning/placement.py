@@ -128,7 +128,9 @@ def _devices(resources: Resources, name: str, partition: Partition, nodes: int) 
         raise PlanError(
             "resources.devices",
             f"{of} {there * nodes}, the job asks for {wanted}",
-            f"The nearest that fits: devices={there * nodes or None}.",
+            f"The nearest that fits: devices={there * nodes}."
+            if there
+            else 'Leave devices out, or say of which kind they are, like device="gpu".',
         )
     if wanted % nodes:
         raise PlanError(

@@ -134,7 +134,7 @@ def _limits(
         raise PlanError(
             "resources.time",
             f"{placed.name} allows {units.clock(longest)}, the job asks for {units.clock(time)}",
-            f'The nearest that fits: time="{longest}s".',
+            f'The nearest that fits: time="{units.time_text(longest)}".',
         )
     if placed.memory is None:
         share = "a share by CPUs is set aside, nothing is enforced"

@@ -1,7 +1,7 @@
 """Inputs that go to a site: each content once, under its digest, and believed only when whole.
 
 Files go there in streams, each appearing whole, and only with the SHA-256 that it must have. Then
-the site reads all of it once more, and if that gives the digest, it becomes read-only, and a marker
+all of it becomes read-only, the site reads it once more, and if that gives the digest, a marker
 beside it says that it is whole (:func:`hpcml.agent.wire.data_marker`). Nobody believes what has no
 marker: what a broken-off submission has left there is gone on with. What somebody has changed in
 spite of all that is brought anew.
@@ -145,12 +145,12 @@ class _Staging:
         return there, there & found.get(markers, set())
 
     def _is_verified(self) -> bool:
-        """Have the site read it, and note that it is whole if so."""
+        """Have the site make it read-only and read it, and note that it is whole if so."""
+        self.files.seal(self.one.folder)  # before: a file's times change with its mode
         said = self.files.digest([self.one.path]).get(self.one.path)
         if said is None or said.sha256 != self.one.digest:
             return False
         mark = {"sha256": said.sha256, "bytes": said.bytes, "stamp": said.stamp}
-        self.files.seal(self.one.folder)
         self.files.put({self.one.marker: wire.canonical(mark)})
         return True
 

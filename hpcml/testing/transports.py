@@ -426,8 +426,8 @@ class TransportSuite:
         files.put({"data/a/b/c": b"", "data/x/y/z": b""})
         files.link({"data/a/link": "../x"})
         files.seal("data/a")
-        modes = self.told(files, "stat -c %a data/a data/a/b data/x").split()
-        assert modes == ["500", "500", "700"]
+        modes = self.told(files, "stat -c %a data/a data/a/b data/a/b/c data/x").split()
+        assert modes == ["500", "500", "400", "700"]
 
         (tmp_path / "a").write_bytes(b"1")
         files.put_verified({"data/a/b/d": tmp_path / "a"}, {"data/a/b/d": wire.sha256(b"1")}, ())

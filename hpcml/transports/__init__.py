@@ -156,7 +156,7 @@ class Transport(Protocol):
         ...
 
     def seal(self, folder: str) -> None:
-        """Make a folder, and those in it, read-only; :meth:`move` and :meth:`remove` still can."""
+        """Make a folder and all that is in it read-only; it can be moved and removed as ever."""
         ...
 
     def append(self, path: str, record: Mapping[str, Any]) -> None:

@@ -679,6 +679,21 @@ def test_what_came_before_a_connection_was_lost_is_whole_and_does_not_come_again
     assert not before & {posixpath.basename(path) for path in came}
 
 
+def test_what_two_runs_have_left_does_not_go_into_one_folder(
+    left: tuple[hpcml.Run, Path], far: str, tmp_path: Path, came: list[str]
+) -> None:
+    run, _ = left
+    run.fetch(tmp_path / "got")
+    came.clear()
+    other = hpcml.submit(hpcml.Job(["true"], code=None), site=far)
+
+    with pytest.raises(HpcmlError, match=f"holds what {run.id} has left") as caught:
+        other.fetch(tmp_path / "got")
+    assert str(tmp_path / "got" / other.id) in caught.value.advice
+    run.fetch(tmp_path / "got")
+    assert came == []
+
+
 @pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", "a//b", ".", "a/."])
 def test_no_name_from_a_site_leads_out_of_the_folder(
     left: tuple[hpcml.Run, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -33,6 +33,8 @@ class Switches:
         The users' shell.
     chatty
         Shells print on start, not only interactive ones.
+    slurm_of_profile
+        On the login node Slurm's commands are on PATH in login shells alone.
     home_inodes
         How many files a home holds; None: plenty.
     node_timeout
@@ -52,6 +54,7 @@ class Switches:
     mem_forbidden: bool = False
     login_shell: str = "/bin/bash"
     chatty: bool = False
+    slurm_of_profile: bool = False
     home_inodes: int | None = None
     node_timeout: int = 10
     kill_wait: int = 2

@@ -629,7 +629,7 @@ CPUS = len(os.sched_getaffinity(0))
 # What the job says → field, words of the message.
 REFUSED: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     # time
-    "time over the limit": (resources(time="31d"), "resources.time", ["30-00:00:00", "2592000s"]),
+    "time over the limit": (resources(time="31d"), "resources.time", ["30-00:00:00", '"30d"']),
     "an unknown unit of time": (resources(time="10 mins"), "resources.time", ["'min'"]),
     "no unit of time": (resources(time="10"), "resources.time", ["no unit", '"10m"']),
     "a number as time": (resources(time=10), "resources.time", ['"10s", "10m"']),
@@ -647,7 +647,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "an unknown kind of device": (resources(device="gpu"), "resources.device", ["'gpu'", "cpu"]),
     "a misspelt device": (resources(device="cpus"), "resources.device", ["did you mean 'cpu'?"]),
     "no device": (resources(device=None), "resources.device", ["not text"]),
-    "GPUs where there are none": (resources(devices=1), "resources.devices", ["has 0", "asks for"]),
+    "GPUs where there are none": (resources(devices=1), "resources.devices", ["has 0", "Leave"]),
     "too many CPUs": (resources(cpus=10**6), "resources.cpus", [f"cpus={CPUS}."]),
     "CPUs as text": (resources(cpus="2"), "resources.cpus", ["'2' is no number", "cpus=1"]),
     "half a CPU": (resources(cpus=0.5), "resources.cpus", ["0.5 is no number"]),

@@ -32,6 +32,8 @@ REPEATABLE = {
     *("open_private", "fetch", "remove", "touch", "usage", "lock", "seal"),
 }
 
+WANTED = {"slurm": "sbatch"}  # what must be found on a site, by its scheduler
+
 NOTHING = Outgoing({})
 
 T = TypeVar("T")
@@ -53,7 +55,7 @@ class SshTransport:
     def __init__(self, site: Site, binding: Binding) -> None:
         self.workspace, self.round_trips = binding.workspace, 0
         self._way = way_to(site, binding)
-        self._python = binding.agent_python
+        self._python, self._wanted = binding.agent_python, WANTED.get(site.scheduler, "")
         self._archive = cache_folder() / "lib" / binding.library
         self._clock, self._chains = Clock(), itertools.count(1)
         self._open: list[Link] = []  # the conversation, once there is one
@@ -262,7 +264,14 @@ class SshTransport:
                     "Do it again; `hpcml resume` goes on with a submission.",
                 )
             if link is None or link.dead:
-                link = Link(self._way, self._python, self.workspace, self._archive, self._clock)
+                link = Link(
+                    self._way,
+                    self._python,
+                    self.workspace,
+                    self._archive,
+                    self._wanted,
+                    self._clock,
+                )
                 self._open[:] = [link]
                 self.workspace = link.workspace
             return link

@@ -116,6 +116,8 @@ class Link:
         Of the site; the workspace may begin with ``~/``.
     archive : Path
         Of all of hpcml, to bring if it is not there.
+    wanted : str
+        A command that must be found there, if need be as a login shell does; ``""``: none.
     clock : Clock
         What is set by its answers.
 
@@ -132,7 +134,9 @@ class Link:
         The site cannot be reached, or its Python is missing or too old.
     """
 
-    def __init__(self, way: Way, python: str, workspace: str, archive: Path, clock: Clock) -> None:
+    def __init__(
+        self, way: Way, python: str, workspace: str, archive: Path, wanted: str, clock: Clock
+    ) -> None:
         self.way, self.clock, self.dead = way, clock, False
         self._numbers = itertools.count(1)
         self._answers: dict[int, Answer] = {}
@@ -147,7 +151,7 @@ class Link:
         self._from = io.BufferedReader(stdout, GATHERED)
         _links.add(self)
         try:
-            self.workspace = self._introduce(python, workspace, archive, size)
+            self.workspace = self._introduce(python, workspace, archive, size, wanted)
         except BaseException as error:
             self._process.kill()
             self._process.wait()
@@ -277,10 +281,10 @@ class Link:
 
     # --- first contact --------------------------------------------------------------------
 
-    def _introduce(self, python: str, workspace: str, archive: Path, size: int) -> str:
+    def _introduce(self, python: str, workspace: str, archive: Path, size: int, wanted: str) -> str:
         """Make the site's shell hpcml's helper. Returns the literal path of the workspace."""
         word = f"hpcml-{wire.random_letters(16)}"
-        self._write([first_contact.script(word, python, workspace, archive.name, size)])
+        self._write([first_contact.script(word, python, workspace, archive.name, size, wanted)])
         said = self._hear(word)
         if "send" in said:
             self._write(pieces_of(str(archive)))
