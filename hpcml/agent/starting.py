@@ -61,7 +61,7 @@ def start(
                     for number in signals:
                         signal.signal(number, signal.SIG_DFL)
                     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-                    os.execvpe(argv[0], list(argv), environment)  # noqa: S606
+                    _execute(list(argv), environment)
                 except BaseException as error:
                     _fail(writer, error)
         finally:
@@ -91,6 +91,22 @@ def _arrange(streams: "Sequence[int]", keep: "Collection[int]", writer: int) -> 
             except OSError:
                 pass  # that of the listing
     return writer
+
+
+def _execute(argv: "list[str]", environment: "Mapping[str, str]") -> None:
+    """As ``os.execvpe``, which would import other modules for that."""
+    if "/" in argv[0]:
+        os.execve(argv[0], argv, environment)  # noqa: S606
+    refused: "OSError | None" = None
+    missing = OSError(errno.ENOENT, "it is nowhere on the PATH")
+    for folder in environment.get("PATH", os.defpath).split(os.pathsep):
+        try:
+            os.execve(os.path.join(folder, argv[0]), argv, environment)  # noqa: S606
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refused = refused or error
+    raise refused or missing
 
 
 def _fail(writer: int, error: BaseException) -> "NoReturn":
