@@ -4,10 +4,19 @@ import errno
 import json
 import os
 import re
-import subprocess
 import sys
 
-from hpcml.agent import calling, events, launch, memory, processes, snapshot, supervise, wire
+from hpcml.agent import (
+    calling,
+    events,
+    launch,
+    memory,
+    processes,
+    snapshot,
+    starting,
+    supervise,
+    wire,
+)
 from hpcml.agent.inputs import InputError
 
 TYPE_CHECKING = False
@@ -216,21 +225,12 @@ class Attempt:
     ) -> supervise.Command:
         """Start a process of its own."""
         try:
-            child = subprocess.Popen(
-                argv,
-                cwd=self.work,
-                env=dict(self.environment(), **self.of_this_run()),
-                stdin=subprocess.DEVNULL,
-                stdout=streams[0],
-                stderr=streams[1],
-                start_new_session=True,
-                preexec_fn=limit.enter if limit.folder else None,
-            )
+            environment = dict(self.environment(), **self.of_this_run())
+            child = starting.start(argv, self.work, environment, streams, enter=limit.enter)
         except OSError as error:
             raise StartError(argv[0], error)
-        child.returncode = 0  # the supervisor collects it
-        self.events.write("command", argv=argv, pid=child.pid)
-        return supervise.Command(child.pid)
+        self.events.write("command", argv=argv, pid=child)
+        return supervise.Command(child)
 
     def _argv(self) -> "list[str]":
         entry, python = self.what["entry"], self.where["python"]

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -292,6 +291,8 @@ class Slot:
         return True
 
     def _revive(self, queue: "wire.QueueFolder") -> None:
+        import subprocess
+
         argv = [sys.executable, "-I", "-S", os.path.abspath(sys.path[0]), "dispatch"]
         argv.append(os.path.dirname(queue.folder))
         environment = dict(processes.SERVICE, PATH=os.defpath, LC_ALL="C.UTF-8")
