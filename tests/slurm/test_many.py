@@ -114,7 +114,7 @@ def test_an_account_that_is_none_is_refused_with_advice_and_its_run_has_ended(
 
     assert "account: nobodys (sbatch --account), by the settings" in planned
     assert "Invalid account" in told[0]
-    assert "It was 'nobodys', which is sites.box.account in the settings" in told[1]
+    assert "The account was 'nobodys', by sites.box.account in the settings" in told[1]
     assert f"`hpcml resubmit {run}`" in told[1]
     state, reason = strict_login.state(run)
     assert (state, "Invalid account" in reason) == ("FAILED", True)

@@ -562,6 +562,23 @@ def test_a_kill_for_want_of_memory_is_told_from_others_by_what_slurm_has_printed
 
 
 @pytest.mark.parametrize(
+    ("runs", "state"), [(1, State.OUT_OF_MEMORY), (2, State.FAILED)], ids=["alone", "shared"]
+)
+def test_who_has_an_end_on_a_signal_may_have_been_killed_before_its_shared_allocation_was(
+    queue: SlurmScheduler, runs: int, state: State
+) -> None:
+    folder = Path(queue.binding.workspace) / "runs" / BATCH
+    attempts = wire.Attempts(str(folder))
+    attempts.start(0, 1, allocation={"job": "7", "array": "5", "restarts": 0})
+    attempts.end(0, 1, exit_code=None, signal=9, received=[], cause=None, reason=None)
+    (folder / "queue" / "0.out").write_text(KILLED.format("7"))
+    answering(queue, sacct=answer(f"5_0|FAILED|0:9|None|1000|{NAME}\n"))
+    shared = chunk(runs, layout=Layout(runs, 1, 1000))
+
+    assert queue.account(shared, [(0, 1)])[0, 1].state is state
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch. Some of the step tasks",

@@ -172,7 +172,11 @@ class SlurmScheduler:
                 for key, row in rows_of.items()
             }
             said = {key: word for key, word in judged.items() if word is not None}
-            killed |= {key: starts[key] for key in said if key in starts and _killed(rows_of[key])}
+            killed |= {
+                key: starts[key]
+                for key in said.keys() & starts.keys()
+                if _was_killed(chunk, rows_of[key], _kinds(known, key))
+            }
             unbegun = {key: word for key, word in said.items() if not _kinds(known, key)}
             for key in self._refuse(chunk, unbegun):  # somebody has begun it meanwhile
                 del said[key]
@@ -389,9 +393,13 @@ def _kinds(known: Known, key: tuple[int, int]) -> set[str]:
     return known.get(key[0], {}).get(key[1], set())
 
 
-def _killed(row: Row | None) -> bool:
-    """Whether all that Slurm says of an allocation is that it was killed."""
-    return row is not None and row.state == "FAILED" and row.signal == signal.SIGKILL
+def _was_killed(chunk: Chunk, row: Row | None, kinds: set[str]) -> bool:
+    """Whether an attempt was killed with its allocation, and that is all that Slurm says.
+
+    Where others share the allocation, one with an ``.end`` may have been killed before that.
+    """
+    with_it = chunk.layout.size == 1 or "end" not in kinds
+    return with_it and row is not None and row.state == "FAILED" and row.signal == signal.SIGKILL
 
 
 def _array(start: Mapping[str, Any]) -> str | None:

@@ -327,8 +327,8 @@ ABOUT_THE_JOB = ("Batch job submission failed", "nvalid", "not valid")
 ACCOUNT = (
     "{said} `sacctmgr show associations user=$USER format=account,partition,qos` lists yours there."
 )
-NO_ACCOUNT = "None was named: write sites.{site}.account into the settings."
-ITS_ACCOUNT = "It was {account!r}, which is sites.{site}.account in the settings."
+NO_ACCOUNT = "No account was named: write sites.{site}.account into the settings."
+ITS_ACCOUNT = "The account was {account!r}, by sites.{site}.account in the settings."
 
 ADVICE = (
     ("MaxSubmitJob", "Wait until others have ended, or write max_submitted into the profile."),
