@@ -23,7 +23,6 @@ from hpcml.cli.showing import (
 from hpcml.cli.stages import going_on, reached
 
 if TYPE_CHECKING:
-    from hpcml.errors import HpcmlError
     from hpcml.records.model import Record
 
 
@@ -59,7 +58,10 @@ def runs_command(
         for one in _remembered(site=place, batch=batch, name=name, tags=wanted)
         if one.id not in listed and (state is None or last_known(one)[0] == state.upper())
     ]
-    show_runs(found, as_json=as_json, records=records, away=away.values())
+    why = [
+        it.problem if name in it.problem else f"{name}: {it.problem}" for name, it in away.items()
+    ]
+    show_runs(found, as_json=as_json, records=records, away=why)
 
 
 @click.command("status")
@@ -72,12 +74,12 @@ def status_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> Non
 
     found: list[hpcml.Run] = []
     records: list[Record] = []
-    away: list[HpcmlError] = []
+    away: list[str] = []
     for id in ids:
         try:
             found += _attached((id,), site)
         except TransportError as error:
-            away.append(error)
+            away.append(error.problem)
             records += _remembered(site=site, **({"id": id} if "." in id else {"batch": id}))
     show_runs(hpcml.Runs(found), as_json=as_json, records=records, away=away)
 
