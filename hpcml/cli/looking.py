@@ -59,7 +59,8 @@ def runs_command(
         if one.id not in listed and (state is None or last_known(one)[0] == state.upper())
     ]
     why = [
-        it.problem if name in it.problem else f"{name}: {it.problem}" for name, it in away.items()
+        error.problem if name in error.problem else f"{name}: {error.problem}"
+        for name, error in away.items()
     ]
     show_runs(found, as_json=as_json, records=records, away=why)
 
