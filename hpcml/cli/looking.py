@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -125,8 +126,10 @@ def wait_command(
     """Wait for runs. The exit code is the job's own; of several runs, the first that is not 0."""
     from hpcml.poller import patiently
 
+    began = time.monotonic()
     found = patiently(lambda: _attached(ids, site), timeout)
-    _show_at_the_end(found, as_json, timeout)
+    left = None if timeout is None else timeout - (time.monotonic() - began)
+    _show_at_the_end(found, as_json, left)
 
 
 @click.command("cancel")
