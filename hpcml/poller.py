@@ -334,8 +334,8 @@ def patiently(look: Callable[[], T], timeout: float | None = None) -> T:
 
 def _warn(error: HpcmlError) -> None:
     """Say why nothing can be seen."""
-    said = f"{error.problem}. Its runs are UNKNOWN meanwhile, and waiting goes on"
-    warnings.warn(said, stacklevel=4)
+    said = f"{error.problem}. Its runs are UNKNOWN meanwhile, and waiting goes on."
+    warnings.warn(f"{said}\n  {error.advice}", stacklevel=4)
 
 
 _pollers: dict[tuple[int, str], Poller] = {}  # no lock: a forked child would inherit it, locked

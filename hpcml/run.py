@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import time
 import warnings
 from codecs import getincrementaldecoder
 from collections import Counter
@@ -764,12 +765,14 @@ class Runs(Sequence[Run]):
         """What has ended, now and after each look."""
         _check_timeout(timeout)
         watch: Watch[Run] = Watch()
+        began = time.monotonic()
         batches = patiently(self._batches, timeout)
+        left = None if timeout is None else timeout - (time.monotonic() - began)
         for view, runs in batches.values():
             view.stuck = False  # somebody may have resumed it since the last look
             for run in dict.fromkeys(runs):
                 watch.add(view, run.index, run)
-        return follow(watch, {poller(site) for site, _ in batches}, timeout)
+        return follow(watch, {poller(site) for site, _ in batches}, left)
 
     # --- steering -------------------------------------------------------------------------
 

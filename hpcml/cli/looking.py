@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,7 +24,6 @@ from hpcml.cli.showing import (
 from hpcml.cli.stages import going_on, reached
 
 if TYPE_CHECKING:
-    from hpcml.errors import HpcmlError
     from hpcml.records.model import Record
 
 
@@ -59,7 +59,11 @@ def runs_command(
         for one in _remembered(site=place, batch=batch, name=name, tags=wanted)
         if one.id not in listed and (state is None or last_known(one)[0] == state.upper())
     ]
-    show_runs(found, as_json=as_json, records=records, away=away.values())
+    why = [
+        error.problem if name in error.problem else f"{name}: {error.problem}"
+        for name, error in away.items()
+    ]
+    show_runs(found, as_json=as_json, records=records, away=why)
 
 
 @click.command("status")
@@ -72,12 +76,12 @@ def status_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> Non
 
     found: list[hpcml.Run] = []
     records: list[Record] = []
-    away: list[HpcmlError] = []
+    away: list[str] = []
     for id in ids:
         try:
             found += _attached((id,), site)
         except TransportError as error:
-            away.append(error)
+            away.append(error.problem)
             records += _remembered(site=site, **({"id": id} if "." in id else {"batch": id}))
     show_runs(hpcml.Runs(found), as_json=as_json, records=records, away=away)
 
@@ -122,8 +126,10 @@ def wait_command(
     """Wait for runs. The exit code is the job's own; of several runs, the first that is not 0."""
     from hpcml.poller import patiently
 
+    began = time.monotonic()
     found = patiently(lambda: _attached(ids, site), timeout)
-    _show_at_the_end(found, as_json, timeout)
+    left = None if timeout is None else timeout - (time.monotonic() - began)
+    _show_at_the_end(found, as_json, left)
 
 
 @click.command("cancel")

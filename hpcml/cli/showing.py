@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import hpcml
     from hpcml.batch_view import Seen
     from hpcml.cli import shapes
-    from hpcml.errors import HpcmlError
     from hpcml.records.model import Record
 
 # The whole table, with what hpcml.cli.main() adds, is in docs/commands.md.
@@ -78,7 +77,7 @@ def show_runs(
     *,
     as_json: bool,
     records: Collection[Record] = (),
-    away: Iterable[HpcmlError] = (),
+    away: Iterable[str] = (),
 ) -> None:
     """Show what one look at runs shows now; exit with 70 if some cannot be seen.
 
@@ -86,14 +85,14 @@ def show_runs(
     ----------
     records : collection of Record
         Runs that cannot be seen, and are shown as they are on record.
-    away : iterable of HpcmlError
+    away : iterable of str
         Why they cannot.
     """
     from hpcml.batch_view import Seen
     from hpcml.cards import glimpse
 
     looked, troubles = glimpse(runs)
-    unseen = dict.fromkeys([*(plain(error.problem) for error in away), *troubles])
+    unseen = dict.fromkeys(map(plain, [*away, *troubles]))
     found = [(run, seen or Seen(State.UNKNOWN, "it cannot be seen now")) for run, seen in looked]
     if as_json:
         print_json([run_data(*one) for one in found] + [_of_record(one) for one in records])

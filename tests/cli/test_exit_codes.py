@@ -81,7 +81,7 @@ def test_runs_of_other_sites_are_shown_where_one_cannot_be_reached(home: Path) -
         assert done.stdout.split("\t")[::3] == [run.id, "COMPLETED"]
     done = call("runs")
     assert done.returncode == 70
-    assert re.fullmatch("hpcml: the workspace /proc/no/such/place cannot be .*\n", done.stderr)
+    assert re.fullmatch("hpcml: elsewhere: the workspace /proc/no/such/place .*\n", done.stderr)
     assert [run["id"] for run in json.loads(call("runs", "--json").stdout)] == [run.id]
     assert call("status", run.id).returncode == 0
 

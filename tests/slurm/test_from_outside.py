@@ -118,6 +118,19 @@ def test_inputs_from_outside_are_read_on_a_compute_node_and_sent_once(
     assert hpcml.submit(job, "box").wait().logs().splitlines()[1:] == ["99", "mean"]
 
 
+def test_a_job_that_writes_to_its_input_fails_and_spoils_it_for_nobody(
+    outside: Outside, tmp_path: Path
+) -> None:
+    (tmp_path / "t2m.nc").write_text("measured\n")
+    inputs = {"t2m": str(tmp_path / "t2m.nc")}
+    for spoil in ('echo x >> "$0"', 'sed -i s/m/n/ "$0"', 'rm -f "$0"'):
+        command = ["/bin/sh", "-c", spoil, "{inputs.t2m}"]
+        assert hpcml.submit(hpcml.Job(command, code=None), "box", inputs=inputs).wait().exit_code
+
+    read = hpcml.Job(["cat", "{inputs.t2m}"], code=None)
+    assert hpcml.submit(read, "box", inputs=inputs).wait().logs() == "measured\n"
+
+
 def test_an_image_from_outside_is_brought_there_once(
     outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
