@@ -19,7 +19,6 @@ from hpcml.errors import (
     TransportError,
 )
 from hpcml.poller import poller
-from hpcml.records import SiteWarning
 from hpcml.run import Run, Runs, no_id, parts_of
 from hpcml.settings import load_settings
 from hpcml.sites import load_site, site_names
@@ -142,6 +141,9 @@ def runs(
     found, away = find_runs(site, batch=batch, state=state, name=name, tags=tags)
     if site in away:
         raise away[site]
+    if away:
+        from hpcml.records import SiteWarning  # waiting for runs needs none
+
     for place, error in away.items():
         warnings.warn(f"site {place} is passed over: {error}", SiteWarning, stacklevel=2)
     return found
