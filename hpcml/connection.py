@@ -121,9 +121,9 @@ def bind(site: Site) -> Binding:
         places = run.workspace, run.python, run.agent_python
     elif site.transport == "local":
         python = yours.python or sys.executable
-        places = _workspace(site, yours), python, site.python or sys.executable
+        places = _workspace(site, yours), python, site.agent_python.compute or sys.executable
     else:
-        agent_python = site.python or "python3"
+        agent_python = site.agent_python.compute or "python3"
         places = _workspace_there(site, yours), yours.python or agent_python, agent_python
     return Binding(
         *places,

@@ -236,6 +236,7 @@ class Fact(TypedDict):
     value: Any
     where: str
     source: str | None
+    confidence: str | None
 
 
 class SiteFacts(TypedDict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from hpcml.cli import shapes
 from hpcml.cli.completing import complete_sites
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json, print_table
+
+if TYPE_CHECKING:
+    from hpcml.sites.sourced import Origin
 
 HEADER = ("site", "scheduler", "workspace", "profile", "description")
 
@@ -113,24 +116,36 @@ def _facts(name: str) -> list[shapes.Fact]:
     from hpcml.sites import load_site, places_of
 
     site, places = load_site(name), places_of(name)
-    told = site.model_dump(exclude_none=True, exclude={"source"})
-    facts = [_fact(key, value, places, site.source) for key, value in _leaves(told)]
+    told = site.model_dump(exclude_none=True)
+    facts = [_fact(key, value, places, site.origin(".".join(key))) for key, value in _leaves(told)]
     yours = load_settings().sites.get(name)
     if yours is not None:
         _, lines = read_document(config_folder() / "settings.yaml")
         for key, value in yours.model_dump(exclude_none=True).items():
             file, line = lines["sites", name, key]
             where = f"{file}, line {line}"
-            facts.append({"key": f"yours.{key}", "value": value, "where": where, "source": None})
+            facts.append(
+                {
+                    "key": f"yours.{key}",
+                    "value": value,
+                    "where": where,
+                    "source": None,
+                    "confidence": None,
+                }
+            )
     return facts
 
 
 def _fact(
-    key: tuple[str, ...], value: Any, places: dict[tuple[str, ...], str], source: dict[str, str]
+    key: tuple[str, ...], value: Any, places: dict[tuple[str, ...], str], origin: Origin | None
 ) -> shapes.Fact:
-    name = ".".join(key)
-    where = places.get(key, "default of hpcml")
-    return {"key": name, "value": value, "where": where, "source": source.get(name)}
+    return {
+        "key": ".".join(key),
+        "value": value,
+        "where": places.get(key, "default of hpcml"),
+        "source": None if origin is None else origin.source,
+        "confidence": None if origin is None else origin.confidence,
+    }
 
 
 def _leaves(tree: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

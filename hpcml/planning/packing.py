@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpcml import units
 from hpcml.errors import PlanError
 from hpcml.layout import Layout
 from hpcml.planning.model import Plan
@@ -51,7 +50,8 @@ def lay_out(
         return Layout(size=count)
     placed = plan.what["placement"]
     partition = site.partitions[placed["partition"]]
-    time, longest = plan.what["limits"]["time"], units.seconds(partition.time)
+    time, longest = plan.what["limits"]["time"], partition.longest(placed["nodes"])
+    fitting = 1 if longest is None else longest // time  # rounds of an allocation
     most = site.max_submitted or count
     slots = _slots(plan.what, partition) if pack == "auto" and count > 1 else 1
     slots = min(slots, count, max_running or count)
@@ -60,11 +60,11 @@ def lay_out(
         return Layout(1, 1, site.max_array or count)
     if pack == "never":
         raise _too_many(site, count, f'{site.name} takes {most} jobs; pack="auto" shares them out.')
-    allocations = min(wanted, most, partition.nodes if slots > 1 else most)
-    rounds = min(-(-count // (allocations * slots)), longest // time)
+    allocations = min(wanted, most, partition.nodes or most if slots > 1 else most)
+    rounds = min(-(-count // (allocations * slots)), fitting)
     size = rounds * slots
     if -(-count // size) > most:
-        fits = most * (longest // time) * slots
+        fits = most * fitting * slots
         raise _too_many(site, count, f"At most {fits} runs of this walltime fit; submit in parts.")
     return Layout(size, slots, site.max_array or count)
 

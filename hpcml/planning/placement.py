@@ -51,7 +51,7 @@ class Placement:
             "cpus": self.cpus,
             "devices": self.devices,
             "gres": self.partition.gres,
-            "memory": self.memory if self.partition.memory_option else None,
+            "memory": None if self.partition.memory_option == "never" else self.memory,
         }
 
 
@@ -86,14 +86,14 @@ def _partition(resources: Resources, site: Site, decisions: list[str]) -> tuple[
             f"{site.name} has no partition {wanted!r}",
             nearest(wanted, site.partitions),
         )
-    kinds = {part.node.device for part in site.partitions.values()}
+    kinds = {part.node.device.kind for part in site.partitions.values()}
     for name, partition in site.partitions.items():
-        if wanted in (None, name) and partition.node.device == resources.device:
+        if wanted in (None, name) and partition.node.device.kind == resources.device:
             why = "asked for" if wanted else f"the first with device {resources.device!r}"
             decisions.append(f"partition {name}: {why}")
             return name, partition
     if wanted is not None and resources.device in kinds:
-        has = site.partitions[wanted].node.device
+        has = site.partitions[wanted].node.device.kind
         raise PlanError(
             "resources.device",
             f"partition {wanted!r} has no device {resources.device!r}",
@@ -108,11 +108,12 @@ def _partition(resources: Resources, site: Site, decisions: list[str]) -> tuple[
 
 def _nodes(resources: Resources, name: str, partition: Partition) -> int:
     nodes = _count("nodes", resources.nodes)
-    if nodes is None or nodes > partition.nodes:
+    most = partition.most_nodes()
+    if nodes is None or (most is not None and nodes > most):
         raise PlanError(
             "resources.nodes",
-            f"{name} gives at most {partition.nodes}, the job asks for {nodes}",
-            f"The nearest that fits: nodes={partition.nodes}.",
+            f"{name} gives at most {most}, the job asks for {nodes}",
+            f"The nearest that fits: nodes={most}.",
         )
     return nodes
 

@@ -120,8 +120,8 @@ def _limits(
     resolved: Resolved, site: Site, placed: Placement, decisions: list[str]
 ) -> dict[str, Any]:
     time = units.seconds(resolved.resources.time, "resources.time")
-    longest = units.seconds(placed.partition.time)
-    if time > longest:
+    longest = placed.partition.longest(placed.nodes)
+    if longest is not None and time > longest:
         raise PlanError(
             "resources.time",
             f"{placed.name} allows {units.clock(longest)}, the job asks for {units.clock(time)}",

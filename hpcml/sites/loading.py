@@ -14,6 +14,7 @@ from hpcml.documents import Lines, Place, check_model, parse, read_text
 from hpcml.errors import ArgumentError, ProfileError, nearest
 from hpcml.settings import config_folder, data_folder
 from hpcml.sites.profile import Partition, Site
+from hpcml.sites.sourced import Origins, facts_of, joined_origins
 
 Texts = tuple[tuple[str, str], ...]  # of a profile, then of what it extends, and so on
 
@@ -57,7 +58,7 @@ def load_site(name: str) -> Site:
 
 @lru_cache(maxsize=16)  # each submission looks at its site's profile
 def _load(name: str, texts: Texts) -> Site:
-    content, lines = _joined(name, texts)
+    content, lines, origins = _joined(name, texts)
     path = texts[0][0]
     site = check_model(Site, content, path, lines)
     if site.name != name:  # runs remember the name, and are looked for under it
@@ -66,7 +67,8 @@ def _load(name: str, texts: Texts) -> Site:
             f"{file}, line {line}, key name: it says {site.name!r}, the file is {name}.yaml",
             f"Write name: {name}",
         )
-    return site
+    told = {".".join(map(str, place)): origin for place, origin in origins.items()}
+    return site.model_copy(update={"origins": told})
 
 
 def profile_of(name: str) -> Traversable:
@@ -91,11 +93,11 @@ def places_of(name: str) -> dict[tuple[str, ...], str]:
         As :func:`load_site`.
     """
     texts = _texts(name)
-    content, lines = _joined(name, texts)
+    content, lines, origins = _joined(name, texts)
     path = texts[0][0]
     found = {}
     for place, (file, line) in lines.items():
-        if place == ("extends",):
+        if place not in origins:
             continue
         measured = "measured, as asked in " if _said(content, place) == "auto" else ""
         found[tuple(map(str, place))] = f"{measured}{file}, line {line}"
@@ -138,17 +140,21 @@ def _texts(name: str, inner: tuple[str, ...] = (), asked: str = "") -> Texts:
     return ((path, text), *_texts(str(base), (*inner, name), asked))
 
 
-def _joined(name: str, texts: Texts) -> tuple[dict[str, Any], Lines]:
+def _joined(name: str, texts: Texts) -> tuple[dict[str, Any], Lines, Origins]:
     """What a profile says with what it extends; it is called as its own file is."""
     content: dict[str, Any] = {}
     lines: Lines = {}
+    origins: Origins = {}
     for path, text in reversed(texts):
         said, places = parse(text, path)
-        content = _merged(content, {key: it for key, it in said.items() if key != "extends"})
-        lines = {**lines, **places}
+        facts, theirs = facts_of(
+            {key: it for key, it in said.items() if key != "extends"}, places, path
+        )
+        content = _merged(content, facts)
+        lines, origins = {**lines, **places}, joined_origins(origins, theirs)
     if len(texts) > 1:
         content["name"] = parse(texts[0][1], texts[0][0])[0].get("name", name)
-    return content, lines
+    return content, lines, origins
 
 
 def _find(name: str, asked: str) -> Traversable:

@@ -92,5 +92,5 @@ def either(request: pytest.FixtureRequest) -> Login:
 @pytest.fixture
 def strict_login(strict: Box) -> Iterator[Login]:
     facts = "max_array: 10\nmax_submitted: 20\naccount_required: true"
-    yield Login(strict, facts=facts, partition="memory_option: false", account="climate")
+    yield Login(strict, facts=facts, partition="memory_option: never", account="climate")
     emptied(strict)

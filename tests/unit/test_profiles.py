@@ -68,7 +68,10 @@ def test_the_profile_that_comes_along_is_measured_when_it_is_loaded(home: Path) 
     assert 0 <= pages - node.memory_bytes < 1024
     assert site.workspace == str(home / "data" / "hpcml" / "local")
     assert (site.scheduler, site.transport, site.kill_wait) == ("process", "local", "10s")
-    assert set(site.source) == {"kill_wait", "partitions.local.time"}
+    assert {key for key, origin in site.origins.items() if origin.source} == {
+        "kill_wait",
+        "partitions.local.time",
+    }
 
 
 def test_a_profile_of_ones_own_is_found_and_listed(profile: Write) -> None:
@@ -148,9 +151,9 @@ REFUSED = {
         ["did you mean 'time'?"],
     ),
     "a missing key": (
-        MINE.replace("    time: 1h\n", ""),
-        6,
-        "partitions.small.time",
+        MINE.replace("cpus: 2, ", ""),
+        9,
+        "partitions.small.node.cpus",
         ["missing", "Add it."],
     ),
     "a time without a unit": (
