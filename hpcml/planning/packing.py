@@ -72,13 +72,13 @@ def lay_out(
 def _slots(what: Mapping[str, Any], partition: Partition) -> int:
     """How many runs a whole node has room for; 1 where nodes are shared with others anyway."""
     placed, node = what["placement"], partition.node
-    if partition.node_sharing == "shared" or placed["nodes"] > 1:
+    if partition.node_sharing == "shared" or placed["nodes"] > 1 or node.cpus is None:
         return 1
     room: list[int] = [int(node.cpus) // (placed["tasks"] * placed["cpus"])]
     if placed["devices"]:
         room.append(node.devices // placed["devices"])
     if what["limits"]["memory"] is not None:
-        room.append(node.memory_bytes // what["limits"]["memory"])
+        room.append((node.memory_bytes or 0) // what["limits"]["memory"])
     return max(1, min(room))
 
 

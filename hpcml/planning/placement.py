@@ -164,8 +164,8 @@ def _tasks(resolved: Resolved, site: Site, name: str, nodes: int, devices: int) 
 
 def _cpus(resources: Resources, name: str, partition: Partition, tasks: int) -> int:
     """CPUs of each task."""
-    cpus, there = _count("cpus", resources.cpus) or 1, int(partition.node.cpus)
-    if cpus * tasks > there:
+    cpus, there = _count("cpus", resources.cpus) or 1, partition.node.cpus
+    if isinstance(there, int) and cpus * tasks > there:
         each = f"{tasks} tasks with {cpus} each" if tasks > 1 else str(cpus)
         raise PlanError(
             "resources.cpus",
@@ -178,13 +178,12 @@ def _cpus(resources: Resources, name: str, partition: Partition, tasks: int) -> 
 def _memory(resources: Resources, name: str, partition: Partition) -> int | None:
     if resources.memory is None:
         return None
-    node, memory = partition.node, units.memory(resources.memory, "resources.memory")
-    if memory > node.memory_bytes or memory <= 0:
+    there, memory = partition.node.memory_bytes, units.memory(resources.memory, "resources.memory")
+    if there is not None and not 0 < memory <= there:
         raise PlanError(
             "resources.memory",
-            f"a node of {name} has {units.memory_text(node.memory_bytes)}, the job asks for "
-            f"{resources.memory}",
-            f'The nearest that fits: memory="{node.memory_bytes >> 20} MiB".',
+            f"a node of {name} has {units.memory_text(there)}, the job asks for {resources.memory}",
+            f'The nearest that fits: memory="{there >> 20} MiB".',
         )
     return memory
 

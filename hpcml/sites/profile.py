@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpcml.settings import HOST
 from hpcml.sites.facts import Duration, Facts, Folder, Option, Text, Variable, Word
@@ -167,6 +167,14 @@ class Site(Facts):
     @classmethod
     def _one_for_both(cls, value: object) -> object:
         return {"login": value, "compute": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _its_own_queue_counts(self) -> Self:
+        for name, partition in self.partitions.items():
+            node = partition.node
+            if self.scheduler == "process" and None in (node.cpus, node.memory):
+                raise ValueError(f"cpus and memory of {name} must be known: hpcml gives them out")
+        return self
 
     @field_validator("system_root")
     @classmethod
