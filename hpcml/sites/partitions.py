@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from hpcml import units
 from hpcml.sites.facts import Duration, Facts, Option, Text, Variable, Word
+from hpcml.sites.launching import Container, Launch
 from hpcml.sites.nodes import Node
 
 Gres = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.+-]+){0,2}$")]
@@ -88,6 +89,12 @@ class Partition(Facts):
     )
     cpu_bind: Option | None = Field(
         None, description="--cpu-bind of srun for a task on each device of a whole node."
+    )
+    launch: Launch = Field(
+        default_factory=Launch, description="What differs here from the site's `launch`."
+    )
+    container: Container = Field(
+        default_factory=Container, description="What differs here from the site's `container`."
     )
     modules: list[Option] | None = Field(
         None, description="Modules that jobs load, in place of the site's."
