@@ -179,7 +179,7 @@ def _find(name: str, asked: str) -> Traversable:
 
 
 def _is_abstract(name: str) -> bool:
-    """Whether a profile is only there to be extended. What cannot be read is a site, until asked."""
+    """Whether a profile is only there to be extended; one that cannot be read is not."""
     try:
         file = _find(name, "")
         return parse(read_text(file), str(file))[0].get("abstract") is True

@@ -61,10 +61,11 @@ class Partition(Facts):
         default_factory=dict, description="Qualities of service that jobs may ask for."
     )
     default_qos: Word | None = Field(None, description="The one that is asked for by default.")
-    memory_option: Literal["optional", "required", "never"] = Field(
+    memory_option: Literal["optional", "required", "implicit", "never"] = Field(
         "optional",
         description="Whether --mem is said: when a job asks for memory; always (a node's where a "
-        "job does not ask); or never, because the site refuses it.",
+        "job does not ask); not, because all of a node's comes with it (implicit); or never, "
+        "because the site refuses it.",
     )
     devices_by: Literal["gres", "gpus-per-node", "gpus-per-task", "none"] | None = Field(
         None,
@@ -86,6 +87,9 @@ class Partition(Facts):
     )
     own_account: bool = Field(
         False, description="Whether it is paid from another account than the other partitions."
+    )
+    tasks_per: Literal["device", "node"] = Field(
+        "device", description="What has a process of its own where a job does not say how many."
     )
     cpu_bind: Option | None = Field(
         None, description="--cpu-bind of srun for a task on each device of a whole node."
