@@ -72,7 +72,7 @@ def lay_out(
 def _slots(what: Mapping[str, Any], partition: Partition) -> int:
     """How many runs a whole node has room for; 1 where nodes are shared with others anyway."""
     placed, node = what["placement"], partition.node
-    if partition.node_sharing == "shared" or placed["nodes"] > 1 or node.cpus is None:
+    if partition.node_sharing != "exclusive" or placed["nodes"] > 1 or node.cpus is None:
         return 1
     room: list[int] = [int(node.cpus) // (placed["tasks"] * placed["cpus"])]
     if placed["devices"]:

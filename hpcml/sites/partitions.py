@@ -49,8 +49,9 @@ class Partition(Facts):
     nodes: int | None = Field(
         None, ge=1, description="Most nodes that a job may have; unknown: the site will say."
     )
-    node_sharing: Literal["shared", "exclusive"] = Field(
-        "shared", description="Whether a node has jobs of others at the same time."
+    node_sharing: Literal["shared", "exclusive"] | None = Field(
+        None,
+        description="Whether a node has jobs of others at the same time. unknown: it may have.",
     )
     time: Duration | list[Limit] | None = Field(
         None,
