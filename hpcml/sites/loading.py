@@ -182,7 +182,8 @@ def _is_abstract(name: str) -> bool:
     """Whether a profile is only there to be extended; one that cannot be read is not."""
     try:
         file = _find(name, "")
-        return parse(read_text(file), str(file))[0].get("abstract") is True
+        text = read_text(file)
+        return "abstract" in text and parse(text, str(file))[0].get("abstract") is True
     except ProfileError:
         return False
 
