@@ -151,17 +151,11 @@ class Fitting:
         return fewest
 
     def _check_nodes(self) -> None:
-        if self.nodes > 1 or self.partition.most_nodes(self.qos) is not None:
-            qos = self.partition.qos.get(self.qos or "")
-            of_qos = qos is not None and qos.nodes is not None
-            self._check(
-                "resources.nodes",
-                f"qos.{self.qos}.nodes" if of_qos else "nodes",
-                "most nodes of a job",
-                self._unless_other_qos(self.partition.most_nodes(self.qos)),
-                self.nodes,
-                fits="nodes={}",
-            )
+        most = self._unless_other_qos(self.partition.most_nodes(self.qos))
+        if self.nodes > 1 or most is not None:
+            key = self.partition.key_of("nodes", self.qos)
+            what = "most nodes of a job"
+            self._check("resources.nodes", key, what, most, self.nodes, f"nodes={most}")
 
     def _devices(self) -> int:
         """Devices on each node."""
@@ -174,7 +168,7 @@ class Fitting:
             "devices of a node" if nodes == 1 else f"devices of {nodes} nodes",
             there * nodes,
             wanted,
-            fits="devices={}" if there else "another kind of device",
+            f"devices={there * nodes}" if there else "another kind of device",
         )
         return self._alike("devices", wanted)
 
@@ -182,7 +176,8 @@ class Fitting:
         """Processes on each node: one a device, or one."""
         wanted = self.asked.tasks
         if wanted is None:
-            return 1 if self.alone else self.devices or 1
+            single = self.alone or self.partition.tasks_per == "node"
+            return 1 if single else self.devices or 1
         if self.alone and wanted > 1:
             who = self.name if self.site.scheduler == "process" else "a function"
             raise Misfit(
@@ -245,18 +240,15 @@ class Fitting:
     # --- how long -------------------------------------------------------------------------
 
     def _check_time(self) -> None:
-        partition, qos = self.partition, self.partition.qos.get(self.qos or "")
-        key, of = "time", ""
-        if qos is not None and qos.time is not None:
-            key, of = f"qos.{self.qos}.time", f" of QOS {self.qos}"
-        elif isinstance(partition.time, list):
-            of = f" of {self.nodes} node{'s' if self.nodes > 1 else ''}"
+        partition, key = self.partition, self.partition.key_of("time", self.qos)
         longest = self._unless_other_qos(partition.longest(self.nodes, self.qos))
-        fits = f'time="{longest}s"'
-        if isinstance(partition.time, list) and key == "time":
+        what, fits = "walltime limit", f'time="{longest}s"'
+        if key != "time":
+            what += f" of QOS {self.qos}"
+        elif isinstance(partition.time, list):
+            what += f" of {self.nodes} node{'s' if self.nodes > 1 else ''}"
             more = self._more_nodes()
             fits += f", or nodes={more}" if more else ""
-        what = "walltime limit" + of
         self._check("resources.time", key, what, longest, self.asked.time, fits, units.clock)
 
     def _more_nodes(self) -> int | None:
@@ -291,8 +283,7 @@ class Fitting:
             self._doubt(f"{what}: {show(limit)}{self.said(key)}")
         elif limit < wanted:
             problem = f"{what} of {self.name}: {show(limit)}{self.said(key)}; the job asks for "
-            advice = f"The nearest that fits: {fits.format(limit)}."
-            raise Misfit(field, problem + show(wanted), advice, limit)
+            raise Misfit(field, problem + show(wanted), f"The nearest that fits: {fits}.", limit)
 
     def _doubt(self, what: str) -> None:
         self.doubts.append(f"partition {self.name}: {what}: the site may refuse")

@@ -28,20 +28,27 @@ def launch(placed: Placement, site: Site, decisions: list[str]) -> dict[str, Any
     """How srun starts ranks, and under which host name they meet."""
     if launcher(placed) is None:
         return None
-    facts, partition = site.launch, placed.partition
-    cpu_bind, key = facts.cpu_bind, "launch.cpu_bind"
+    facts, partition = site.launch_of(placed.name), placed.partition
+    cpu_bind, told = facts.cpu_bind, _said(placed, site, "launch.cpu_bind")
+    why = "as the site says"
     if partition.cpu_bind is not None and placed.fills_nodes:
-        cpu_bind, key = partition.cpu_bind, f"partitions.{placed.name}.cpu_bind"
+        cpu_bind, told = partition.cpu_bind, said(site, f"partitions.{placed.name}.cpu_bind")
+        why = "a task on each device of whole nodes"
     if cpu_bind is not None:
-        why = "a task on each device of whole nodes" if placed.fills_nodes else "as the site says"
-        decisions.append(f"cpu-bind {cpu_bind}: {why}{said(site, key)}")
+        decisions.append(f"cpu-bind {cpu_bind}: {why}{told}")
     if facts.mpi is not None:
-        decisions.append(f"mpi {facts.mpi}: as the site says{said(site, 'launch.mpi')}")
+        decisions.append(f"mpi {facts.mpi}: as the site says{_said(placed, site, 'launch.mpi')}")
     suffix = facts.rendezvous_suffix
     if suffix is not None:
-        told = said(site, "launch.rendezvous_suffix")
+        told = _said(placed, site, "launch.rendezvous_suffix")
         decisions.append(f"ranks meet at the first host's name with {suffix} behind it{told}")
     return {"mpi": facts.mpi, "cpu_bind": cpu_bind, "rendezvous_suffix": suffix}
+
+
+def _said(placed: Placement, site: Site, key: str) -> str:
+    """Who says a fact of a site from which its partitions may differ."""
+    own = f"partitions.{placed.name}.{key}"
+    return said(site, own if own in site.origins else key)
 
 
 def container(
@@ -56,7 +63,7 @@ def container(
     """
     if resolved.image_path is None:
         return None
-    facts, told = site.container, said(site, "container.runtime")
+    facts, told = site.container_of(placed.name), _said(placed, site, "container.runtime")
     if facts.runtime is None and site.scheduler != "process":
         decisions.append(f"image: what runs images on {site.name} is not known; apptainer is tried")
     elif facts.runtime is not None:
@@ -78,7 +85,7 @@ def container(
     }
 
 
-def binds(site: Site, binding: Binding) -> list[str]:
+def binds(placed: Placement, site: Site, binding: Binding) -> list[str]:
     """Folders that an image is to see beside hpcml's, as literal paths.
 
     Raises
@@ -88,7 +95,7 @@ def binds(site: Site, binding: Binding) -> list[str]:
     """
     return [
         filled(path, site, binding, f"container.binds of {site.name}")
-        for path in site.container.binds
+        for path in site.container_of(placed.name).binds
     ]
 
 
@@ -99,10 +106,10 @@ def prelude(resolved: Resolved, placed: Placement, site: Site, decisions: list[s
     modules = [*(site.modules if modules is None else modules)]
     if modules:
         decisions.append(f"modules {' '.join(modules)}{said(site, key)}")
-    module = site.container.module
+    module = site.container_of(placed.name).module
     if resolved.image_path is not None and module is not None:
         modules.append(module)
-        decisions.append(f"module {module}: for the image{said(site, 'container.module')}")
+        decisions.append(f"module {module}: for the image{_said(placed, site, 'container.module')}")
     if site.prelude:
         count = f"{len(site.prelude)} lines" if len(site.prelude) > 1 else "a line"
         decisions.append(f"prelude: {count} of bash before it{said(site, 'prelude')}")
@@ -124,10 +131,10 @@ def environment(
     if site.scheduler == "slurm":
         # Else srun, called by the job, gives each task one CPU (Slurm 22.05 and newer).
         made["SRUN_CPUS_PER_TASK"] = str(placed.cpus)
-    interface = site.launch.interface
+    interface = site.launch_of(placed.name).interface
     if interface is not None and launcher(placed) is not None:
         made.update(NCCL_SOCKET_IFNAME=interface, GLOO_SOCKET_IFNAME=interface)
-        told = said(site, "launch.interface")
+        told = _said(placed, site, "launch.interface")
         decisions.append(f"NCCL and Gloo use the interface {interface}{told}")
     if "OMP_NUM_THREADS" not in {**resolved.env, **made}:
         made["OMP_NUM_THREADS"] = str(placed.cpus)

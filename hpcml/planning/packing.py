@@ -71,8 +71,9 @@ def lay_out(
 def _rounds(what: Mapping[str, Any], partition: Partition, site: Site) -> int:
     """How often an allocation may run one after the other: once, where nobody vouches for more."""
     placed = what["placement"]
-    longest = partition.longest(placed["nodes"], placed["options"].get("qos"))
-    if longest is None or site.is_hint(f"partitions.{placed['partition']}.time"):
+    qos = placed["options"].get("qos")
+    longest, key = partition.longest(placed["nodes"], qos), partition.key_of("time", qos)
+    if longest is None or site.is_hint(f"partitions.{placed['partition']}.{key}"):
         return 1
     return max(1, longest // int(what["limits"]["time"]))
 
@@ -83,7 +84,7 @@ def _slots(what: Mapping[str, Any], partition: Partition, site: Site) -> int:
     sure = isinstance(node.cpus, int) and not site.is_hint(
         f"partitions.{placed['partition']}.node.cpus"
     )
-    if partition.node_sharing == "shared" or placed["nodes"] > 1 or not sure:
+    if partition.node_sharing != "exclusive" or placed["nodes"] > 1 or not sure:
         return 1
     if placed["devices"] and placed["devices_by"] == "none":
         return 1  # nobody tells runs apart which devices are whose

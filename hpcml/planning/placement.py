@@ -213,9 +213,10 @@ def _said_memory(found: Fitting, decisions: list[str]) -> tuple[int | None, bool
     """Bytes that the scheduler is asked for, and whether they are those of a whole node."""
     asked, policy = found.asked.memory, found.partition.memory_option
     why = found.said("memory_option")
-    if policy == "never":
+    if policy in ("never", "implicit"):
         if asked is not None:
-            decisions.append(f"memory: --mem is never said here{why}; the agent watches the limit")
+            none = "is refused" if policy == "never" else "is not said, a node's comes with it"
+            decisions.append(f"memory: --mem {none}{why}; the agent watches the limit")
         return None, False
     if asked is not None or policy == "optional":
         return asked, False
@@ -272,6 +273,8 @@ def _tell_amounts(found: Fitting, devices_by: str, decisions: list[str]) -> None
     if found.tasks > 1:
         why = "asked for" if asked.tasks else "one a device"
         decisions.append(f"tasks {found.tasks} a node: {why}")
+    elif found.devices > 1 and not asked.tasks and found.partition.tasks_per == "node":
+        decisions.append(f"tasks: one a node, by its partition{found.said('tasks_per')}")
     if found.devices and not asked.cpus:
         why = f"its share of the node's{found.said('node.cpus')}"
         if found.partition.node.cpus is None:

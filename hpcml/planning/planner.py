@@ -73,7 +73,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "system_root": site.system_root,
         "python": binding.python if resolved.image_path is None else "python3",
         "image": resolved.image_path,
-        "binds": binds(site, binding) if resolved.image_path is not None else [],
+        "binds": binds(placed, site, binding) if resolved.image_path is not None else [],
         "agent_python": binding.agent_python,
         "library": binding.library,
         "inputs": _input_paths(resolved, site, binding),
@@ -133,7 +133,12 @@ def _limits(
 ) -> dict[str, Any]:
     time = placed.time
     if placed.memory is None and placed.told["memory"] is None:
-        decisions.append("memory: not asked for; a share by CPUs is set aside, nothing is enforced")
+        share = "a share by CPUs is set aside, nothing is enforced"
+        if site.scheduler != "process":
+            share = "the site decides how much it gets, and what becomes of who holds more"
+        if placed.partition.memory_option == "implicit":
+            share = "a node's comes with it"
+        decisions.append(f"memory: not asked for; {share}")
     notice: float | None = min(time / 10, LONGEST_NOTICE)
     if resolved.checkpoint is not None:
         notice = min(resolved.checkpoint["notice"], time / 2)

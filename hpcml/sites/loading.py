@@ -19,6 +19,10 @@ from hpcml.sites.sourced import Origins, facts_of, joined_origins
 Texts = tuple[tuple[str, str], ...]  # of a profile, then of what it extends, and so on
 
 
+# Keys that say something of a file, not of a site: what it adds to, and that it is itself no site.
+ABOUT_THE_FILE = ("extends", "abstract")
+
+
 def profile_folders() -> list[Traversable]:
     """Where profiles are looked for: yours first, then those that come with hpcml."""
     return [config_folder() / "sites", _packaged()]
@@ -30,9 +34,13 @@ def packaged_profiles() -> list[Traversable]:
 
 
 def site_names() -> list[str]:
-    """Names of all profiles that can be found."""
-    found = [profile.name for folder in profile_folders() for profile in _profiles(folder)]
-    return sorted({name.removesuffix(".yaml") for name in found})
+    """Names of all sites that can be found."""
+    found = {
+        profile.name.removesuffix(".yaml")
+        for folder in profile_folders()
+        for profile in _profiles(folder)
+    }
+    return sorted(name for name in found if not _is_abstract(name))
 
 
 def load_site(name: str) -> Site:
@@ -60,6 +68,8 @@ def load_site(name: str) -> Site:
 def _load(name: str, texts: Texts) -> Site:
     content, lines, origins = _joined(name, texts)
     path = texts[0][0]
+    if parse(texts[0][1], path)[0].get("abstract"):
+        raise ProfileError(f"{path}: {name} is no site: it is abstract", "Choose what extends it.")
     site = check_model(Site, content, path, lines)
     if site.name != name:  # runs remember the name, and are looked for under it
         file, line = lines.get(("name",), (path, 1))
@@ -148,7 +158,7 @@ def _joined(name: str, texts: Texts) -> tuple[dict[str, Any], Lines, Origins]:
     for path, text in reversed(texts):
         said, places = parse(text, path)
         facts, theirs = facts_of(
-            {key: it for key, it in said.items() if key != "extends"}, places, path
+            {key: it for key, it in said.items() if key not in ABOUT_THE_FILE}, places, path
         )
         content = _merged(content, facts)
         lines, origins = {**lines, **places}, joined_origins(origins, theirs)
@@ -166,6 +176,15 @@ def _find(name: str, asked: str) -> Traversable:
         f"{asked}there is no site {name!r}",
         f"{nearest(name, site_names())}; profiles of your own go to {profile_folders()[0]}.",
     )
+
+
+def _is_abstract(name: str) -> bool:
+    """Whether a profile is only there to be extended; one that cannot be read is not."""
+    try:
+        file = _find(name, "")
+        return parse(read_text(file), str(file))[0].get("abstract") is True
+    except ProfileError:
+        return False
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
