@@ -45,7 +45,8 @@ Text = Annotated[str, AfterValidator(_plain)]
 
 # What stands in the directives of a batch script, and as an argument of commands.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
-Option = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+:,=/@&|*\[\]()%-]+$")]
+OPTION = r"^[A-Za-z0-9_.+:,=/@&|*\[\]()%-]+$"
+Option = Annotated[str, Field(pattern=OPTION)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Folder = Annotated[
     str,

@@ -139,6 +139,12 @@ class Partition(Facts):
         """How the scheduler is asked for devices."""
         return self.devices_by or ("gres" if self.gres else "none")
 
+    def key_of(self, limit: str, qos: str | None) -> str:
+        """Where a limit is said, ``time`` or ``nodes``: by the QOS, else by the partition."""
+        chosen = self.qos.get(qos or "")
+        of_qos = chosen is not None and getattr(chosen, limit) is not None
+        return f"qos.{qos}.{limit}" if of_qos else limit
+
     def longest(self, nodes: int, qos: str | None = None) -> int | None:
         """The longest walltime of a job on so many nodes, in seconds; ``None``: not known."""
         chosen = self.qos.get(qos or "")
