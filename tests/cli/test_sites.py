@@ -39,7 +39,9 @@ def test_a_profile_that_is_wrong_is_listed_with_what_is_wrong(small: Path) -> No
     done = call("sites")
     assert done.returncode == 0
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("small"))
-    assert f"{small}, line 2, key kill_wiat: unknown key did you mean 'kill_wait'?" in line
+    assert (
+        f"{small}, line 2, column 1, key kill_wiat: unknown key did you mean 'kill_wait'?" in line
+    )
     assert call("sites", "show", "small").returncode == 70
 
 
@@ -53,7 +55,7 @@ def test_each_fact_of_a_site_is_shown_with_its_file_and_line(small: Path, home: 
     below = lines.index("      memory: auto") + 1
     assert facts[f"{node}.memory"]["where"] == f"measured, as asked in {PACKAGED}, line {below}"
     assert facts["kill_wait"]["source"].startswith("a choice of hpcml")
-    assert facts["name"] == {"key": "name", "value": "small", "where": str(small), "source": None}
+    assert (facts["name"]["value"], facts["name"]["where"]) == ("small", str(small))
     settings = home / "config" / "hpcml" / "settings.yaml"
     assert facts["yours.account"]["where"] == f"{settings}, line 3"
     assert facts["yours.account"]["value"] == "hpc123"
