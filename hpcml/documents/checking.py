@@ -14,6 +14,7 @@ from hpcml.documents.reading import read_text
 from hpcml.errors import ProfileError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+SHOWN = 200  # characters of what a document says
 
 
 def read_model(model: type[Model], path: Traversable) -> Model:
@@ -82,9 +83,13 @@ def _wrong(
             known = place
             while known and known not in marks:
                 known = known[:-1]
-            advice = f"It says {one['input']!r}."
+            advice = f"It says {_shortened(repr(one['input']))}."
             found.setdefault(known, wrong_at(marks, known or place, path, one["msg"], advice))
     return list(found.values())
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _fields_at(model: type[BaseModel], place: Place) -> list[str]:

@@ -20,6 +20,7 @@ Place = tuple[str | int, ...]
 MOST = 10_000  # values in a document, those that aliases repeat counted
 DEEPEST = 32
 LONGEST = 10_000  # characters in a value
+SHOWN = 60  # of them in a message
 CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
 NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?")
 MERGE = "<<"
@@ -123,7 +124,7 @@ class _Document:
             tab = mark is not None and self._letter(*position) == "\t"
             problem = "a tab indents" if tab else f"it is not valid YAML: {error.problem}"
             raise self._wrong(position, problem, "Use spaces." if tab else "Mend it.") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # a version of a million digits, say
             raise ProfileError(f"{self.path} is not valid YAML: {error}", "Mend it.") from None
         return None
 
@@ -143,11 +144,13 @@ class _Document:
         self._counted(position, depth)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                problem = f"*{event.anchor} stands for nothing that is complete before it"
-                raise self._wrong(position, problem, f"Write &{event.anchor} before a value.")
+                word = str(event.anchor)[:SHOWN]
+                problem = f"*{word} stands for nothing that is complete before it"
+                raise self._wrong(position, problem, f"Write &{word} before a value.")
             return self.anchors[event.anchor]
         if event.tag is not None:
-            raise self._wrong(position, f"the tag {event.tag} is not read", "Leave it off.")
+            problem = f"the tag {event.tag[:SHOWN]} is not read"
+            raise self._wrong(position, problem, "Leave it off.")
         node: _Node
         if isinstance(event, yaml.ScalarEvent):
             node = self._scalar(event, position)
@@ -205,7 +208,7 @@ class _Document:
                 continue
             word = self._key(key)
             if word in found:
-                problem = f"the key {word!r} stands twice"
+                problem = f"the key {word[:SHOWN]!r} stands twice"
                 advice = f"The first is in line {found[word][0][0]}; keep one."
                 raise self._wrong(key.position, problem, advice)
             found[word] = key.position, value
@@ -218,12 +221,12 @@ class _Document:
         mappings = [one for one in found if isinstance(one, _Mapping)]
         if len(mappings) < len(found):
             raise self._wrong(value.position, f"{MERGE} takes mappings", "Write <<: *name.")
-        return mappings[::-1]  # the first of them counts most, and is therefore merged last
+        return mappings
 
     def _key(self, key: _Node) -> str:
         word = _resolved(key) if isinstance(key, _Scalar) else None
         if not isinstance(word, str):
-            said = repr(key.value) if isinstance(key, _Scalar) else "a list or mapping"
+            said = key.value[:SHOWN] if isinstance(key, _Scalar) else "a list or mapping"
             raise self._wrong(key.position, f"the key {said} is no text", "Put it in quotes.")
         return word
 

@@ -252,21 +252,6 @@ def test_what_is_no_yaml_mapping_is_refused_by_file(case: str, profile: Write) -
     assert not Path("canary").exists()
 
 
-def test_an_alias_that_holds_itself_is_refused_and_not_followed_for_ever(profile: Write) -> None:
-    path = profile(MINE + "source: &here {a: *here}\n")
-
-    with pytest.raises(ProfileError, match=f"{path}, line 10"):
-        load_site("mine")
-
-
-def test_aliases_that_multiply_cost_no_time(profile: Write) -> None:
-    rows = [f"  l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 9)]
-    profile(MINE + "\n".join(["source:", "  l0: &l0 [x]", *rows]) + "\n")
-
-    with pytest.raises(ProfileError, match="more than 10,000 values, with those that aliases rep"):
-        load_site("mine")
-
-
 def test_an_unknown_site_is_told_with_the_nearest_and_where_to_put_ones_own(home: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         hpcml.plan("train.py", site="locla")
