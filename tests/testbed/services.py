@@ -133,16 +133,22 @@ class Services:
         until(lambda: all(self.node_states()[node] == "idle" for node in up), "no idle nodes")
 
     def _add_payers(self, site: Site) -> None:
-        if accounts := ",".join(mimicry.accounts(site)):
+        if accounts := ",".join({*mimicry.accounts(site)} - self._known("account")):
             self._sacctmgr("add", "account", accounts)
             self._sacctmgr("add", "user", ",".join(USERS), f"Account={accounts}")
-        known = self.hosts.run(CONTROL, "sacctmgr", "-n", "-P", "show", "qos", "format=name")
-        for name, limits in mimicry.qos(site).items():
-            if name not in known.stdout.split():
+        known = self._known("qos")
+        unlimited = {"normal": ["MaxWall=-1", "MaxTRESPerJob=node=-1", "Flags=-1"]}  # as it was
+        for name, limits in {**unlimited, **mimicry.qos(site)}.items():
+            if name not in known:
                 self._sacctmgr("add", "qos", name)
             self._sacctmgr("modify", "qos", "where", f"name={name}", "set", *limits)
             allow = ("modify", "user", "where", f"name={','.join(USERS)}", "set", f"qos+={name}")
             self._sacctmgr(*allow)
+
+    def _known(self, what: str) -> set[str]:
+        """Names of accounts or QOS."""
+        shown = self.hosts.run(CONTROL, "sacctmgr", "-n", "-P", "show", what).stdout
+        return {line.partition("|")[0] for line in shown.splitlines()}
 
     def _make_device(self, host: str, number: int) -> None:
         path = f"/dev/nvidia{number}"

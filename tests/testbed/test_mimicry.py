@@ -34,7 +34,7 @@ REFUSED = {
     "devices that Slurm knows nothing of": (
         "jureca-dc",
         ["--account=weather", "--partition=dc-mi200", "--gres=gpu:1"],
-        "generic resource",
+        "node configuration",
     ),
     "an evaluation partition on the usual account": (
         "jureca-dc",
@@ -58,7 +58,7 @@ REFUSED = {
     ),
     "a walltime over that of the QOS": (
         "leonardo",
-        ["--account=climate", "--qos=boost_qos_dbg", "--time=1:00:00"],
+        ["--account=climate", "--partition=boost_usr_prod", "--qos=boost_qos_dbg", "--time=60"],
         "QOSMaxWall",
     ),
     "a walltime over that of the partition": (
@@ -69,7 +69,7 @@ REFUSED = {
     "more nodes than a job may have": (
         "daint",
         ["--account=climate", "--partition=debug", "--nodes=3", "--time=5"],
-        "ode",
+        "Node count",
     ),
     "a feature that no node has": (
         "perlmutter",
