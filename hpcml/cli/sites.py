@@ -66,6 +66,30 @@ def show_command(ctx: click.Context, name: str, as_json: bool) -> None:
     print_table(("fact", "is", "from"), rows, folded=("is", "from"))
 
 
+@sites_command.command("trust")
+@click.argument("name", shell_complete=complete_sites)
+@click.option("-y", "--yes", is_flag=True, help="Agree, without being asked.")
+def trust_command(name: str, yes: bool) -> None:
+    """Agree to what the project's profile of the site NAME does as you.
+
+    It shows what that is, and asks. A profile that has changed is asked for again.
+    """
+    from hpcml.cli.asking import agreed
+    from hpcml.errors import UntrustedError
+    from hpcml.sites import load_site
+    from hpcml.sites.trust import trust
+
+    try:
+        load_site(name)
+    except UntrustedError as error:
+        if not (yes or agreed(error)):
+            raise
+        trust(error.digests)
+        click.echo(f"{name}: agreed")
+    else:
+        click.echo(f"{name}: there is nothing to agree to")
+
+
 @sites_command.command("login")
 @click.argument("name", shell_complete=complete_sites)
 def login_command(name: str) -> None:
@@ -115,19 +139,19 @@ def _site(name: str) -> shapes.Site:
 
 def _facts(name: str) -> list[shapes.Fact]:
     """The facts of a profile, then what the settings say of the site."""
-    from hpcml.documents import read_document
+    from hpcml.documents import parse, read_text
     from hpcml.settings import config_folder, load_settings
-    from hpcml.sites import load_site, places_of
+    from hpcml.sites import places_of, read_site
 
-    site, places = load_site(name), places_of(name)
+    site, places = read_site(name), places_of(name)
     told = site.model_dump(exclude_none=True)
     facts = [_fact(key, value, places, site.origin(".".join(key))) for key, value in _leaves(told)]
     yours = load_settings().sites.get(name)
     if yours is not None:
-        _, lines = read_document(config_folder() / "settings.yaml")
+        path = config_folder() / "settings.yaml"
+        _, marks = parse(read_text(path), str(path))
         for key, value in yours.model_dump(exclude_none=True).items():
-            file, line = lines["sites", name, key]
-            where = f"{file}, line {line}"
+            where = f"{path}, line {marks['sites', name, key].line}"
             facts.append(
                 {
                     "key": f"yours.{key}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hpcml.documents import Lines, Place
+from hpcml.documents import Marks, Place, wrong_at
 from hpcml.errors import ProfileError, nearest
 
 KEYS = ("source", "confidence")
@@ -50,7 +50,7 @@ def joined_origins(below: Origins, above: Origins) -> Origins:
     return {**kept, **above}
 
 
-def facts_of(content: Any, lines: Lines, path: str) -> tuple[Any, Origins]:
+def facts_of(content: Any, marks: Marks, path: str) -> tuple[Any, Origins, list[ProfileError]]:
     """A document without what is said of its facts' sources, and that.
 
     A fact that is said to be ``unknown`` is ``None``.
@@ -60,61 +60,56 @@ def facts_of(content: Any, lines: Lines, path: str) -> tuple[Any, Origins]:
     content : dict
     origins : dict
         Of each fact that is no mapping, by its place.
-
-    Raises
-    ------
-    ProfileError
+    wrong : list of ProfileError
         A source is no text, or a confidence none of A, B and C.
     """
-    origins: Origins = {}
-    return _facts(content, (), Origin(), origins, lines, path), origins
+    reader = _Reader(marks, path)
+    return reader.facts(content, (), Origin()), reader.origins, reader.wrong
 
 
-def _facts(
-    value: Any, place: Place, outer: Origin, origins: Origins, lines: Lines, path: str
-) -> Any:
-    if isinstance(value, dict):
-        here = _origin(value, place, outer, lines, path)
-        if "value" in value:
-            _only_a_value(value, place, lines, path)
-            return _facts(value["value"], place, here, origins, lines, path)
-        return {
-            key: _facts(it, (*place, key), here, origins, lines, path)
-            for key, it in value.items()
-            if key not in KEYS
-        }
-    origins[place] = outer
-    if isinstance(value, list):
-        return [
-            _facts(it, (*place, number), outer, origins, lines, path)
-            for number, it in enumerate(value)
-        ]
-    return None if value == UNKNOWN else value
+class _Reader:
+    def __init__(self, marks: Marks, path: str) -> None:
+        self.marks, self.path = marks, path
+        self.origins: Origins = {}
+        self.wrong: list[ProfileError] = []
 
+    def facts(self, value: Any, place: Place, outer: Origin) -> Any:
+        if isinstance(value, dict):
+            here = self._origin(value, place, outer)
+            if "value" in value:
+                self._only_a_value(value, place)
+                return self.facts(value["value"], place, here)
+            return {
+                key: self.facts(it, (*place, key), here)
+                for key, it in value.items()
+                if key not in KEYS
+            }
+        self.origins[place] = outer
+        if isinstance(value, list):
+            return [self.facts(it, (*place, number), outer) for number, it in enumerate(value)]
+        return None if value == UNKNOWN else value
 
-def _origin(value: dict[Any, Any], place: Place, outer: Origin, lines: Lines, path: str) -> Origin:
-    if not any(key in value for key in KEYS):
-        return outer
-    source, confidence = value.get("source", outer.source), value.get("confidence")
-    if not isinstance(source, str | None):
-        raise _wrong((*place, "source"), lines, path, f"{source!r} is no text", "Say who says so.")
-    if confidence is not None and confidence not in CONFIDENCE:
-        advice = "; ".join(f"{letter}: {meaning}" for letter, meaning in CONFIDENCE.items())
-        problem = f"{confidence!r} is none of A, B and C"
-        raise _wrong((*place, "confidence"), lines, path, problem, f"{advice}.")
-    if confidence is None and "source" not in value:
-        confidence = outer.confidence
-    return Origin(source, confidence)
+    def _origin(self, value: dict[str, Any], place: Place, outer: Origin) -> Origin:
+        if not any(key in value for key in KEYS):
+            return outer
+        source, confidence = value.get("source", outer.source), value.get("confidence")
+        if not isinstance(source, str | None):
+            problem = f"{source!r} is no text"
+            self._note((*place, "source"), problem, "Say who says so.")
+            source = None
+        if confidence is not None and confidence not in tuple(CONFIDENCE):
+            advice = "; ".join(f"{letter}: {meaning}" for letter, meaning in CONFIDENCE.items())
+            problem = f"{confidence!r} is none of A, B and C"
+            self._note((*place, "confidence"), problem, f"{advice}.")
+            confidence = None
+        if confidence is None and "source" not in value:
+            confidence = outer.confidence
+        return Origin(source, confidence)
 
+    def _only_a_value(self, value: dict[str, Any], place: Place) -> None:
+        for key in value:
+            if key not in ("value", *KEYS):
+                self._note((*place, key), "unknown key beside value", nearest(key, KEYS))
 
-def _only_a_value(value: dict[Any, Any], place: Place, lines: Lines, path: str) -> None:
-    for key in value:
-        if key not in ("value", *KEYS):
-            advice = nearest(str(key), KEYS)
-            raise _wrong((*place, key), lines, path, "unknown key beside value", advice)
-
-
-def _wrong(place: Place, lines: Lines, path: str, problem: str, advice: str) -> ProfileError:
-    file, line = lines.get(place, (path, 1))
-    key = ".".join(map(str, place))
-    return ProfileError(f"{file}, line {line}, key {key}: {problem}", advice)
+    def _note(self, place: Place, problem: str, advice: str) -> None:
+        self.wrong.append(wrong_at(self.marks, place, self.path, problem, advice))
