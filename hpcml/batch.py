@@ -151,10 +151,12 @@ class Batch:
     def files(self) -> dict[str, bytes]:
         """What the batch's folder holds when it appears on the site."""
         plan = {**self.plan.as_data(), "batch": self.submission.as_data()}
+        prelude = self.plan.prelude
         return {
             "plan.json": wire.canonical(plan),
             "points.jsonl": b"".join(wire.canonical(point) + b"\n" for point in self.points),
             "job.sh": self.plan.script_of(self.submission.layout).encode("utf-8"),
+            **({} if prelude is None else {"env.sh": prelude.encode("utf-8")}),
         }
 
     def save(self) -> None:

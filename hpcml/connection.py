@@ -129,6 +129,8 @@ def bind(site: Site) -> Binding:
         *places,
         library=library_name(),
         account=yours.account,
+        accounts=yours.accounts,
+        project=yours.project,
         user=yours.user,
         # What a job finds elsewhere its agent takes from there.
         environment=wire.inherited() if site.transport == "local" else {},

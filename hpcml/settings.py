@@ -53,6 +53,10 @@ class SiteSettings(BaseModel):
 
     workspace: str | None = Field(None, description="Folder for hpcml's files on the site.")
     account: str | None = Field(None, description="Account or budget that pays.")
+    accounts: dict[str, str] = Field(
+        default_factory=dict, description="By partition: accounts that pay in place of that one."
+    )
+    project: str | None = Field(None, description="Your project, as folders are named after it.")
     user: str | None = Field(None, description="Your user name on the site.")
     python: str | None = Field(None, description="Interpreter of jobs without an image.")
     ssh_host: str | None = Field(
@@ -121,6 +125,9 @@ class Binding:
         File name of the travelling hpcml.
     functions : str
         File name of what functions need besides it; empty where nobody calls any.
+    account, project, user : str or None
+    accounts : dict
+        By partition: accounts that pay in place of that one.
     environment : dict
         Environment that the site gives to every job.
     ssh_host, ssh_config : str or None
@@ -133,6 +140,8 @@ class Binding:
     library: str
     functions: str = ""
     account: str | None = None
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    project: str | None = None
     user: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     ssh_host: str | None = None

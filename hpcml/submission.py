@@ -35,7 +35,7 @@ from hpcml.finding import attach
 from hpcml.job import Job, Sweep
 from hpcml.layout import Layout
 from hpcml.library import function_library_name, library, put_function_library, put_library
-from hpcml.planning import PACK, Plan, lay_out, make_plan
+from hpcml.planning import PACK, Plan, account_rule, lay_out, make_plan
 from hpcml.poller import poller
 from hpcml.resolving import resolve, resolve_with_code
 from hpcml.run import Run, Runs
@@ -466,8 +466,11 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
         with connection.files.together():
             connection.files.put({path: wire.canonical({"owner": batch.owner, "time": asked})})
             (identifier,) = connection.queue.submit([chunk])
-    except QueueError:  # refused: there is nothing to wait for
+    except QueueError as error:  # refused: there is nothing to wait for
         connection.files.remove([path])
+        rule = account_rule(connection.site)
+        if rule and "account" in error.problem.lower():
+            raise QueueError(error.problem, f"{error.advice} {rule}") from error
         raise
     note_queued(chunk, identifier, connection, asked)
 

@@ -44,13 +44,20 @@ JOB_OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="For finding it."),
     click.option("--code", help='Folder of the code; "none": take none along.'),
     click.option("--device", default="cpu", show_default=True, help="Kind of device."),
-    click.option("--devices", type=int, help="Devices in all; default: one node's."),
-    click.option("--nodes", type=int, default=1, show_default=True, help="Nodes."),
+    click.option("--devices", type=int, help="Devices in all; default: those of the nodes."),
+    click.option("--min-device-memory", help='Memory of each device at least, like "40 GiB".'),
+    click.option("--nodes", type=int, help="Nodes; default: as few as hold what is asked for."),
     click.option("--tasks", type=int, help="Processes in all; default: one a device."),
     click.option("--cpus", type=int, help="CPUs of each process."),
     click.option("--memory", help='Memory of each node, like "2 GiB".'),
     click.option("--time", default="1h", show_default=True, help='Walltime, like "10m".'),
     click.option("--partition", help="Partition of the site."),
+    click.option(
+        *("--option", "options"),
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Long option of the site's scheduler, without --.",
+    ),
     click.option("--image", metavar="PATH", help="Apptainer image to run in."),
     json_option,
 ]
@@ -218,12 +225,14 @@ def _job(
     code: str | None,
     device: str,
     devices: int | None,
-    nodes: int,
+    min_device_memory: str | None,
+    nodes: int | None,
     tasks: int | None,
     cpus: int | None,
     memory: str | None,
     time: str,
     partition: str | None,
+    options: tuple[str, ...],
     image: str | None,
 ) -> hpcml.Job:
     if entry[0] == "-m" and len(entry) > 1:  # it stood behind --
@@ -240,17 +249,24 @@ def _job(
             nodes=nodes,
             device=device,
             devices=devices,
+            min_device_memory=min_device_memory,
             tasks=tasks,
             cpus=cpus,
             memory=memory,
             time=time,
-            options={"partition": partition} if partition else {},
+            options={**_options(options), **({"partition": partition} if partition else {})},
         ),
         image=image,
         env=pairs("--env", env),
         code=None if code == "none" else code or "auto",
         tags=pairs("--tag", tags),
     )
+
+
+def _options(given: tuple[str, ...]) -> dict[str, str | bool]:
+    """Options of the scheduler; one without a value is ``True``."""
+    parts = (text.partition("=") for text in given)
+    return {name: value if separator else True for name, separator, value in parts}
 
 
 def _value(text: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -15,6 +15,10 @@ class Facts(BaseModel):
     """A part of a profile. An unknown key is an error, and nothing is changed once it is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def with_those_of(self, above: Self) -> Self:
+        """These facts, and in their place what another says, be it that something is unknown."""
+        return self.model_copy(update={key: getattr(above, key) for key in above.model_fields_set})
 
 
 def _checked(parse: Callable[[str, str], int]) -> AfterValidator:
@@ -41,7 +45,8 @@ Text = Annotated[str, AfterValidator(_plain)]
 
 # What stands in the directives of a batch script, and as an argument of commands.
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
-Option = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+:,=/@&|*\[\]()%-]+$")]
+OPTION = r"^[A-Za-z0-9_.+:,=/@&|*\[\]()%-]+$"
+Option = Annotated[str, Field(pattern=OPTION)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Folder = Annotated[
     str,

@@ -46,11 +46,13 @@ class Node(Facts):
     cores: int | None = Field(None, ge=1, description="Cores that are there.")
     threads_per_core: int | None = Field(None, ge=1, description="Hardware threads of each.")
     reserved_cores: int = Field(0, ge=0, description="Cores that the site keeps from jobs.")
-    cpus: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        description="CPUs that a job may use, as the scheduler counts them; auto: measured."
+    cpus: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        description="CPUs that a job may use, as the scheduler counts them; auto: measured; "
+        "unknown: the site will say."
     )
-    memory: Memory | Literal["auto"] = Field(
-        description='Memory that a job may have, "494 GiB"; auto: measured.'
+    memory: Memory | Literal["auto"] | None = Field(
+        description='Memory that a job may have, "494 GiB"; auto: measured; unknown: the site '
+        "will say."
     )
 
     @field_validator("device", mode="before")
@@ -64,7 +66,7 @@ class Node(Facts):
             raise ValueError(f"{self.devices} devices cannot be on {self.boards} boards alike")
         if self.device.kind == "cpu" and self.devices:
             raise ValueError(f"{self.devices} devices of the kind cpu: CPUs are said by cpus")
-        if self.cores is None or self.cpus == "auto":
+        if self.cores is None or self.cpus is None or self.cpus == "auto":
             return self
         usable = (self.cores - self.reserved_cores) * (self.threads_per_core or 1)
         if self.cpus > usable:
@@ -75,6 +77,6 @@ class Node(Facts):
         return self
 
     @property
-    def memory_bytes(self) -> int:
-        """Memory of a node in bytes."""
-        return units.memory(self.memory)
+    def memory_bytes(self) -> int | None:
+        """Memory of a node in bytes; ``None``: not known."""
+        return None if self.memory is None else units.memory(self.memory)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from hpcml import units
 from hpcml.sites.facts import Duration, Facts, Option, Text, Variable, Word
+from hpcml.sites.launching import Container, Launch
 from hpcml.sites.nodes import Node
 
 Gres = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.+-]+){0,2}$")]
@@ -48,8 +49,9 @@ class Partition(Facts):
     nodes: int | None = Field(
         None, ge=1, description="Most nodes that a job may have; unknown: the site will say."
     )
-    node_sharing: Literal["shared", "exclusive"] = Field(
-        "shared", description="Whether a node has jobs of others at the same time."
+    node_sharing: Literal["shared", "exclusive"] | None = Field(
+        None,
+        description="Whether a node has jobs of others at the same time. unknown: it may have.",
     )
     time: Duration | list[Limit] | None = Field(
         None,
@@ -60,10 +62,11 @@ class Partition(Facts):
         default_factory=dict, description="Qualities of service that jobs may ask for."
     )
     default_qos: Word | None = Field(None, description="The one that is asked for by default.")
-    memory_option: Literal["optional", "required", "never"] = Field(
+    memory_option: Literal["optional", "required", "implicit", "never"] = Field(
         "optional",
         description="Whether --mem is said: when a job asks for memory; always (a node's where a "
-        "job does not ask); or never, because the site refuses it.",
+        "job does not ask); not, because all of a node's comes with it (implicit); or never, "
+        "because the site refuses it.",
     )
     devices_by: Literal["gres", "gpus-per-node", "gpus-per-task", "none"] | None = Field(
         None,
@@ -86,8 +89,17 @@ class Partition(Facts):
     own_account: bool = Field(
         False, description="Whether it is paid from another account than the other partitions."
     )
+    tasks_per: Literal["device", "node"] = Field(
+        "device", description="What has a process of its own where a job does not say how many."
+    )
     cpu_bind: Option | None = Field(
         None, description="--cpu-bind of srun for a task on each device of a whole node."
+    )
+    launch: Launch = Field(
+        default_factory=Launch, description="What differs here from the site's `launch`."
+    )
+    container: Container = Field(
+        default_factory=Container, description="What differs here from the site's `container`."
     )
     modules: list[Option] | None = Field(
         None, description="Modules that jobs load, in place of the site's."
@@ -126,6 +138,12 @@ class Partition(Facts):
     def asks_devices_by(self) -> str:
         """How the scheduler is asked for devices."""
         return self.devices_by or ("gres" if self.gres else "none")
+
+    def key_of(self, limit: str, qos: str | None) -> str:
+        """Where a limit is said, ``time`` or ``nodes``: by the QOS, else by the partition."""
+        chosen = self.qos.get(qos or "")
+        of_qos = chosen is not None and getattr(chosen, limit) is not None
+        return f"qos.{qos}.{limit}" if of_qos else limit
 
     def longest(self, nodes: int, qos: str | None = None) -> int | None:
         """The longest walltime of a job on so many nodes, in seconds; ``None``: not known."""

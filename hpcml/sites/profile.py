@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpcml.settings import HOST
 from hpcml.sites.facts import Duration, Facts, Folder, Option, Text, Variable, Word
+from hpcml.sites.launching import Container as Container
+from hpcml.sites.launching import Launch as Launch
 from hpcml.sites.nodes import Device as Device
 from hpcml.sites.nodes import Node as Node
 from hpcml.sites.partitions import Limit as Limit
@@ -45,26 +47,6 @@ class AgentPython(Facts):
     compute: Option | None = Field(None, description="On compute nodes, for its agent.")
 
 
-class Container(Facts):
-    """What runs images."""
-
-    runtime: Literal["apptainer", "singularity-ce", "cscs-ce", "docker", "none"] | None = Field(
-        None, description="hpcml starts images by apptainer and singularity-ce."
-    )
-    module: Option | None = Field(None, description="Module to be loaded first.")
-    where: Literal["everywhere", "compute"] = Field(
-        "everywhere", description="Where it can be called."
-    )
-    group: Word | None = Field(None, description="Unix group of those who may.")
-    access: Text = Field("", description="How one gets into the group.")
-    build: Literal["yes", "no"] | None = Field(
-        None, description="Whether images can be built on the site."
-    )
-    binds: list[Folder] = Field(
-        default_factory=list, description="Folders that images are to see beside hpcml's."
-    )
-
-
 class FileSystem(Facts):
     """A file system that users write to."""
 
@@ -81,23 +63,13 @@ class Meter(Facts):
     scope: Literal["node", "cpu", "device", "board", "module"] = Field(
         description="What one figure covers."
     )
+    plugin: Literal["gpu", "ibmaem", "ipmi", "pm_counters", "rapl", "xcc"] | None = Field(
+        None, description="Of Slurm's accounting: the acct_gather_energy that the site has chosen."
+    )
     interval: Text = Field("", description="How often it has news.")
     readable: Literal["yes", "no"] | None = Field(None, description="Whether users may read it.")
     options: dict[Word, Option | Literal[True]] = Field(
         default_factory=dict, description="Options of sbatch that it takes."
-    )
-
-
-class Launch(Facts):
-    """How srun is to start ranks, and how these meet."""
-
-    mpi: Word | None = Field(None, description="--mpi of srun; default: the site's own choice.")
-    cpu_bind: Option | None = Field(None, description="--cpu-bind of srun.")
-    rendezvous_suffix: Option | None = Field(
-        None, description='What makes a host name one of the fast network: "i".'
-    )
-    interface: Word | None = Field(
-        None, description="Network interface of the fast network: NCCL and Gloo are told."
     )
 
 
@@ -168,12 +140,28 @@ class Site(Facts):
     def _one_for_both(cls, value: object) -> object:
         return {"login": value, "compute": value} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _its_own_queue_counts(self) -> Self:
+        for name, partition in self.partitions.items():
+            node = partition.node
+            if self.scheduler == "process" and None in (node.cpus, node.memory):
+                raise ValueError(f"cpus and memory of {name} must be known: hpcml gives them out")
+        return self
+
     @field_validator("system_root")
     @classmethod
     def _root_is_absolute(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith("/"):
             raise ValueError('a path from the root is expected, like "/host"')
         return value
+
+    def launch_of(self, partition: str) -> Launch:
+        """How srun starts ranks in a partition: as that says, else as the site does."""
+        return self.launch.with_those_of(self.partitions[partition].launch)
+
+    def container_of(self, partition: str) -> Container:
+        """What runs images in a partition: as that says, else as the site does."""
+        return self.container.with_those_of(self.partitions[partition].container)
 
     def origin(self, key: str) -> Origin | None:
         """Where a fact is from: its own origin, or that of what it is part of.

@@ -10,7 +10,7 @@ import pytest
 from hpcml.sites import packaged_profiles
 from tests.cli.calling import call
 
-PACKAGED = str(packaged_profiles()[0])
+PACKAGED = next(str(path) for path in packaged_profiles() if path.name == "local.yaml")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_profiles_that_come_along_and_those_of_ones_own_are_listed(
     small: Path, home: Path, workspace: Path
 ) -> None:
     rows = [line.split("\t") for line in call("sites").stdout.splitlines()]
-    assert [row[:4] for row in rows] == [
+    assert [row[:4] for row in rows if row[0] in ("local", "small")] == [
         ["local", "process", str(workspace), PACKAGED],
         ["small", "process", str(home / "small"), str(small)],
     ]
