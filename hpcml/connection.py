@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     site = load_site(name)
     binding = bind(site)
     _refuse_in_job(site, binding)
+    _refuse_open_workspace(site, binding.workspace)
     if site.transport != "local":
         library()  # the way there begins with bringing it
         if binding.workspace.startswith("~"):
@@ -169,7 +171,20 @@ def _named_workspace(site: Site, yours: SiteSettings) -> str:
             f"no workspace is known on {site.name}",
             f"Write sites.{site.name}.workspace into the settings.",
         )
+    for name, value in (("user", yours.user), ("project", yours.project)):
+        if value is not None:
+            workspace = workspace.replace(f"{{{name}}}", value)
     return workspace
+
+
+def _refuse_open_workspace(site: Site, workspace: str) -> None:
+    """A profile's workspace may have a place for a name that only you can say."""
+    missing = re.search(r"\{(\w+)\}", workspace)
+    if missing is not None:
+        raise ProfileError(
+            f"what {missing[0]} is in the workspace {workspace} of {site.name} is not known",
+            f"Write sites.{site.name}.{missing[1]} into the settings.",
+        )
 
 
 def _learn_home(site: Site, binding: Binding) -> None:

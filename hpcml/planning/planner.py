@@ -96,6 +96,8 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     unresolved = resolved.unresolved
     if binding.workspace.startswith("~"):
         unresolved += (f"what {binding.workspace} is on {site.name} is asked at first contact",)
+    if "{" in binding.workspace:
+        unresolved += (f"what the names in {binding.workspace} are is for your settings to say",)
     return Plan(what, where, tuple(decisions), unresolved)
 
 

@@ -21,6 +21,7 @@ PROJECT = "site-configs"
 PLUGINS = "hpcml.sites"
 SUFFIX = ".yaml"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # no path, whatever stands in `extends`
+BASE = "_"  # begins the names of what is only there to be extended
 
 
 class Layer(NamedTuple):
@@ -54,7 +55,7 @@ def packaged() -> Traversable:
 
 
 def names_in(folder: Traversable) -> list[str]:
-    """Names of the profiles in a folder.
+    """Names of the profiles in a folder, with those that are only there to be extended.
 
     Raises
     ------

@@ -21,13 +21,10 @@ from hpcml.documents import (
 )
 from hpcml.errors import ArgumentError, ProfileError, nearest
 from hpcml.folders import config_folder, data_folder
-from hpcml.sites.layers import NAME, SUFFIX, layers, names_in, packaged
+from hpcml.sites.layers import BASE, NAME, SUFFIX, layers, names_in, packaged
 from hpcml.sites.profile import Partition, Site
 from hpcml.sites.sourced import Origins, facts_of, joined_origins
 from hpcml.sites.trust import demand_trust
-
-# Keys that say something of a file, not of a site: what it adds to, and that it is itself no site.
-ABOUT_THE_FILE = ("extends", "abstract")
 
 
 class _Text(NamedTuple):
@@ -53,16 +50,16 @@ def packaged_profiles() -> list[Traversable]:
     return [packaged() / f"{name}{SUFFIX}" for name in names_in(packaged())]
 
 
-def site_names(*, abstract: bool = False) -> list[str]:
+def site_names(*, bases: bool = False) -> list[str]:
     """Names of all sites that can be found.
 
     Parameters
     ----------
-    abstract : bool
-        With the profiles that are no sites: others extend them.
+    bases : bool
+        With the profiles that are only there to be extended, whose names begin with ``_``.
     """
     found = {name for layer in layers() for name in names_in(layer.folder)}
-    return sorted(name for name in found if abstract or not _is_abstract(name))
+    return sorted(name for name in found if bases or not name.startswith(BASE))
 
 
 def load_site(name: str) -> Site:
@@ -99,9 +96,9 @@ def wrong_with(name: str, file: Traversable | None = None) -> list[ProfileError]
         joined = _joined(name, texts)
     except ProfileError as error:
         return [error, *error.others]
-    path = texts[0].path
-    whole = not _own(texts).get("abstract")
-    return [*joined.wrong, *wrong_in(Site, joined.content, joined.marks, path, whole=whole)]
+    whole = not name.startswith(BASE)
+    wrong = wrong_in(Site, joined.content, joined.marks, texts[0].path, whole=whole)
+    return [*joined.wrong, *wrong]
 
 
 def profile_of(name: str) -> Traversable:
@@ -143,6 +140,9 @@ def _name(name: object) -> str:
     if not isinstance(name, str):
         problem = f"site: {name!r} is no name"
         raise ArgumentError(problem, f'Write it like site="local"; {nearest("", site_names())}.')
+    if name.startswith(BASE) and NAME.fullmatch(name):
+        problem = f"there is no site {name!r}: such a profile is only there to be extended"
+        raise ProfileError(problem, f"{nearest(name, site_names())}.")
     return name
 
 
@@ -197,7 +197,7 @@ def _packaged_text(name: str) -> str | None:
 def _facts(text: _Text) -> dict[str, Any]:
     content, marks = parse(text.text, text.path)
     facts: dict[str, Any] = facts_of(content, marks, text.path)[0]
-    return {key: value for key, value in facts.items() if key not in ABOUT_THE_FILE}
+    return {key: value for key, value in facts.items() if key != "extends"}
 
 
 @lru_cache(maxsize=64)  # each submission looks at its site's profile
@@ -205,9 +205,6 @@ def _load(name: str, texts: _Texts) -> Site:
     joined = _joined(name, texts)
     if joined.wrong:
         raise_first(joined.wrong)
-    if _own(texts).get("abstract"):
-        problem = f"{texts[0].path}: {name} is no site: it is abstract"
-        raise ProfileError(problem, "Choose what extends it.")
     site = check_model(Site, joined.content, joined.marks, texts[0].path)
     told = {".".join(map(str, place)): origin for place, origin in joined.origins.items()}
     return site.model_copy(update={"origins": told})
@@ -221,35 +218,19 @@ def _joined(name: str, texts: _Texts) -> _Joined:
     wrong: list[ProfileError] = []
     for path, text, _ in reversed(texts):
         said, places = parse(text, path)
-        own = {key: it for key, it in said.items() if key not in ABOUT_THE_FILE}
+        own = {key: it for key, it in said.items() if key != "extends"}
         facts, theirs, mistakes = facts_of(own, places, path)
         content = _merged(content, facts)
         marks, origins = {**marks, **places}, joined_origins(origins, theirs)
         wrong += mistakes
-    path, own = texts[0].path, _own(texts)
-    if own.get("name", name) != name:  # runs remember the name, and are looked for under it
-        problem = f"it says {own['name']!r}, the file is {name}{SUFFIX}"
+    path = texts[0].path
+    own_name = parse(texts[0].text, path)[0].get("name")
+    if own_name is not None and own_name != name:  # runs remember the name, and are looked for so
+        problem = f"it says {own_name!r}, the file is {name}{SUFFIX}"
         wrong.append(wrong_at(marks, ("name",), path, problem, f"Write name: {name}"))
-    if not isinstance(own.get("abstract", True), bool):
-        wrong.append(wrong_at(marks, ("abstract",), path, "true or false is expected", "Mend it."))
     if len(texts) > 1:
         content["name"] = name
     return _Joined(content, marks, origins, wrong)
-
-
-def _own(texts: _Texts) -> dict[str, Any]:
-    """What a profile's own file says."""
-    return parse(texts[0].text, texts[0].path)[0]
-
-
-def _is_abstract(name: str) -> bool:
-    """Whether a profile is only there to be extended. What cannot be read is a site so far."""
-    try:
-        file = _find(name)[0]
-        text = read_text(file)
-        return "abstract" in text and parse(text, str(file))[0].get("abstract") is True
-    except ProfileError:
-        return False
 
 
 def _said(content: Any, place: Place) -> Any:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcml.sites import packaged_profiles
+from hpcml.sites import profile_of
 from tests.cli.calling import call
 
-PACKAGED = next(str(path) for path in packaged_profiles() if path.name == "local.yaml")
+PACKAGED = str(profile_of("local"))
 
 
 @pytest.fixture
@@ -32,6 +32,9 @@ def test_profiles_that_come_along_and_those_of_ones_own_are_listed(
         ["local", "process", str(workspace), PACKAGED],
         ["small", "process", str(home / "small"), str(small)],
     ]
+    names = [row[0] for row in rows]
+    assert "juwels-booster" in names
+    assert "_jsc" not in names, "it is only there to be extended"
 
 
 def test_a_profile_that_is_wrong_is_listed_with_what_is_wrong(small: Path) -> None:

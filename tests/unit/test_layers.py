@@ -130,17 +130,15 @@ def test_a_plugin_that_cannot_be_imported_harms_no_other_site(plugin: Path) -> N
         assert load_site("local").name == "local"
 
 
-def test_what_is_abstract_is_no_site_and_needs_no_partitions(yours: Path) -> None:
-    path = write(yours, "centre", "abstract: true\ncost_unit: core-hours\nscheduler: process\n")
-    write(yours, "mine", f"extends: centre\n{WHOLE}")
+def test_what_is_only_there_to_be_extended_is_no_site_and_needs_no_partitions(yours: Path) -> None:
+    write(yours, "_centre", "cost_unit: core-hours\nscheduler: process\n")
+    write(yours, "mine", f"extends: _centre\n{WHOLE}")
 
     assert load_site("mine").cost_unit == "core-hours"
-    assert "centre" not in site_names() and "centre" in site_names(abstract=True)
-    with pytest.raises(ProfileError, match=f"{path}: centre is no site: it is abstract"):
-        load_site("centre")
-    assert wrong_with("centre") == []
-    write(yours, "centre", "abstract: 1\nscheduler: process\n")
-    assert "true or false is expected" in str(wrong_with("centre")[0])
+    assert "_centre" not in site_names() and "_centre" in site_names(bases=True)
+    with pytest.raises(ProfileError, match="only there to be extended"):
+        load_site("_centre")
+    assert wrong_with("_centre") == []
 
 
 @pytest.mark.parametrize(
@@ -197,9 +195,9 @@ def test_what_a_project_extends_of_ones_own_is_not_asked_for(repository: Path, y
 
 
 def test_what_a_project_extends_of_its_own_is_asked_for(repository: Path, home: Path) -> None:
-    write(repository / "site-configs", "base", "abstract: true\nprelude: [evil]\n")
-    write(repository / "site-configs", "mine", f"extends: base\n{WHOLE}")
-    with pytest.raises(UntrustedError, match=r"base\.yaml"):
+    write(repository / "site-configs", "_base", "prelude: [evil]\n")
+    write(repository / "site-configs", "mine", f"extends: _base\n{WHOLE}")
+    with pytest.raises(UntrustedError, match=r"_base\.yaml"):
         load_site("mine")
 
 
