@@ -150,11 +150,11 @@ def _facts(name: str) -> list[shapes.Fact]:
     if yours is not None:
         path = config_folder() / "settings.yaml"
         _, marks = parse(read_text(path), str(path))
-        for key, value in yours.model_dump(exclude_none=True).items():
-            where = f"{path}, line {marks['sites', name, key].line}"
+        for key, value in _leaves(yours.model_dump(exclude_unset=True)):
+            where = f"{path}, line {marks['sites', name, *key].line}"
             facts.append(
                 {
-                    "key": f"yours.{key}",
+                    "key": ".".join(("yours", *key)),
                     "value": value,
                     "where": where,
                     "source": None,
