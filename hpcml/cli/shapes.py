@@ -246,6 +246,18 @@ class SiteFacts(TypedDict):
     facts: list[Fact]
 
 
+class Match(TypedDict):
+    """A partition, and whether it can run a job."""
+
+    site: str
+    partition: str
+    fits: bool
+    reason: str
+    doubts: list[str]
+    nodes: int | None
+    devices: int | None
+
+
 class Finding(TypedDict):
     """What one check of the doctor has found."""
 
@@ -304,5 +316,6 @@ SHAPES: dict[str, Any] = {
     "doctor": Diagnosis,
     "sites": list[Site],
     "sites show": SiteFacts,
+    "sites match": list[Match],
     "demo": Demo,
 }

@@ -8,6 +8,7 @@ import click
 
 from hpcml.cli import shapes
 from hpcml.cli.completing import complete_sites
+from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json, print_table
 
@@ -42,6 +43,9 @@ def sites_command(ctx: click.Context, as_json: bool) -> None:
         for site in found
     ]
     print_table(HEADER, rows, folded=HEADER[2:])
+
+
+sites_command.add_command(match_command)
 
 
 @sites_command.command("show")
@@ -146,11 +150,11 @@ def _facts(name: str) -> list[shapes.Fact]:
     if yours is not None:
         path = config_folder() / "settings.yaml"
         _, marks = parse(read_text(path), str(path))
-        for key, value in yours.model_dump(exclude_none=True).items():
-            where = f"{path}, line {marks['sites', name, key].line}"
+        for key, value in _leaves(yours.model_dump(exclude_unset=True)):
+            where = f"{path}, line {marks['sites', name, *key].line}"
             facts.append(
                 {
-                    "key": f"yours.{key}",
+                    "key": ".".join(("yours", *key)),
                     "value": value,
                     "where": where,
                     "source": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpcml.documents import (
@@ -151,8 +152,9 @@ def _find(name: str, asked: str = "", below: int = 0) -> tuple[Traversable, int]
         problem = f"{asked}there is no site {name!r}: that is no name"
         raise ProfileError(problem, "A name is letters, digits and . _ + -, and no path.")
     for number, layer in enumerate(layers()[below:], below):
-        if name in names_in(layer.folder):
-            return layer.folder / f"{name}{SUFFIX}", number
+        file = layer.folder / f"{name}{SUFFIX}"
+        if os.path.lexists(file) if isinstance(file, Path) else file.is_file():
+            return file, number
     where = " below it" if below else ""
     raise ProfileError(
         f"{asked}there is no site {name!r}{where}",

@@ -12,7 +12,7 @@ import pytest
 
 from hpcml.errors import ProfileError, UntrustedError
 from hpcml.sites import layers as layers_module
-from hpcml.sites import load_site, profile_of, read_site, site_names
+from hpcml.sites import load_site, profile_of, read_site, site_names, wrong_with
 from hpcml.sites.profile import Partition, Site
 from hpcml.sites.trust import FACTS, OF_PARTITIONS, acting, trust
 from tests.cli.calling import answering, call
@@ -138,6 +138,7 @@ def test_what_is_only_there_to_be_extended_is_no_site_and_needs_no_partitions(yo
     assert "_centre" not in site_names() and "_centre" in site_names(bases=True)
     with pytest.raises(ProfileError, match="only there to be extended"):
         load_site("_centre")
+    assert wrong_with("_centre") == []
 
 
 @pytest.mark.parametrize(
