@@ -66,11 +66,12 @@ class Placement:
         return self.tasks == self.devices == self.partition.node.devices
 
 
-def place(resolved: Resolved, site: Site, decisions: list[str]) -> Placement:
+def place(resolved: Resolved, site: Site, preferred: str | None, decisions: list[str]) -> Placement:
     """Find the partition, and check that the job fits into it.
 
-    Of the partitions with its kind of device it takes the first that it fits into; none is asked
-    for another quality of service than its default as long as one fits without.
+    Of the partitions with its kind of device it takes the first that it fits into, the preferred
+    one before the others; none is asked for another quality of service than its default as long as
+    one fits without.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def place(resolved: Resolved, site: Site, decisions: list[str]) -> Placement:
     """
     asked = asked_for(resolved.resources)
     check_options(resolved, site)
-    names = _partitions(resolved, site)
+    names = sorted(_partitions(resolved, site), key=lambda name: name != preferred)
     misfits: list[Misfit] = []
     for name, qos in _ways(names, resolved, site):
         try:
@@ -87,7 +88,7 @@ def place(resolved: Resolved, site: Site, decisions: list[str]) -> Placement:
         except Misfit as misfit:
             misfits.append(misfit)
             continue
-        _tell_partition(found, misfits, decisions)
+        _tell_partition(found, preferred, misfits, decisions)
         return _placement(found, decisions)
     raise max(misfits, key=lambda misfit: misfit.nearness).error
 
@@ -245,10 +246,14 @@ def _part_of_node(found: Fitting) -> float:
 # --- why ----------------------------------------------------------------------------------------
 
 
-def _tell_partition(found: Fitting, misfits: list[Misfit], decisions: list[str]) -> None:
+def _tell_partition(
+    found: Fitting, preferred: str | None, misfits: list[Misfit], decisions: list[str]
+) -> None:
     resources = found.resolved.resources
     why = "asked for"
-    if "partition" not in resources.options:
+    if found.name == preferred and "partition" not in resources.options:
+        why = "your settings prefer it"
+    elif "partition" not in resources.options:
         why = f"the first with device {resources.device!r}"
         why += " that the job fits into" if misfits else ""
     decisions.append(f"partition {found.name}: {why}")

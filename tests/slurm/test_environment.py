@@ -88,3 +88,16 @@ def test_ranks_meet_in_the_fast_network_and_are_started_with_the_site_s_mpi(modu
     assert sorted(line.partition(" ")[2] for line in told if line != "met [1, 2, 3]") == [
         f"lo {rank} 1.0" for rank in range(4)
     ]
+
+
+def test_an_account_that_the_site_does_not_take_is_refused_with_its_own_rule(modular: Box) -> None:
+    login = Login(modular, account="project7", facts="account_rule: the budget, not the project")
+    told = login.do(
+        """
+        from hpcml.errors import QueueError
+        try: hpcml.submit(job("true"), "box")
+        except QueueError as error: tell(str(error))
+        """
+    )
+    assert "account" in told
+    assert told.endswith("Of accounts on box: the budget, not the project.")
