@@ -5,7 +5,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-box test bench box box-down box-shell lint docs clean
+.PHONY: help demo demo-box test golden bench box box-down box-shell lint docs clean
 
 PYTHON ?=
 ARGS ?=
@@ -19,6 +19,7 @@ help:
 	@echo "make demo    train on real climate data, on this machine"
 	@echo "make demo-box  the same on a supercomputer in a box, over SSH (as root)"
 	@echo "make test    run the tests"
+	@echo "make golden  write the reviewed plans of all sites anew, and show what changed"
 	@echo "make bench   measure hpcml's own overheads"
 	@echo "make box     a supercomputer in a box: Slurm on six hosts (box-shell, box-down)"
 	@echo "make lint    ruff, mypy, import contracts"
@@ -36,6 +37,10 @@ demo-box:
 test:
 	@$(VENV) test demo lint bench
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+golden:
+	@$(VENV) test
+	@$(BIN)/python -m tests.golden
 
 bench:
 	@$(VENV) bench

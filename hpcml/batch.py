@@ -150,12 +150,14 @@ class Batch:
 
     def files(self) -> dict[str, bytes]:
         """What the batch's folder holds when it appears on the site."""
+        prelude = self.plan.prelude
         return {
             "plan.json": wire.canonical({"batch": self.submission.as_data()})[:-1]
             + b","
             + self.plan.encoded[1:],
             "points.jsonl": b"".join(wire.canonical(point) + b"\n" for point in self.points),
             "job.sh": self.plan.script_of(self.submission.layout).encode("utf-8"),
+            **({} if prelude is None else {"env.sh": prelude.encode("utf-8")}),
         }
 
     def save(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -86,6 +87,7 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     site = load_site(name)
     binding = bind(site)
     _refuse_in_job(site, binding)
+    _refuse_open_workspace(site, binding.workspace)
     if site.transport != "local":
         library()  # the way there begins with bringing it
         if binding.workspace.startswith("~"):
@@ -122,14 +124,17 @@ def bind(site: Site) -> Binding:
         places = run.workspace, run.python, run.agent_python
     elif site.transport == "local":
         python = yours.python or sys.executable
-        places = _workspace(site, yours), python, site.python or sys.executable
+        places = _workspace(site, yours), python, site.agent_python.compute or sys.executable
     else:
-        agent_python = site.python or "python3"
+        agent_python = site.agent_python.compute or "python3"
         places = _workspace_there(site, yours), yours.python or agent_python, agent_python
     return Binding(
         *places,
         library=library_name(),
         account=yours.account,
+        accounts=yours.accounts,
+        partition=yours.partition,
+        project=yours.project,
         user=yours.user,
         # What a job finds elsewhere its agent takes from there.
         environment=wire.inherited() if site.transport == "local" else {},
@@ -175,7 +180,20 @@ def _named_workspace(site: Site, yours: SiteSettings) -> str:
             f"no workspace is known on {site.name}",
             f"Write sites.{site.name}.workspace into the settings.",
         )
+    for name, value in (("user", yours.user), ("project", yours.project)):
+        if value is not None:
+            workspace = workspace.replace(f"{{{name}}}", value)
     return workspace
+
+
+def _refuse_open_workspace(site: Site, workspace: str) -> None:
+    """A profile's workspace may have a place for a name that only you can say."""
+    missing = re.search(r"\{(\w+)\}", workspace)
+    if missing is not None:
+        raise ProfileError(
+            f"what {missing[0]} is in the workspace {workspace} of {site.name} is not known",
+            f"Write sites.{site.name}.{missing[1]} into the settings.",
+        )
 
 
 def _learn_home(site: Site, binding: Binding) -> None:

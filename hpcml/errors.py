@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hpcml.texts import plain, plain_lines
 
@@ -51,7 +51,32 @@ class CodeError(HpcmlError):
 
 
 class ProfileError(HpcmlError):
-    """A site profile or the settings are wrong; the message names file, line and key."""
+    """A site profile or the settings are wrong; the message names file, line and key.
+
+    Attributes
+    ----------
+    others : tuple of ProfileError
+        What else is wrong there.
+    """
+
+    others: tuple[ProfileError, ...] = ()
+
+
+class UntrustedError(ProfileError):
+    """A project's profile acts as the user, who has not agreed to it.
+
+    Attributes
+    ----------
+    digests : dict
+        Of the texts of its files, by their paths.
+    """
+
+    def __init__(self, problem: str, advice: str, digests: Mapping[str, str]) -> None:
+        super().__init__(problem, advice)
+        self.digests = dict(digests)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problem, self.advice, self.digests)
 
 
 class UnresolvedError(HpcmlError):

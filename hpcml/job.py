@@ -17,31 +17,36 @@ class Resources:
 
     Parameters
     ----------
-    nodes : int
+    nodes : int, optional
+        Default: as few as hold the devices and the tasks' CPUs.
     device : str
-        Kind of device that does the work: ``"cpu"``, ``"gpu"``, ``"ipu"``.
+        Kind of device that does the work: ``"cpu"``, ``"gpu"``, ``"ipu"``, or another of a site.
     devices : int, optional
-        Devices in all; default: one node's.
+        Devices in all, as the site's scheduler counts them; default: those of the nodes.
+    min_device_memory : str, optional
+        Memory that each device must have at least, with a unit: ``"40 GiB"``.
     tasks : int, optional
         Processes to start in all; default: one a device, or one a node without devices.
     cpus : int, optional
-        CPUs of each task; default: 1.
+        CPUs of each task; default: 1, or with devices its share of the node's.
     memory : str, optional
         Memory of each node, with a unit: ``"2 GiB"``.
     time : str or timedelta
         Walltime limit: ``"10m"``, ``"1h30m"``, ``"1-12:00:00"``.
     options : dict
-        Words of the site's own scheduler that override the placement: ``{"partition": ...}``.
+        Long options of the site's own scheduler, without ``--``, that override the placement:
+        ``{"partition": "booster", "qos": "debug"}``; ``True`` for one that takes no value.
     """
 
-    nodes: int = 1
+    nodes: int | None = None
     device: str = "cpu"
     devices: int | None = None
+    min_device_memory: str | None = None
     tasks: int | None = None
     cpus: int | None = None
     memory: str | None = None
     time: str | timedelta = "1h"
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

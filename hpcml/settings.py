@@ -54,6 +54,13 @@ class SiteSettings(BaseModel):
 
     workspace: str | None = Field(None, description="Folder for hpcml's files on the site.")
     account: str | None = Field(None, description="Account or budget that pays.")
+    accounts: dict[str, str] = Field(
+        default_factory=dict, description="By partition: accounts that pay in place of that one."
+    )
+    partition: str | None = Field(
+        None, description="Partition that is tried first for jobs that name none."
+    )
+    project: str | None = Field(None, description="Your project, as folders are named after it.")
     user: str | None = Field(None, description="Your user name on the site.")
     python: str | None = Field(None, description="Interpreter of jobs without an image.")
     ssh_host: str | None = Field(
@@ -122,6 +129,9 @@ class Binding:
         File name of the travelling hpcml.
     functions : str
         File name of what functions need besides it; empty where nobody calls any.
+    account, partition, project, user : str or None
+    accounts : dict
+        By partition: accounts that pay in place of that one.
     environment : dict
         Environment that the site gives to every job.
     ssh_host, ssh_config : str or None
@@ -134,6 +144,9 @@ class Binding:
     library: str
     functions: str = ""
     account: str | None = None
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    partition: str | None = None
+    project: str | None = None
     user: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     ssh_host: str | None = None
@@ -178,7 +191,8 @@ def load_settings() -> Settings:
     ProfileError
         Naming file, line and key.
     """
-    return read_model(Settings, _settings_file(config_folder()))
+    path = _settings_file(config_folder())
+    return read_model(Settings, path) if path.exists() else Settings()
 
 
 @lru_cache(maxsize=16)

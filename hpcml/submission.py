@@ -43,7 +43,7 @@ from hpcml.finding import attach
 from hpcml.job import Job, Sweep
 from hpcml.layout import Layout
 from hpcml.library import function_library_name, library, put_function_library, put_library
-from hpcml.planning import PACK, Plan, lay_out, make_plan
+from hpcml.planning import PACK, Plan, account_rule, lay_out, make_plan
 from hpcml.poller import poller
 from hpcml.resolving import Resolved, resolve, resolve_with_code
 from hpcml.run import Run, Runs
@@ -85,7 +85,7 @@ def plan(job: Job | Sweep | Entry, site: str = "local", **fields: Any) -> Plan:
         What is wrong, where, and what would be valid.
     """
     profile = load_site(site)
-    return make_plan(resolve(_job(job, fields), online=False), profile, bind(profile))
+    return make_plan(resolve(job_of(job, fields), online=False), profile, bind(profile))
 
 
 @overload
@@ -167,7 +167,7 @@ def submit(
         problem = f"{jobs!r} may be a command, or several scripts"
         raise ArgumentError(problem, f"Write hpcml.Job({jobs!r}) for a command, or a list of Jobs.")
     with connection.files.holding():  # what it finds there is still there when it is published
-        ready = [_plan_online(_job(one, fields), connection) for one in jobs]
+        ready = [_plan_online(job_of(one, fields), connection) for one in jobs]
         layouts = [_layout(one, connection, pack, max_running) for one in ready]
         runs = _submit_all(ready, layouts, connection, after, max_running)
     return Runs(runs) if several else runs[0]
@@ -501,7 +501,9 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
         connection.files.append(wire.words_file(batch.folder), said)
         connection.files.remove([path])
         batch.forget()
-        raise RefusedError(error.problem, f"{error.advice} {_refused(batch, left)}") from error
+        rule = account_rule(connection.site) if "account" in error.problem.lower() else ""
+        advice = " ".join(filter(None, (error.advice, rule, _refused(batch, left))))
+        raise RefusedError(error.problem, advice) from error
     except QueueError as error:  # nobody has taken it: there is nothing to wait for
         connection.files.remove([path])
         later = f"`hpcml resume {batch.id}` when the queue takes jobs again, or `hpcml cancel`."
@@ -534,7 +536,7 @@ def begun(chunk: Chunk, connection: Connection) -> bool:
     return any(index in chunk.indices for index, _ in words)
 
 
-def _job(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
+def job_of(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
     """What is given as a job, with more of its fields."""
     if isinstance(job, Sweep):
         return Sweep(_with(job.job, fields), job.points)

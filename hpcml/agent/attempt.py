@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hpcml.agent.slot import Slot
 
 LAST_WORDS = 65536  # bytes of stderr in which srun says what it knows of the end
+PRELUDE_WORDS = 400  # bytes of stderr that tell why a line of the prelude failed
 TEMPLATE = r"\{(params|inputs)\.([^{}]+)\}"
 
 
@@ -124,6 +125,7 @@ class Attempt:
                     raise
                 code = error.exit_code if isinstance(error, StartError) else 1
                 return _failure(code, "before its command started: %s" % error)
+            self._judge_prelude(outcome)
             self._judge(outcome)
         except Exception:  # a fault of the agent's own: say so, and leave nothing running
             import traceback
@@ -301,6 +303,17 @@ class Attempt:
         if self.what["entry"]["kind"] == "function":
             self._judge_function(outcome)
         self._account_outputs(outcome)
+
+    def _judge_prelude(self, outcome: "supervise.Outcome") -> None:
+        """Whether the site's modules or its prelude failed, so that nothing was started."""
+        line = launch.failed_line(self)
+        if line is None or outcome.received:
+            return
+        with open(os.path.join(self.folder, "stderr"), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - PRELUDE_WORDS))
+            words = file.read().decode("utf-8", "replace").split()
+        why = " ".join(words) or "exit code %s" % outcome.exit_code
+        outcome.blame(wire.FAILED, "before its command started, %r failed: %s" % (line, why))
 
     def _judge_function(self, outcome: "supervise.Outcome") -> None:
         refusal = calling.refusal(self.folder) if outcome.exit_code and not outcome.received else ""

@@ -22,6 +22,7 @@ def start(attempt: "Attempt", limit: "Limit", streams: "list[int]") -> "supervis
     slot, argv = attempt.slot, command(attempt)
     if attempt.what.get("image") is not None:  # a fork could not be told from outside of it
         return attempt.spawn(launch.around(attempt, argv), limit, streams)
+    argv = launch.prepared(attempt, argv)
     if not slot.many or attempt.what["entry"].get("fork") is False:
         return attempt.spawn(argv, limit, streams)
     from hpcml.agent.warm import Warm

@@ -1,9 +1,10 @@
 """How a command is started: as it is, in a container, by srun as the ranks of several processes.
 
-The chain is agent, srun, shim, container, command; what is not needed is left out.
+The chain is agent, env.sh, srun, shim, container, command; what is not needed is left out.
 """
 
 import os
+import sys
 
 from hpcml.agent import wire
 
@@ -23,6 +24,7 @@ export LOCAL_WORLD_SIZE="$((SLURM_NTASKS / ${SLURM_STEP_NUM_NODES:-$SLURM_NNODES
 [ "$SLURM_LOCALID" = 0 ] || export HPCML_EVENTS=none  # one rank a node tells what goes on
 exec "$@"
 """
+FAILED = "env.failed"  # in a run's folder: the line of env.sh that did
 
 
 def around(attempt: "Attempt", argv: "list[str]") -> "list[str]":
@@ -30,9 +32,39 @@ def around(attempt: "Attempt", argv: "list[str]") -> "list[str]":
     what = attempt.what
     if what.get("image") is not None:
         argv = contained(attempt, argv)
-    if what.get("launcher") != "srun":
+    if what.get("launcher") == "srun":
+        argv = ranked(what, argv)
+    return prepared(attempt, argv)
+
+
+def prepared(attempt: "Attempt", argv: "list[str]") -> "list[str]":
+    """A command after the site's modules and prelude, in the shell that these are written for."""
+    if not attempt.what.get("prelude"):
         return argv
-    placed = what["placement"]
+    failed = os.path.join(attempt.folder, FAILED)
+    if os.path.exists(failed):  # in an earlier attempt
+        os.unlink(failed)
+    script = os.path.join(attempt.batch, "env.sh")
+    return ["bash", "-l", script, failed, os.path.abspath(sys.path[0]), *argv]
+
+
+def failed_line(attempt: "Attempt") -> "str | None":
+    """The line of ``env.sh`` that failed; ``None``: none did."""
+    try:
+        with open(os.path.join(attempt.folder, FAILED), encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def ranked(what: "Mapping[str, Any]", argv: "list[str]") -> "list[str]":
+    """A command on all nodes of a run, once a rank."""
+    placed, said = what["placement"], what.get("launch") or {}
+    options = [
+        "--%s=%s" % (name, said[key])
+        for name, key in (("mpi", "mpi"), ("cpu-bind", "cpu_bind"))
+        if said.get(key) is not None
+    ]
     return [
         "srun",
         "--nodes=%d" % placed["nodes"],
@@ -42,6 +74,7 @@ def around(attempt: "Attempt", argv: "list[str]") -> "list[str]":
         "--input=none",
         "--kill-on-bad-exit=1",
         "--overlap",  # other runs may share the allocation
+        *options,
         *["/bin/sh", "-c", SHIM, "hpcml"],
         *argv,
     ]
@@ -49,13 +82,17 @@ def around(attempt: "Attempt", argv: "list[str]") -> "list[str]":
 
 def contained(attempt: "Attempt", argv: "list[str]") -> "list[str]":
     """A command within the run's image, with its files at the same places."""
-    binds = [wire.workspace_of(attempt.batch)]
+    how = attempt.what["container"]
+    binds = [wire.workspace_of(attempt.batch), *attempt.where["binds"]]
     binds += ["%s:%s:ro" % (path, path) for path in sorted(attempt.where["inputs"].values())]
-    found = ["apptainer", "--quiet", "exec", "--pwd", attempt.work]
+    found = [how["command"], "--quiet", "exec", "--pwd", attempt.work]
     for bind in binds:
         found += ["--bind", bind]
-    if os.path.exists("/dev/nvidiactl"):
-        found.append("--nv")
+    flag = how["flag"]
+    if flag is None and os.path.exists("/dev/nvidiactl"):
+        flag = "--nv"
+    if flag:
+        found.append(flag)
     return [*found, attempt.where["image"], *argv]
 
 
@@ -66,6 +103,9 @@ def rendezvous(what: "Mapping[str, Any]") -> "dict[str, str]":
     import _socket  # socket's own foundation, without the cost of loading that
 
     host = os.environ.get("SLURMD_NODENAME") or os.uname()[1]
+    suffix = (what.get("launch") or {}).get("rendezvous_suffix")
+    if suffix is not None:  # a domain is part of the suffix, where one is needed
+        host = host.partition(".")[0] + suffix
     probe = _socket.socket()
     try:
         probe.bind(("", 0))

@@ -100,7 +100,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     try:
         try:
-            cli(prog_name="hpcml", standalone_mode=False)
+            _call()
         finally:
             sys.stdout.flush()
     except click.ClickException as error:
@@ -130,6 +130,27 @@ def main() -> None:
         print(f"hpcml: {error}", file=sys.stderr)
         _say(type(error).__name__, error.problem, error.advice)
         sys.exit(70)  # EX_SOFTWARE of sysexits.h: no job's own code is likely to be this
+
+
+def _call() -> None:
+    """Call the command; again, if it was refused for want of an agreement that is then given.
+
+    Commands look at a site's profile before they do anything there.
+    """
+    try:
+        cli(prog_name="hpcml", standalone_mode=False)
+    except Exception as error:
+        from hpcml.errors import UntrustedError
+
+        if not isinstance(error, UntrustedError):
+            raise
+        from hpcml.cli.asking import agreed
+        from hpcml.sites.trust import trust
+
+        if sys.argv[1:3] == ["sites", "trust"] or not agreed(error):
+            raise
+        trust(error.digests)
+        _call()
 
 
 class _StdoutError(OSError):

@@ -236,6 +236,7 @@ class Fact(TypedDict):
     value: Any
     where: str
     source: str | None
+    confidence: str | None
 
 
 class SiteFacts(TypedDict):
@@ -243,6 +244,18 @@ class SiteFacts(TypedDict):
 
     name: str
     facts: list[Fact]
+
+
+class Match(TypedDict):
+    """A partition, and whether it can run a job."""
+
+    site: str
+    partition: str
+    fits: bool
+    reason: str
+    doubts: list[str]
+    nodes: int | None
+    devices: int | None
 
 
 class Finding(TypedDict):
@@ -303,5 +316,6 @@ SHAPES: dict[str, Any] = {
     "doctor": Diagnosis,
     "sites": list[Site],
     "sites show": SiteFacts,
+    "sites match": list[Match],
     "demo": Demo,
 }

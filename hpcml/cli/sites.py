@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpcml.cli import shapes
 from hpcml.cli.completing import complete_sites
+from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json, print_table
+
+if TYPE_CHECKING:
+    from hpcml.sites.sourced import Origin
 
 HEADER = ("site", "scheduler", "workspace", "profile", "description")
 
@@ -41,6 +45,9 @@ def sites_command(ctx: click.Context, as_json: bool) -> None:
     print_table(HEADER, rows, folded=HEADER[2:])
 
 
+sites_command.add_command(match_command)
+
+
 @sites_command.command("show")
 @click.argument("name", shell_complete=complete_sites)
 @json_option
@@ -57,6 +64,30 @@ def show_command(ctx: click.Context, name: str, as_json: bool) -> None:
         for fact in facts
     ]
     print_table(("fact", "is", "from"), rows, folded=("is", "from"))
+
+
+@sites_command.command("trust")
+@click.argument("name", shell_complete=complete_sites)
+@click.option("-y", "--yes", is_flag=True, help="Agree, without being asked.")
+def trust_command(name: str, yes: bool) -> None:
+    """Agree to what the project's profile of the site NAME does as you.
+
+    It shows what that is, and asks. A profile that has changed is asked for again.
+    """
+    from hpcml.cli.asking import agreed
+    from hpcml.errors import UntrustedError
+    from hpcml.sites import load_site
+    from hpcml.sites.trust import trust
+
+    try:
+        load_site(name)
+    except UntrustedError as error:
+        if not (yes or agreed(error)):
+            raise
+        trust(error.digests)
+        click.echo(f"{name}: agreed")
+    else:
+        click.echo(f"{name}: there is nothing to agree to")
 
 
 @sites_command.command("login")
@@ -108,29 +139,41 @@ def _site(name: str) -> shapes.Site:
 
 def _facts(name: str) -> list[shapes.Fact]:
     """The facts of a profile, then what the settings say of the site."""
-    from hpcml.documents import read_document
+    from hpcml.documents import parse, read_text
     from hpcml.settings import config_folder, load_settings
-    from hpcml.sites import load_site, places_of
+    from hpcml.sites import places_of, read_site
 
-    site, places = load_site(name), places_of(name)
-    told = site.model_dump(exclude_none=True, exclude={"source"})
-    facts = [_fact(key, value, places, site.source) for key, value in _leaves(told)]
+    site, places = read_site(name), places_of(name)
+    told = site.model_dump(exclude_none=True)
+    facts = [_fact(key, value, places, site.origin(".".join(key))) for key, value in _leaves(told)]
     yours = load_settings().sites.get(name)
     if yours is not None:
-        _, lines = read_document(config_folder() / "settings.yaml")
-        for key, value in yours.model_dump(exclude_none=True).items():
-            file, line = lines["sites", name, key]
-            where = f"{file}, line {line}"
-            facts.append({"key": f"yours.{key}", "value": value, "where": where, "source": None})
+        path = config_folder() / "settings.yaml"
+        _, marks = parse(read_text(path), str(path))
+        for key, value in _leaves(yours.model_dump(exclude_unset=True)):
+            where = f"{path}, line {marks['sites', name, *key].line}"
+            facts.append(
+                {
+                    "key": ".".join(("yours", *key)),
+                    "value": value,
+                    "where": where,
+                    "source": None,
+                    "confidence": None,
+                }
+            )
     return facts
 
 
 def _fact(
-    key: tuple[str, ...], value: Any, places: dict[tuple[str, ...], str], source: dict[str, str]
+    key: tuple[str, ...], value: Any, places: dict[tuple[str, ...], str], origin: Origin | None
 ) -> shapes.Fact:
-    name = ".".join(key)
-    where = places.get(key, "default of hpcml")
-    return {"key": name, "value": value, "where": where, "source": source.get(name)}
+    return {
+        "key": ".".join(key),
+        "value": value,
+        "where": places.get(key, "default of hpcml"),
+        "source": None if origin is None else origin.source,
+        "confidence": None if origin is None else origin.confidence,
+    }
 
 
 def _leaves(tree: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

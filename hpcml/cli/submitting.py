@@ -29,13 +29,6 @@ RANGE = re.compile(r"range\((\s*-?\d+\s*(?:,\s*-?\d+\s*){0,2})\)")
 JOB_OPTIONS: list[Callable[[Any], Any]] = [
     click.argument("entry", nargs=-1, required=True, shell_complete=complete_files),
     click.option("-m", "--module", is_flag=True, help="ENTRY is a module, as in python -m."),
-    click.option(
-        "--site",
-        default="local",
-        show_default=True,
-        help="Name of a site profile.",
-        shell_complete=complete_sites,
-    ),
     click.option("--name", help="A name for people."),
     click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Parameter."),
     click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=PATH", help="Input."),
@@ -44,16 +37,29 @@ JOB_OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="For finding it."),
     click.option("--code", help='Folder of the code; "none": take none along.'),
     click.option("--device", default="cpu", show_default=True, help="Kind of device."),
-    click.option("--devices", type=int, help="Devices in all; default: one node's."),
-    click.option("--nodes", type=int, default=1, show_default=True, help="Nodes."),
+    click.option("--devices", type=int, help="Devices in all; default: those of the nodes."),
+    click.option("--min-device-memory", help='Memory of each device at least, like "40 GiB".'),
+    click.option("--nodes", type=int, help="Nodes; default: as few as hold what is asked for."),
     click.option("--tasks", type=int, help="Processes in all; default: one a device."),
     click.option("--cpus", type=int, help="CPUs of each process."),
     click.option("--memory", help='Memory of each node, like "2 GiB".'),
     click.option("--time", default="1h", show_default=True, help='Walltime, like "10m".'),
     click.option("--partition", help="Partition of the site."),
+    click.option(
+        *("--option", "options"),
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Long option of the site's scheduler, without --.",
+    ),
     click.option("--image", metavar="PATH", help="Apptainer image to run in."),
-    json_option,
 ]
+site_option = click.option(
+    "--site",
+    default="local",
+    show_default=True,
+    help="Name of a site profile.",
+    shell_complete=complete_sites,
+)
 after_option = click.option(
     "--after",
     multiple=True,
@@ -72,11 +78,16 @@ pack_option = click.option(
 )
 
 
-def job_options(command: Callable[..., None]) -> Callable[..., None]:
+def of_the_job(command: Callable[..., None]) -> Callable[..., None]:
     """The options that describe a job."""
     for option in reversed(JOB_OPTIONS):
         command = option(command)
     return command
+
+
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Those, and where it is to run."""
+    return of_the_job(site_option(json_option(command)))
 
 
 @click.command("plan")
@@ -88,7 +99,7 @@ def plan_command(as_json: bool, script: bool, site: str, **options: Any) -> None
     ENTRY is train.py, run.sh, -m module, or a command with its arguments. Arguments behind a
     script (after --) replace its parameters' --name=value.
     """
-    plan = hpcml.plan(_job(**options), site)
+    plan = hpcml.plan(job_from(**options), site)
     if as_json:
         print_json(plan.as_data())
     elif script:
@@ -111,7 +122,7 @@ def submit_command(
     script (after --) replace its parameters' --name=value.
     """
     reached("Nothing was submitted.")
-    run = hpcml.submit(_job(**options), site, after=after, pack=pack)
+    run = hpcml.submit(job_from(**options), site, after=after, pack=pack)
     going_on(hpcml.Runs([run]))
     if not as_json:
         click.echo(run.id)
@@ -162,7 +173,7 @@ def sweep_command(
     hpcml sweep train.py -a width=32,64 -a seed=0,1,2
     """
     reached("Nothing was submitted.")
-    sweep = _job(**options).sweep(
+    sweep = job_from(**options).sweep(
         points=None if points is None else _points(points),
         **{name: _axis(name, text) for name, text in pairs("--axis", axes).items()},
     )
@@ -206,7 +217,7 @@ def _points(file: TextIO) -> list[Any]:
     return found
 
 
-def _job(
+def job_from(
     entry: tuple[str, ...],
     module: bool,
     name: str | None,
@@ -218,14 +229,17 @@ def _job(
     code: str | None,
     device: str,
     devices: int | None,
-    nodes: int,
+    min_device_memory: str | None,
+    nodes: int | None,
     tasks: int | None,
     cpus: int | None,
     memory: str | None,
     time: str,
     partition: str | None,
+    options: tuple[str, ...],
     image: str | None,
 ) -> hpcml.Job:
+    """The job that a command line describes."""
     if entry[0] == "-m" and len(entry) > 1:  # it stood behind --
         module, entry = True, entry[1:]
     is_script = module or entry[0].endswith((".py", ".sh", ".bash"))
@@ -240,17 +254,24 @@ def _job(
             nodes=nodes,
             device=device,
             devices=devices,
+            min_device_memory=min_device_memory,
             tasks=tasks,
             cpus=cpus,
             memory=memory,
             time=time,
-            options={"partition": partition} if partition else {},
+            options={**_options(options), **({"partition": partition} if partition else {})},
         ),
         image=image,
         env=pairs("--env", env),
         code=None if code == "none" else code or "auto",
         tags=pairs("--tag", tags),
     )
+
+
+def _options(given: tuple[str, ...]) -> dict[str, str | bool]:
+    """Options of the scheduler; one without a value is ``True``."""
+    parts = (text.partition("=") for text in given)
+    return {name: value if separator else True for name, separator, value in parts}
 
 
 def _value(text: str) -> Any:

@@ -22,16 +22,32 @@ def directives(what: Mapping[str, Any], layout: Layout) -> list[str]:
         rounds as many times its walltime.
     """
     placed, slots = what["placement"], layout.slots or 1
-    found = [f"--partition={placed['partition']}", f"--nodes={placed['nodes']}"]
+    found = [f"--{name}" + _value(value) for name, value in placed["options"].items()]
+    found.append(f"--nodes={placed['nodes']}")
     if placed["tasks"] > 1:
         found.append(f"--ntasks-per-node={placed['tasks']}")
     found.append(f"--cpus-per-task={placed['cpus'] * slots}")
-    if placed["devices"] and placed["gres"] is not None:
-        found.append(f"--gres={placed['gres']}:{placed['devices'] * slots}")
+    found += _devices(placed, slots)
     if placed["memory"] is not None:
-        found.append(f"--mem={-(-placed['memory'] * slots // 1024)}K")
+        memory = placed["memory"] * (1 if placed["memory_of_node"] else slots)
+        found.append(f"--mem={-(-memory // 1024)}K")
     if what["scheduler"] == "slurm":  # what is not prepared for it must not run twice
         found.append("--requeue" if "checkpoint" in what else "--no-requeue")
     rounds = layout.rounds if layout.slots else 1
     time = math.ceil(what["limits"]["time"] * rounds)  # a plan may have finer limits than Slurm
     return [*found, f"--time={units.clock(time)}"]
+
+
+def _value(value: str | bool) -> str:
+    return "" if value is True else f"={value}"
+
+
+def _devices(placed: Mapping[str, Any], slots: int) -> list[str]:
+    number = placed["devices"] * slots
+    if placed["devices_by"] == "gres":
+        return [f"--gres={placed['gres']}:{number}"]
+    if placed["devices_by"] == "gpus-per-node":
+        return [f"--gpus-per-node={number}"]
+    if placed["devices_by"] == "gpus-per-task":
+        return [f"--gpus-per-task={number // placed['tasks']}"]
+    return []

@@ -12,7 +12,7 @@ from hpcml.agent import wire
 from hpcml.errors import HpcmlError
 from hpcml.layout import Layout
 from hpcml.planning.card import plan_card
-from hpcml.planning.render import render_script
+from hpcml.planning.render import render_prelude, render_script
 from hpcml.texts import plain
 
 
@@ -68,6 +68,11 @@ class Plan:
     def script_of(self, layout: Layout) -> str:
         """The batch script of an allocation for several runs."""
         return render_script(self.what, self.where, layout)
+
+    @property
+    def prelude(self) -> str | None:
+        """``env.sh``: what bash does before each run; ``None``: nothing."""
+        return render_prelude(self.what)
 
     def to_json(self) -> str:
         """The plan as JSON; :meth:`from_json` gives an equal one."""

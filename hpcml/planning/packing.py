@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpcml import units
 from hpcml.errors import PlanError
 from hpcml.layout import Layout
 from hpcml.planning.model import Plan
@@ -51,34 +50,49 @@ def lay_out(
         return Layout(size=count)
     placed = plan.what["placement"]
     partition = site.partitions[placed["partition"]]
-    time, longest = plan.what["limits"]["time"], units.seconds(partition.time)
+    fitting = _rounds(plan.what, partition, site)
     most = site.max_submitted or count
-    slots = _slots(plan.what, partition) if pack == "auto" and count > 1 else 1
+    slots = _slots(plan.what, partition, site) if pack == "auto" and count > 1 else 1
     slots = min(slots, count, max_running or count)
     wanted = -(-count // slots)  # allocations, if each has one round
     if slots == 1 and wanted <= most:
         return Layout(1, 1, site.max_array or count)
     if pack == "never":
         raise _too_many(site, count, f'{site.name} takes {most} jobs; pack="auto" shares them out.')
-    allocations = min(wanted, most, partition.nodes if slots > 1 else most)
-    rounds = min(-(-count // (allocations * slots)), longest // time)
+    allocations = min(wanted, most, partition.nodes or most if slots > 1 else most)
+    rounds = min(-(-count // (allocations * slots)), fitting)
     size = rounds * slots
     if -(-count // size) > most:
-        fits = most * (longest // time) * slots
+        fits = most * fitting * slots
         raise _too_many(site, count, f"At most {fits} runs of this walltime fit; submit in parts.")
     return Layout(size, slots, site.max_array or count)
 
 
-def _slots(what: Mapping[str, Any], partition: Partition) -> int:
+def _rounds(what: Mapping[str, Any], partition: Partition, site: Site) -> int:
+    """How often an allocation may run one after the other: once, where nobody vouches for more."""
+    placed = what["placement"]
+    qos = placed["options"].get("qos")
+    longest, key = partition.longest(placed["nodes"], qos), partition.key_of("time", qos)
+    if longest is None or site.is_hint(f"partitions.{placed['partition']}.{key}"):
+        return 1
+    return max(1, longest // int(what["limits"]["time"]))
+
+
+def _slots(what: Mapping[str, Any], partition: Partition, site: Site) -> int:
     """How many runs a whole node has room for; 1 where nodes are shared with others anyway."""
     placed, node = what["placement"], partition.node
-    if partition.node_sharing == "shared" or placed["nodes"] > 1:
+    sure = isinstance(node.cpus, int) and not site.is_hint(
+        f"partitions.{placed['partition']}.node.cpus"
+    )
+    if partition.node_sharing != "exclusive" or placed["nodes"] > 1 or not sure:
         return 1
-    room: list[int] = [int(node.cpus) // (placed["tasks"] * placed["cpus"])]
+    if placed["devices"] and placed["devices_by"] == "none":
+        return 1  # nobody tells runs apart which devices are whose
+    room: list[int] = [int(node.cpus or 1) // (placed["tasks"] * placed["cpus"])]
     if placed["devices"]:
         room.append(node.devices // placed["devices"])
     if what["limits"]["memory"] is not None:
-        room.append(node.memory_bytes // what["limits"]["memory"])
+        room.append((node.memory_bytes or 0) // what["limits"]["memory"])
     return max(1, min(room))
 
 

@@ -1,18 +1,19 @@
-"""Where a job runs on a site, and how much of it it takes."""
+"""Where a job runs on a site, how much of it it takes, and how the scheduler is asked for it."""
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hpcml import units
 from hpcml.errors import PlanError, nearest
-from hpcml.job import Resources
+from hpcml.planning.asked import asked_for
+from hpcml.planning.fitting import Fitting, Misfit
+from hpcml.planning.options import check_options
+from hpcml.planning.sources import said
 from hpcml.resolving import Resolved
 from hpcml.sites import Partition, Site
-
-OPTIONS = ("partition",)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class Placement:
     devices : int
         On each node.
     memory : int or None
-        Bytes on each node; ``None``: nobody said.
+        Bytes on each node that the job asks for; ``None``: it does not say.
+    time : int
+        Its walltime in seconds.
+    told : dict
+        What else a plan says of it (see :func:`hpcml.planning.directives.directives`).
     """
 
     name: str
@@ -41,6 +46,8 @@ class Placement:
     cpus: int
     devices: int
     memory: int | None
+    time: int
+    told: dict[str, Any]
 
     def as_data(self) -> dict[str, Any]:
         """What of it is part of a plan."""
@@ -50,155 +57,233 @@ class Placement:
             "tasks": self.tasks,
             "cpus": self.cpus,
             "devices": self.devices,
-            "gres": self.partition.gres,
-            "memory": self.memory if self.partition.memory_option else None,
+            **self.told,
         }
 
+    @property
+    def fills_nodes(self) -> bool:
+        """Whether it has a task on each device of whole nodes."""
+        return self.tasks == self.devices == self.partition.node.devices
 
-def place(resolved: Resolved, site: Site, decisions: list[str]) -> Placement:
+
+def place(resolved: Resolved, site: Site, preferred: str | None, decisions: list[str]) -> Placement:
     """Find the partition, and check that the job fits into it.
+
+    Of the partitions with its kind of device it takes the first that it fits into, the preferred
+    one before the others; none is asked for another quality of service than its default as long as
+    one fits without.
 
     Raises
     ------
     PlanError
-        It does not; the message names the field and what would fit.
+        It fits into none; the message names a limit of the nearest, who says so, and what fits.
     """
+    asked = asked_for(resolved.resources)
+    check_options(resolved, site)
+    names = sorted(_partitions(resolved, site), key=lambda name: name != preferred)
+    misfits: list[Misfit] = []
+    for name, qos in _ways(names, resolved, site):
+        try:
+            found = Fitting(resolved, asked, site, name, qos)
+        except Misfit as misfit:
+            misfits.append(misfit)
+            continue
+        _tell_partition(found, preferred, misfits, decisions)
+        return _placement(found, decisions)
+    raise max(misfits, key=lambda misfit: misfit.nearness).error
+
+
+def fittings(resolved: Resolved, site: Site) -> dict[str, Fitting | PlanError]:
+    """How a job fits into each partition of a site, or why it does not."""
+    asked = asked_for(resolved.resources)
+    found: dict[str, Fitting | PlanError] = {}
+    for name, qos in _ways(list(site.partitions), resolved, site):
+        if not isinstance(found.get(name), Fitting):
+            try:
+                check_options(resolved, site)
+                _check_wanted(name, resolved, site)
+                found[name] = Fitting(resolved, asked, site, name, qos)
+            except PlanError as error:
+                found[name] = error
+            except Misfit as misfit:
+                found.setdefault(name, misfit.error)
+    return found
+
+
+def _check_wanted(name: str, resolved: Resolved, site: Site) -> None:
+    """Whether a job may go to a partition, as far as it says by name and kind of device."""
+    resources, has = resolved.resources, site.partitions[name].node.device.kind
+    wanted = resources.options.get("partition", name)
+    if wanted != name:
+        problem = f"the job asks for {str(wanted)!r}"
+        raise PlanError("resources.options.partition", problem, f"Leave it out, or write {name!r}.")
+    if has != resources.device:
+        problem = f"partition {name!r} has no device {resources.device!r}"
+        raise PlanError("resources.device", problem, nearest(resources.device, [has]))
+
+
+def _partitions(resolved: Resolved, site: Site) -> list[str]:
+    """The partitions with the right kind of device: the one that is asked for, or all."""
     resources = resolved.resources
-    name, partition = _partition(resources, site, decisions)
-    nodes = _nodes(resources, name, partition)
-    devices = _devices(resources, name, partition, nodes)
-    tasks = _tasks(resolved, site, name, nodes, devices)
-    cpus = _cpus(resources, name, partition, tasks)
-    return Placement(
-        name, partition, nodes, tasks, cpus, devices, _memory(resources, name, partition)
-    )
-
-
-def _partition(resources: Resources, site: Site, decisions: list[str]) -> tuple[str, Partition]:
-    """The partition: asked for, else the first with the right kind of device."""
-    for option in resources.options:
-        if option not in OPTIONS:
-            raise PlanError("resources.options", f"unknown {option!r}", nearest(option, OPTIONS))
+    kinds = {name: part.node.device.kind for name, part in site.partitions.items()}
     wanted = resources.options.get("partition")
-    if wanted is not None and wanted not in site.partitions:
-        raise PlanError(
-            "resources.options.partition",
-            f"{site.name} has no partition {wanted!r}",
-            nearest(wanted, site.partitions),
-        )
-    kinds = {part.node.device for part in site.partitions.values()}
-    for name, partition in site.partitions.items():
-        if wanted in (None, name) and partition.node.device == resources.device:
-            why = "asked for" if wanted else f"the first with device {resources.device!r}"
-            decisions.append(f"partition {name}: {why}")
-            return name, partition
-    if wanted is not None and resources.device in kinds:
-        has = site.partitions[wanted].node.device
+    if wanted is not None:
+        _check_partition(str(wanted), site)
+    if resources.device not in kinds.values():
         raise PlanError(
             "resources.device",
-            f"partition {wanted!r} has no device {resources.device!r}",
-            nearest(resources.device, [has]),
+            f"{site.name} has no device {resources.device!r}",
+            nearest(resources.device, set(kinds.values())),
         )
+    if wanted is not None:
+        _check_wanted(str(wanted), resolved, site)
+        return [str(wanted)]
+    return [name for name, kind in kinds.items() if kind == resources.device]
+
+
+def _check_partition(wanted: str, site: Site) -> None:
+    if wanted in site.partitions:
+        return
+    other = site.elsewhere.get(wanted)
     raise PlanError(
-        "resources.device",
-        f"{site.name} has no device {resources.device!r}",
-        nearest(resources.device, kinds),
+        "resources.options.partition",
+        f"{site.name} has no partition {wanted!r}"
+        + (f": {other} has it{said(site, f'elsewhere.{wanted}')}" if other else ""),
+        f'Submit it there: site="{other}".' if other else nearest(wanted, site.partitions),
     )
 
 
-def _nodes(resources: Resources, name: str, partition: Partition) -> int:
-    nodes = _count("nodes", resources.nodes)
-    if nodes is None or nodes > partition.nodes:
-        raise PlanError(
-            "resources.nodes",
-            f"{name} gives at most {partition.nodes}, the job asks for {nodes}",
-            f"The nearest that fits: nodes={partition.nodes}.",
-        )
-    return nodes
+def _ways(names: list[str], resolved: Resolved, site: Site) -> Iterator[tuple[str, str | None]]:
+    """Partitions, with their default quality of service first."""
+    qos = resolved.resources.options.get("qos")
+    for name in names:
+        yield name, str(qos) if qos is not None else site.partitions[name].default_qos
+    for name in names if qos is None else ():
+        partition = site.partitions[name]
+        yield from ((name, other) for other in partition.qos if other != partition.default_qos)
 
 
-def _devices(resources: Resources, name: str, partition: Partition, nodes: int) -> int:
-    """Devices on each node."""
-    there = partition.node.devices
-    wanted = _count("devices", resources.devices, least=0)
-    if wanted is None:
-        return there
-    if wanted > there * nodes:
-        of = f"a node of {name} has" if nodes == 1 else f"{nodes} nodes of {name} have"
-        raise PlanError(
-            "resources.devices",
-            f"{of} {there * nodes}, the job asks for {wanted}",
-            f"The nearest that fits: devices={there * nodes}."
-            if there
-            else 'Leave devices out, or say of which kind they are, like device="gpu".',
-        )
-    if wanted % nodes:
-        raise PlanError(
-            "resources.devices",
-            f"{wanted} cannot be shared out to {nodes} nodes alike",
-            f"The nearest that can: devices={wanted + nodes - wanted % nodes}.",
-        )
-    return wanted // nodes
+# --- how the scheduler is asked ---------------------------------------------------------------
 
 
-def _tasks(resolved: Resolved, site: Site, name: str, nodes: int, devices: int) -> int:
-    """Processes on each node: one a device, or one."""
-    wanted = _count("tasks", resolved.resources.tasks)
-    alone = site.scheduler == "process" or resolved.entry["kind"] == "function"
-    if wanted is None:
-        return 1 if alone else devices or 1
-    if alone and wanted > 1:
-        who = name if site.scheduler == "process" else "a function"
-        raise PlanError(
-            "resources.tasks",
-            f"{who} starts one process a run, the job asks for {wanted}",
-            "Ask for more cpus, and start processes in the job.",
-        )
-    if wanted % nodes:
-        raise PlanError(
-            "resources.tasks",
-            f"{wanted} cannot be shared out to {nodes} nodes alike",
-            f"The nearest that can: tasks={wanted + nodes - wanted % nodes}.",
-        )
-    return wanted // nodes
+def _placement(found: Fitting, decisions: list[str]) -> Placement:
+    said_memory, of_node = _said_memory(found, decisions)
+    options = _options(found, decisions)
+    devices_by = "none" if "gres" in options else found.partition.asks_devices_by
+    _tell_amounts(found, devices_by, decisions)
+    decisions += found.doubts
+    return Placement(
+        *(found.name, found.partition, found.nodes, found.tasks, found.cpus, found.devices),
+        memory=found.asked.memory,
+        time=found.asked.time,
+        told={
+            "devices_by": devices_by if found.devices else "none",
+            "gres": found.partition.gres,
+            "memory": said_memory,
+            "memory_of_node": of_node,
+            "options": options,
+        },
+    )
 
 
-def _cpus(resources: Resources, name: str, partition: Partition, tasks: int) -> int:
-    """CPUs of each task."""
-    cpus, there = _count("cpus", resources.cpus) or 1, int(partition.node.cpus)
-    if cpus * tasks > there:
-        each = f"{tasks} tasks with {cpus} each" if tasks > 1 else str(cpus)
-        raise PlanError(
-            "resources.cpus",
-            f"a node of {name} has {there}, the job asks for {each}",
-            f"The nearest that fits: cpus={there // tasks or None}.",
-        )
-    return cpus
+def _options(found: Fitting, decisions: list[str]) -> dict[str, str | bool]:
+    """Long options of sbatch: the partition's, and over them what the job says."""
+    site, partition = found.site, found.partition
+    if site.scheduler == "process":
+        return {"partition": found.name}
+    options: dict[str, str | bool] = {}
+    if partition.partition_option:
+        options["partition"] = found.name
+    if partition.constraint is not None:
+        options["constraint"] = partition.constraint
+        decisions.append(f"constraint {partition.constraint}: its nodes{found.said('constraint')}")
+    if found.qos is not None:
+        options["qos"] = found.qos
+    for name, value in partition.options.items():
+        options[name] = value
+        decisions.append(f"--{name}: partition {found.name}{found.said(f'options.{name}')}")
+    for number, meter in enumerate(site.energy):
+        if meter.readable != "no" and (found.devices or meter.scope in ("node", "cpu")):
+            for name, value in meter.options.items():
+                options[name] = value
+                told = said(site, f"energy.{number}.options.{name}")
+                decisions.append(f"--{name}: so that {meter.name} can be read{told}")
+    asked = {
+        name: value
+        for name, value in found.resolved.resources.options.items()
+        if name != "partition"
+    }
+    decisions += [f"--{name}: asked for" for name in asked]
+    return {**options, **asked}
 
 
-def _memory(resources: Resources, name: str, partition: Partition) -> int | None:
-    if resources.memory is None:
-        return None
-    node, memory = partition.node, units.memory(resources.memory, "resources.memory")
-    if memory > node.memory_bytes or memory <= 0:
-        raise PlanError(
-            "resources.memory",
-            f"a node of {name} has {units.memory_text(node.memory_bytes)}, the job asks for "
-            f"{resources.memory}",
-            f'The nearest that fits: memory="{node.memory_bytes >> 20} MiB".',
-        )
-    return memory
+def _said_memory(found: Fitting, decisions: list[str]) -> tuple[int | None, bool]:
+    """Bytes that the scheduler is asked for, and whether they are those of a whole node."""
+    asked, policy = found.asked.memory, found.partition.memory_option
+    why = found.said("memory_option")
+    if policy in ("never", "implicit"):
+        if asked is not None:
+            none = "is refused" if policy == "never" else "is not said, a node's comes with it"
+            decisions.append(f"memory: --mem {none}{why}; the agent watches the limit")
+        return None, False
+    if asked is not None or policy == "optional":
+        return asked, False
+    there = found.partition.node.memory_bytes or 0
+    whole = found.partition.node_sharing == "exclusive"
+    share = there if whole else int(there * _part_of_node(found))
+    of = f"{'a' if whole else 'its share of a'} node's{found.said('node.memory')}"
+    decisions.append(f"memory {units.memory_text(share)}: {of}, since it must be said{why}")
+    return share, whole
 
 
-def _count(field: str, value: object, least: int = 1) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, bool) and hasattr(value, "__index__"):
-        value = operator.index(value)  # NumPy's integers
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PlanError(
-            f"resources.{field}",
-            f"{value!r} is no number from {least} up",
-            f"Write it like {field}={least or 1}.",
-        )
-    return value
+def _part_of_node(found: Fitting) -> float:
+    node = found.partition.node
+    cpus = node.cpus if isinstance(node.cpus, int) else found.cpus * found.tasks
+    of_devices = found.devices / node.devices if node.devices else 0
+    return min(1.0, max(found.cpus * found.tasks / cpus, of_devices))
+
+
+# --- why ----------------------------------------------------------------------------------------
+
+
+def _tell_partition(
+    found: Fitting, preferred: str | None, misfits: list[Misfit], decisions: list[str]
+) -> None:
+    resources = found.resolved.resources
+    why = "asked for"
+    if found.name == preferred and "partition" not in resources.options:
+        why = "your settings prefer it"
+    elif "partition" not in resources.options:
+        why = f"the first with device {resources.device!r}"
+        why += " that the job fits into" if misfits else ""
+    decisions.append(f"partition {found.name}: {why}")
+    decisions += [f"not elsewhere: {misfit.error.problem}" for misfit in misfits]
+    if found.qos is not None:
+        default = found.qos == found.partition.default_qos
+        why = "the partition's default" if default else "the first in which the job fits"
+        why = "asked for" if "qos" in resources.options else why
+        key = "default_qos" if default else f"qos.{found.qos}"
+        decisions.append(f"qos {found.qos}: {why}{found.said(key)}")
+
+
+def _tell_amounts(found: Fitting, devices_by: str, decisions: list[str]) -> None:
+    """Nodes, devices, tasks and CPUs, as far as there is something to say of them."""
+    asked = found.asked
+    if found.nodes > 1:
+        why = "asked for" if asked.nodes else "as few as hold what is asked for"
+        decisions.append(f"nodes {found.nodes}: {why}")
+    if found.devices:
+        by = f"by --{devices_by}{found.said('gres' if devices_by == 'gres' else 'devices_by')}"
+        if devices_by == "none":
+            by = f"they come with the node{found.said('devices_by')}"
+        decisions.append(f"devices {found.devices} a node: {by}")
+    if found.tasks > 1:
+        why = "asked for" if asked.tasks else "one a device"
+        decisions.append(f"tasks {found.tasks} a node: {why}")
+    elif found.devices > 1 and not asked.tasks and found.partition.tasks_per == "node":
+        decisions.append(f"tasks: one a node, by its partition{found.said('tasks_per')}")
+    if found.devices and not asked.cpus:
+        why = f"its share of the node's{found.said('node.cpus')}"
+        if found.partition.node.cpus is None:
+            why = "how many a node has is not known"
+        decisions.append(f"cpus {found.cpus} a task: {why}")

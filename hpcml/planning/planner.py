@@ -1,4 +1,4 @@
-"""make_plan: limits, placement, directives."""
+"""make_plan: placement, limits, account, launch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from hpcml import units
 from hpcml.agent import wire
 from hpcml.errors import PlanError, nearest
 from hpcml.planning.arguments import check_arguments
+from hpcml.planning.launching import binds, container, environment, launch, launcher, prelude
 from hpcml.planning.model import Plan
+from hpcml.planning.paying import account
 from hpcml.planning.placement import Placement, place
+from hpcml.planning.places import check_places
 from hpcml.planning.render import DIRECTIVE
 from hpcml.resolving import Resolved
 from hpcml.settings import Binding
@@ -36,9 +39,9 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
             f"{site.name} has {site.scheduler!r}, and nobody knows its directives",
             nearest(site.scheduler, DIRECTIVE),
         )
-    _check_binding(site, binding)
+    _check_binding(binding)
     check_arguments(resolved)
-    placed = place(resolved, site, decisions)
+    placed = place(resolved, site, binding.partition, decisions)
     limits = _limits(resolved, site, placed, decisions)
     what: dict[str, Any] = {
         "entry": resolved.entry,
@@ -50,7 +53,10 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "inputs": resolved.inputs,
         "outputs": [dict(output) for output in resolved.outputs],
         "image": resolved.image,
-        "launcher": None if placed.nodes * placed.tasks == 1 else "srun",
+        "container": container(resolved, placed, site, decisions),
+        "launcher": launcher(placed),
+        "launch": launch(placed, site, decisions),
+        "prelude": prelude(resolved, placed, site, decisions),
         "scheduler": site.scheduler,
         "limits": limits,
         "placement": placed.as_data(),
@@ -61,12 +67,13 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "site": site.name,
         "name": resolved.name,
         "tags": resolved.tags,
-        "account": binding.account,
+        "account": account(placed.name, placed.partition, site, binding, decisions),
         "user": binding.user,
         "workspace": binding.workspace,
         "system_root": site.system_root,
         "python": binding.python if resolved.image_path is None else "python3",
         "image": _image_path(resolved, site, binding),
+        "binds": binds(placed, site, binding) if resolved.image_path is not None else [],
         "agent_python": binding.agent_python,
         "library": binding.library,
         "inputs": _input_paths(resolved, site, binding),
@@ -76,13 +83,12 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
             name: {"run": origin.run, "output": origin.output}
             for name, origin in resolved.origins.items()
         },
-        "environment": _environment(resolved, binding, placed.cpus, decisions),
+        "environment": environment(resolved, placed, site, binding.environment, decisions),
         "git": resolved.git,
     }
     if resolved.entry["kind"] == "function":
         where["functions"] = binding.functions
-    if binding.account is not None and site.scheduler != "process":
-        decisions.append(f"account: {binding.account} (sbatch --account), by the settings")
+    check_places(_places(where), site, binding)
     if resolved.code:
         decisions.append(f"code: snapshot {resolved.code[:12]}")
     else:
@@ -90,6 +96,8 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     unresolved = resolved.unresolved
     if binding.workspace.startswith("~"):
         unresolved += (f"what {binding.workspace} is on {site.name} is asked at first contact",)
+    if "{" in binding.workspace:
+        unresolved += (f"what the names in {binding.workspace} are is for your settings to say",)
     return Plan(what, where, tuple(decisions), unresolved)
 
 
@@ -111,7 +119,14 @@ def _image_path(resolved: Resolved, site: Site, binding: Binding) -> str | None:
     return f"{binding.workspace}/{wire.image_file(resolved.image or '<digest>')}"
 
 
-def _check_binding(site: Site, binding: Binding) -> None:
+def _places(where: dict[str, Any]) -> dict[str, str]:
+    """The paths of a plan that its runs use, by the field that they come from."""
+    paths = {"workspace": where["workspace"]}
+    paths.update({f"inputs.{name}": path for name, path in where["inputs"].items()})
+    return paths if where["image"] is None else {**paths, "image": where["image"]}
+
+
+def _check_binding(binding: Binding) -> None:
     """A folder or variable with bytes that are no text cannot be written into a plan."""
     paths = {"workspace": binding.workspace, "python": binding.python}
     variables = {f"environment.{name}": value for name, value in binding.environment.items()}
@@ -120,26 +135,18 @@ def _check_binding(site: Site, binding: Binding) -> None:
             value.encode("utf-8")
         except UnicodeEncodeError:
             raise PlanError(field, f"{value!r} is not UTF-8", "Choose or name it so.") from None
-    if site.account_required and binding.account is None:
-        advice = f"Write sites.{site.name}.account into the settings."
-        raise PlanError("account", f"{site.name} wants to know who pays", advice)
 
 
 def _limits(
     resolved: Resolved, site: Site, placed: Placement, decisions: list[str]
 ) -> dict[str, Any]:
-    time = units.seconds(resolved.resources.time, "resources.time")
-    longest = units.seconds(placed.partition.time)
-    if time > longest:
-        raise PlanError(
-            "resources.time",
-            f"{placed.name} allows {units.clock(longest)}, the job asks for {units.clock(time)}",
-            f'The nearest that fits: time="{units.time_text(longest)}".',
-        )
-    if placed.memory is None:
+    time = placed.time
+    if placed.memory is None and placed.told["memory"] is None:
         share = "a share by CPUs is set aside, nothing is enforced"
         if site.scheduler != "process":
             share = "the site decides how much it gets, and what becomes of who holds more"
+        if placed.partition.memory_option == "implicit":
+            share = "a node's comes with it"
         decisions.append(f"memory: not asked for; {share}")
     notice: float | None = min(time / 10, LONGEST_NOTICE)
     if resolved.checkpoint is not None:
@@ -157,14 +164,3 @@ def _limits(
         "notice": notice,
         "kill_wait": units.seconds(site.kill_wait),
     }
-
-
-def _environment(
-    resolved: Resolved, binding: Binding, cpus: int, decisions: list[str]
-) -> dict[str, str]:
-    """The site's environment, and as many OpenMP threads as the run has CPUs."""
-    environment = {"PYTHONUNBUFFERED": "1", **binding.environment}  # what it prints is seen at once
-    if "OMP_NUM_THREADS" not in resolved.env:
-        environment["OMP_NUM_THREADS"] = str(cpus)
-        decisions.append(f"OMP_NUM_THREADS={cpus}: the run has {cpus} CPUs")
-    return environment

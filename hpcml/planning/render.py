@@ -14,16 +14,46 @@ from hpcml.planning.directives import directives
 
 DIRECTIVE = {"process": "#HPCML", "slurm": "#SBATCH"}
 
+# The trap hears of a syntax error, and of a line that says `exit`, too.
+ENVIRONMENT = """\
+hpcml_told=$1 hpcml_library=$2 hpcml_folder=$PWD
+shift 2
+trap 'code=$?; printf %s "$line" > "$hpcml_told"; exit $((code ? code : 1))' EXIT
+{lines}
+trap - EXIT
+{own}
+export PYTHONPATH="$hpcml_library${{PYTHONPATH:+:$PYTHONPATH}}"
+cd "$hpcml_folder" || exit
+exec "$@"
+"""
+
 
 def render_script(what: Mapping[str, Any], where: Mapping[str, Any], layout: Layout) -> str:
     """``job.sh`` of a batch."""
     prefix = DIRECTIVE[what["scheduler"]]
+    asked = directives(what, layout)
+    if where.get("account") is not None and what["scheduler"] != "process":
+        asked.insert(0, f"--account={where['account']}")
     agent = [where["agent_python"], "-I", "-S", f"../../lib/{where['library']}", "run"]
     return "\n".join(
         [
             "#!/bin/sh",
-            *(f"{prefix} {directive}" for directive in directives(what, layout)),
+            *(f"{prefix} {directive}" for directive in asked),
             f'exec {shlex.join(agent)} "$@"',
             "",
         ]
     )
+
+
+def render_prelude(what: Mapping[str, Any]) -> str | None:
+    """``env.sh`` of a batch, around each of its commands; ``None``: there is nothing in it.
+
+    Its arguments are a file that names the line that failed, if one does, hpcml's library, and the
+    command that it becomes.
+    """
+    if not what["prelude"]:
+        return None
+    lines = [f'line={shlex.quote(it)}; eval "$line" || exit' for it in what["prelude"]]
+    # What the job says itself comes last.
+    own = [f"export {name}={shlex.quote(value)}" for name, value in what["env"].items()]
+    return ENVIRONMENT.format(lines="\n".join(lines), own="\n".join(own))

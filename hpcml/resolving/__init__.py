@@ -17,6 +17,7 @@ from hpcml.output import Origin
 from hpcml.resolving import checks
 from hpcml.resolving.code import Snapshot, take_snapshot
 from hpcml.resolving.entry import Entry, find_entry
+from hpcml.resolving.images import architecture
 from hpcml.resolving.inputs import content_of, digest_input
 
 
@@ -46,7 +47,8 @@ class Resolved:
     known_params : tuple of str or None
         Parameters that the entry's only ``hpcml.params(...)`` call names, if that can be told.
     image : str or None
-        Digest of the container image; ``image_path`` says where it lies.
+        Digest of the container image; ``image_path`` says where it lies, ``image_architecture``
+        for which CPUs it is built, as ``uname -m`` says it, if that can be told.
     unresolved : tuple of str
         What is still open, in words.
     """
@@ -74,6 +76,7 @@ class Resolved:
     known_params: tuple[str, ...] | None = None
     image: str | None = None
     image_path: str | None = None
+    image_architecture: str | None = None
     unresolved: tuple[str, ...] = ()
 
     @property
@@ -157,6 +160,7 @@ def resolve_with_code(job: Job | Sweep, *, online: bool = True) -> tuple[Resolve
         resources=checks.resources(job.resources),
         image=image_digest,
         image_path=image,
+        image_architecture=None if image is None else architecture(image),
         tags=_tags(job.tags),
         git=snapshot.git if snapshot else None,
         known_params=entry.known_params,

@@ -86,7 +86,8 @@ def resources(value: object) -> Resources:
     text("resources.device", value.device)
     for key, option in mapping("resources.options", value.options).items():
         text("resources.options", key)
-        text(f"resources.options.{key}", option)
+        if option is not True:
+            text(f"resources.options.{key}", option)
     return value
 
 

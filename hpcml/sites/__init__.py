@@ -1,6 +1,14 @@
 """Site profiles: model, loading."""
 
-from hpcml.sites.loading import load_site, packaged_profiles, places_of, profile_of, site_names
+from hpcml.sites.loading import (
+    load_site,
+    packaged_profiles,
+    places_of,
+    profile_of,
+    read_site,
+    site_names,
+    wrong_with,
+)
 from hpcml.sites.profile import Node, Partition, Site
 
 __all__ = [
@@ -11,5 +19,7 @@ __all__ = [
     "packaged_profiles",
     "places_of",
     "profile_of",
+    "read_site",
     "site_names",
+    "wrong_with",
 ]

@@ -3,35 +3,63 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from functools import cache, lru_cache
-from importlib import resources
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hpcml.documents import Lines, Place, check_model, parse, read_text
+from hpcml.documents import (
+    Mark,
+    Marks,
+    Place,
+    check_model,
+    parse,
+    raise_first,
+    read_text,
+    wrong_at,
+    wrong_in,
+)
 from hpcml.errors import ArgumentError, ProfileError, nearest
-from hpcml.settings import config_folder, data_folder
+from hpcml.folders import config_folder, data_folder
+from hpcml.sites.layers import BASE, NAME, SUFFIX, layers, names_in, packaged
 from hpcml.sites.profile import Partition, Site
+from hpcml.sites.sourced import Origins, facts_of, joined_origins
+from hpcml.sites.trust import demand_trust
 
-Texts = tuple[tuple[str, str], ...]  # of a profile, then of what it extends, and so on
+
+class _Text(NamedTuple):
+    path: str
+    text: str
+    of_project: bool
 
 
-def profile_folders() -> list[Traversable]:
-    """Where profiles are looked for: yours first, then those that come with hpcml."""
-    return [config_folder() / "sites", _packaged()]
+_Texts = tuple[_Text, ...]  # of a profile, then of what it extends, and so on
+
+
+class _Joined(NamedTuple):
+    """What a profile says with what it extends."""
+
+    content: dict[str, Any]
+    marks: Marks
+    origins: Origins
+    wrong: list[ProfileError]
 
 
 def packaged_profiles() -> list[Traversable]:
     """The profiles that come with hpcml, by name."""
-    return sorted(_profiles(_packaged()), key=lambda profile: profile.name)
+    return [packaged() / f"{name}{SUFFIX}" for name in names_in(packaged())]
 
 
-def site_names() -> list[str]:
-    """Names of all profiles that can be found."""
-    found = [profile.name for folder in profile_folders() for profile in _profiles(folder)]
-    return sorted({name.removesuffix(".yaml") for name in found})
+def site_names(*, bases: bool = False) -> list[str]:
+    """Names of all sites that can be found.
+
+    Parameters
+    ----------
+    bases : bool
+        With the profiles that are only there to be extended, whose names begin with ``_``.
+    """
+    found = {name for layer in layers() for name in names_in(layer.folder)}
+    return sorted(name for name in found if bases or not name.startswith(BASE))
 
 
 def load_site(name: str) -> Site:
@@ -41,32 +69,36 @@ def load_site(name: str) -> Site:
     ------
     ProfileError
         There is none of that name, or it is wrong: file, line and key are named.
+    UntrustedError
+        A project's file acts as the user, who has not agreed to that.
     """
-    if not isinstance(name, str):
-        problem = f"site: {name!r} is no name"
-        raise ArgumentError(problem, f'Write it like site="local"; {nearest("", site_names())}.')
-    site = _load(name, _texts(name))
-    partitions = {key: _measured(part) for key, part in site.partitions.items()}
-    workspace = site.workspace and site.workspace.replace("{data}", str(data_folder()))
-    if workspace == site.workspace and all(
-        measured is site.partitions[key] for key, measured in partitions.items()
-    ):
-        return site
-    return site.model_copy(update={"partitions": partitions, "workspace": workspace})
+    texts = _texts(_name(name))
+    of_project = [(it.path, it.text, _facts(it)) for it in texts if it.of_project]
+    demand_trust(name, of_project)
+    return _measured_site(_load(name, texts))
 
 
-@lru_cache(maxsize=16)  # each submission looks at its site's profile
-def _load(name: str, texts: Texts) -> Site:
-    content, lines = _joined(name, texts)
-    path = texts[0][0]
-    site = check_model(Site, content, path, lines)
-    if site.name != name:  # runs remember the name, and are looked for under it
-        file, line = lines.get(("name",), (path, 1))
-        raise ProfileError(
-            f"{file}, line {line}, key name: it says {site.name!r}, the file is {name}.yaml",
-            f"Write name: {name}",
-        )
-    return site
+def read_site(name: str) -> Site:
+    """As :func:`load_site`, to be looked at only: nobody has to agree to it.
+
+    Raises
+    ------
+    ProfileError
+        As :func:`load_site`.
+    """
+    return _measured_site(_load(name, _texts(_name(name))))
+
+
+def wrong_with(name: str, file: Traversable | None = None) -> list[ProfileError]:
+    """All that is wrong with a profile, of a file that may lie anywhere."""
+    try:
+        texts = _texts(name) if file is None else _texts_from(file, name, 0, ())
+        joined = _joined(name, texts)
+    except ProfileError as error:
+        return [error, *error.others]
+    whole = not name.startswith(BASE)
+    wrong = wrong_in(Site, joined.content, joined.marks, texts[0].path, whole=whole)
+    return [*joined.wrong, *wrong]
 
 
 def profile_of(name: str) -> Traversable:
@@ -77,7 +109,7 @@ def profile_of(name: str) -> Traversable:
     ProfileError
         There is none of that name.
     """
-    return _read(name, "")[0]
+    return _find(name)[0]
 
 
 def places_of(name: str) -> dict[tuple[str, ...], str]:
@@ -91,17 +123,114 @@ def places_of(name: str) -> dict[tuple[str, ...], str]:
         As :func:`load_site`.
     """
     texts = _texts(name)
-    content, lines = _joined(name, texts)
-    path = texts[0][0]
+    joined = _joined(name, texts)
+    path = texts[0].path
     found = {}
-    for place, (file, line) in lines.items():
-        if place == ("extends",):
+    for place, mark in joined.marks.items():
+        if place not in joined.origins:
             continue
-        measured = "measured, as asked in " if _said(content, place) == "auto" else ""
-        found[tuple(map(str, place))] = f"{measured}{file}, line {line}"
-    if "name" in content and lines.get(("name",), (path, 0))[0] != path:
+        measured = "measured, as asked in " if _said(joined.content, place) == "auto" else ""
+        found[tuple(map(str, place))] = f"{measured}{mark.file}, line {mark.line}"
+    if joined.marks.get(("name",), Mark(path, 1, 1)).file != path:
         found["name",] = path  # it is called as its file is, not as what it extends
     return found
+
+
+def _name(name: object) -> str:
+    if not isinstance(name, str):
+        problem = f"site: {name!r} is no name"
+        raise ArgumentError(problem, f'Write it like site="local"; {nearest("", site_names())}.')
+    if name.startswith(BASE) and NAME.fullmatch(name):
+        problem = f"there is no site {name!r}: such a profile is only there to be extended"
+        raise ProfileError(problem, f"{nearest(name, site_names())}.")
+    return name
+
+
+def _find(name: str, asked: str = "", below: int = 0) -> tuple[Traversable, int]:
+    """The file of a profile, and the number of the layer it is in."""
+    if not NAME.fullmatch(name):
+        problem = f"{asked}there is no site {name!r}: that is no name"
+        raise ProfileError(problem, "A name is letters, digits and . _ + -, and no path.")
+    for number, layer in enumerate(layers()[below:], below):
+        file = layer.folder / f"{name}{SUFFIX}"
+        if os.path.lexists(file) if isinstance(file, Path) else file.is_file():
+            return file, number
+    where = " below it" if below else ""
+    raise ProfileError(
+        f"{asked}there is no site {name!r}{where}",
+        f"{nearest(name, site_names())}; profiles of your own go to {config_folder() / 'sites'}.",
+    )
+
+
+def _texts(name: str) -> _Texts:
+    file, number = _find(name)
+    return _texts_from(file, name, number + 1, (), layers()[number].of_project)
+
+
+def _texts_from(
+    file: Traversable, name: str, below: int, inner: tuple[str, ...], of_project: bool = False
+) -> _Texts:
+    """The texts of a profile, and of what it extends: in NAME.yaml, NAME is the next one below."""
+    path = str(file)
+    if path in inner:
+        circle = inner[inner.index(path) :]
+        chain = " → ".join(os.path.basename(one).removesuffix(SUFFIX) for one in circle)
+        raise ProfileError(f"{path}: it extends itself by way of {chain}", "Break the circle.")
+    said = read_text(file)
+    text = _Text(path, said, of_project and said != _packaged_text(name))
+    content, marks = parse(text.text, path)
+    base = content.get("extends")
+    if base is None:
+        return (text,)
+    asked = f"{marks['extends',]}, key extends: "
+    found, number = _find(str(base), asked, below if base == name else 0)
+    of_project = layers()[number].of_project
+    return (text, *_texts_from(found, str(base), number + 1, (*inner, path), of_project))
+
+
+def _packaged_text(name: str) -> str | None:
+    """Of the profile that comes with hpcml: in a checkout of hpcml, the project has the same."""
+    file = packaged() / f"{name}{SUFFIX}"
+    return read_text(file) if file.is_file() else None
+
+
+def _facts(text: _Text) -> dict[str, Any]:
+    content, marks = parse(text.text, text.path)
+    facts: dict[str, Any] = facts_of(content, marks, text.path)[0]
+    return {key: value for key, value in facts.items() if key != "extends"}
+
+
+@lru_cache(maxsize=64)  # each submission looks at its site's profile
+def _load(name: str, texts: _Texts) -> Site:
+    joined = _joined(name, texts)
+    if joined.wrong:
+        raise_first(joined.wrong)
+    site = check_model(Site, joined.content, joined.marks, texts[0].path)
+    told = {".".join(map(str, place)): origin for place, origin in joined.origins.items()}
+    return site.model_copy(update={"origins": told})
+
+
+def _joined(name: str, texts: _Texts) -> _Joined:
+    """What a profile says with what it extends; it is called as its own file is."""
+    content: dict[str, Any] = {}
+    marks: Marks = {}
+    origins: Origins = {}
+    wrong: list[ProfileError] = []
+    for path, text, _ in reversed(texts):
+        said, places = parse(text, path)
+        own = {key: it for key, it in said.items() if key != "extends"}
+        facts, theirs, mistakes = facts_of(own, places, path)
+        content = _merged(content, facts)
+        marks, origins = {**marks, **places}, joined_origins(origins, theirs)
+        wrong += mistakes
+    path = texts[0].path
+    own_name = parse(texts[0].text, path)[0].get("name")
+    if own_name is not None and own_name != name:  # runs remember the name, and are looked for so
+        problem = f"it says {own_name!r}, the file is {name}{SUFFIX}"
+        wrong.append(wrong_at(marks, ("name",), path, problem, f"Write name: {name}"))
+    if len(texts) > 1:
+        content["name"] = name
+    return _Joined(content, marks, origins, wrong)
 
 
 def _said(content: Any, place: Place) -> Any:
@@ -110,72 +239,22 @@ def _said(content: Any, place: Place) -> Any:
     return content
 
 
-@cache
-def _packaged() -> Traversable:
-    """In the package, which may be an archive that travels; in a checkout it is beside it."""
-    packaged = resources.files("hpcml") / "site-configs"
-    checkout = Path(__file__).resolve().parents[2] / "site-configs"
-    return packaged if packaged.is_dir() else checkout
-
-
-def _profiles(folder: Traversable) -> Iterator[Traversable]:
-    if folder.is_dir():
-        yield from (path for path in folder.iterdir() if path.name.endswith(".yaml"))
-
-
-def _texts(name: str, inner: tuple[str, ...] = (), asked: str = "") -> Texts:
-    file, text = _read(name, asked)
-    path = str(file)
-    if name in inner:
-        chain = " → ".join(inner)
-        raise ProfileError(f"{path}: it extends itself by way of {chain}", "Break the circle.")
-    content, lines = parse(text, path)
-    base = content.get("extends")
-    if base is None:
-        return ((path, text),)
-    asked = f"{path}, line {lines['extends',][1]}, key extends: "
-    return ((path, text), *_texts(str(base), (*inner, name), asked))
-
-
-def _joined(name: str, texts: Texts) -> tuple[dict[str, Any], Lines]:
-    """What a profile says with what it extends; it is called as its own file is."""
-    content: dict[str, Any] = {}
-    lines: Lines = {}
-    for path, text in reversed(texts):
-        said, places = parse(text, path)
-        content = _merged(content, {key: it for key, it in said.items() if key != "extends"})
-        lines = {**lines, **places}
-    if len(texts) > 1:
-        content["name"] = parse(texts[0][1], texts[0][0])[0].get("name", name)
-    return content, lines
-
-
-def _read(name: str, asked: str) -> tuple[Traversable, str]:
-    """The file of a profile, and what stands in it."""
-    for path in _places(name, config_folder()):
-        text = read_text(path)
-        if text is not None:
-            return path, text
-    raise ProfileError(
-        f"{asked}there is no site {name!r}",
-        f"{nearest(name, site_names())}; profiles of your own go to {profile_folders()[0]}.",
-    )
-
-
-@lru_cache(maxsize=16)
-def _places(name: str, config: Path) -> list[Traversable]:
-    """Where the file of a profile may be."""
-    if os.sep in name or "\0" in name:
-        return []
-    return [folder / f"{name}.yaml" for folder in profile_folders()]
-
-
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if both else value
     return merged
+
+
+def _measured_site(site: Site) -> Site:
+    partitions = {key: _measured(part) for key, part in site.partitions.items()}
+    workspace = site.workspace and site.workspace.replace("{data}", str(data_folder()))
+    if workspace == site.workspace and all(
+        measured is site.partitions[key] for key, measured in partitions.items()
+    ):
+        return site
+    return site.model_copy(update={"partitions": partitions, "workspace": workspace})
 
 
 def _measured(partition: Partition) -> Partition:

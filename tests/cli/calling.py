@@ -36,14 +36,28 @@ def on_a_terminal(*args: str, columns: int = 120, env: Mapping[str, str] | None 
         env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns), **(env or {})},
     ):
         os.close(follower)
-        shown = b""
-        while True:
-            try:
-                piece = os.read(leader, 4096)
-            except OSError:  # the terminal's other side is closed
-                break
-            if not piece:
-                break
-            shown += piece
+        return _all_of(leader)
+
+
+def answering(answer: str, *args: str) -> str:
+    """What ``hpcml`` shows on a terminal on which somebody answers its question."""
+    leader, follower = pty.openpty()
+    os.write(leader, f"{answer}\n".encode())
+    with subprocess.Popen([*HPCML, *args], stdin=follower, stdout=follower, stderr=follower):
+        os.close(follower)
+        shown = _all_of(leader)
+    return shown.replace("\r\n", "\n")
+
+
+def _all_of(leader: int) -> str:
+    shown = b""
+    while True:
+        try:
+            piece = os.read(leader, 4096)
+        except OSError:  # the terminal's other side is closed
+            break
+        if not piece:
+            break
+        shown += piece
     os.close(leader)
     return shown.decode()

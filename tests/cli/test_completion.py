@@ -99,7 +99,7 @@ def test_bash_completes_commands_options_and_what_they_take(project: Path) -> No
     assert in_bash("hpcml", "status", first[:-1]) == [first]
     assert in_bash("hpcml", "status", f"{first}.") == [f"{first}.00000"]
     assert in_bash("hpcml", "runs", "--state", "comp") == ["COMPLETED"]
-    assert in_bash("hpcml", "submit", "--site", "") == ["local"]
+    assert in_bash("hpcml", "submit", "--site", "loc") == ["local"]
     assert in_bash("hpcml", "sweep", "--pack", "n") == ["never"]
     assert in_bash("hpcml", "sites", "show", "lo") == ["local"]
     assert in_bash("hpcml", "status", "nix") == []

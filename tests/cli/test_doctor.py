@@ -19,7 +19,7 @@ from hpcml.cli import doctor
 from hpcml.cli.doctor import here, sites
 from hpcml.cli.doctor.finding import ok
 from hpcml.connection import connect
-from hpcml.sites import packaged_profiles
+from hpcml.sites import profile_of
 from hpcml.transports import FileStatus
 from hpcml.transports.local import LocalTransport
 from tests.cli.calling import HPCML, call
@@ -175,7 +175,7 @@ def test_a_python_of_jobs_that_does_not_start_is_bad(home: Path, tmp_path: Path)
 def test_energy_counters_are_tried(home: Path, tmp_path: Path) -> None:
     profile = home / "config" / "hpcml" / "sites" / "local.yaml"
     profile.parent.mkdir(parents=True)
-    packaged = packaged_profiles()[0].read_text()
+    packaged = profile_of("local").read_text()
     profile.write_text(f"{packaged}system_root: {tmp_path}\n")
 
     *_, none = sites.agent("local")

@@ -166,10 +166,12 @@ def test_records_print_their_shape_without_any_nan(script: Callable[..., str]) -
 
 
 def test_sites_and_the_doctor_print_their_shapes() -> None:
-    (site,) = check("sites", call("sites", "--json").stdout)
-    assert site["name"] == "local"
+    listed = check("sites", call("sites", "--json").stdout)
+    assert "local" in [site["name"] for site in listed]
     for args in (["show", "local", "--json"], ["--json", "show", "local"]):
         check("sites show", call("sites", *args).stdout)
+    found = check("sites match", call("sites", "match", "--json", "--", "hostname").stdout)
+    assert ("local", True, 1) in {(it["site"], it["fits"], it["nodes"]) for it in found}
     check("doctor", call("doctor", "--json").stdout)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcml.sites import packaged_profiles
+from hpcml.sites import profile_of
 from tests.cli.calling import call
 
-PACKAGED = str(packaged_profiles()[0])
+PACKAGED = str(profile_of("local"))
 
 
 @pytest.fixture
@@ -28,10 +28,13 @@ def test_profiles_that_come_along_and_those_of_ones_own_are_listed(
     small: Path, home: Path, workspace: Path
 ) -> None:
     rows = [line.split("\t") for line in call("sites").stdout.splitlines()]
-    assert [row[:4] for row in rows] == [
+    assert [row[:4] for row in rows if row[0] in ("local", "small")] == [
         ["local", "process", str(workspace), PACKAGED],
         ["small", "process", str(home / "small"), str(small)],
     ]
+    names = [row[0] for row in rows]
+    assert "juwels-booster" in names
+    assert "_jsc" not in names, "it is only there to be extended"
 
 
 def test_a_profile_that_is_wrong_is_listed_with_what_is_wrong(small: Path) -> None:
@@ -39,7 +42,9 @@ def test_a_profile_that_is_wrong_is_listed_with_what_is_wrong(small: Path) -> No
     done = call("sites")
     assert done.returncode == 0
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("small"))
-    assert f"{small}, line 2, key kill_wiat: unknown key did you mean 'kill_wait'?" in line
+    assert (
+        f"{small}, line 2, column 1, key kill_wiat: unknown key did you mean 'kill_wait'?" in line
+    )
     assert call("sites", "show", "small").returncode == 70
 
 
@@ -53,7 +58,7 @@ def test_each_fact_of_a_site_is_shown_with_its_file_and_line(small: Path, home: 
     below = lines.index("      memory: auto") + 1
     assert facts[f"{node}.memory"]["where"] == f"measured, as asked in {PACKAGED}, line {below}"
     assert facts["kill_wait"]["source"].startswith("a choice of hpcml")
-    assert facts["name"] == {"key": "name", "value": "small", "where": str(small), "source": None}
+    assert (facts["name"]["value"], facts["name"]["where"]) == ("small", str(small))
     settings = home / "config" / "hpcml" / "settings.yaml"
     assert facts["yours.account"]["where"] == f"{settings}, line 3"
     assert facts["yours.account"]["value"] == "hpc123"

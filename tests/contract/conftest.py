@@ -20,7 +20,7 @@ from hpcml.connection import connect
 from hpcml.library import library, library_name
 from hpcml.settings import Binding
 from hpcml.sites import Node, Partition, Site
-from hpcml.sites.profile import Ssh
+from hpcml.sites.profile import AgentPython, Ssh
 from hpcml.transports.ssh import SshTransport
 from tests.contract import sshd
 
@@ -57,7 +57,7 @@ def a_site(name: str = "loop", python: str | None = None) -> Site:
         scheduler="slurm",
         transport="ssh",
         ssh=Ssh(host=name),
-        python=python,
+        agent_python=AgentPython(login=python, compute=python),
         partitions={"all": Partition(nodes=1, time="1h", node=node)},
     )
 
@@ -121,7 +121,7 @@ PROFILE = """
 name: far
 scheduler: slurm
 transport: ssh
-python: /usr/bin/python3
+agent_python: /usr/bin/python3
 ssh: {host: loop}
 partitions:
   all: {nodes: 2, time: 1h, node: {cpus: 4, memory: 8 GiB}}

@@ -113,5 +113,5 @@ def confined(request: pytest.FixtureRequest) -> Iterator[Login]:
 @pytest.fixture
 def strict_login(strict: Box) -> Iterator[Login]:
     facts = "max_array: 10\nmax_submitted: 20\naccount_required: true"
-    yield Login(strict, facts=facts, partition="memory_option: false", account="climate")
+    yield Login(strict, facts=facts, partition="memory_option: never", account="climate")
     emptied(strict)

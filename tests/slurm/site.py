@@ -17,7 +17,7 @@ name: box
 scheduler: slurm
 transport: local
 workspace: {home}/ws
-python: /usr/bin/python3
+agent_python: /usr/bin/python3
 kill_wait: 2s
 {facts}
 partitions:

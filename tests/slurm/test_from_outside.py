@@ -43,7 +43,7 @@ def outside(friendly: Box, home: Path) -> Iterator[Outside]:
 @pytest.fixture
 def outside_of_unfriendly(unfriendly: Box, home: Path) -> Iterator[Outside]:
     facts = "max_array: 100\nmax_submitted: 20\naccount_required: true"
-    partition, account = "memory_option: false", "climate"
+    partition, account = "memory_option: never", "climate"
     with from_outside(unfriendly, home, facts=facts, partition=partition, account=account) as found:
         yield found
 

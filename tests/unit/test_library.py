@@ -166,7 +166,7 @@ def test_an_earlier_archive_comes_from_the_cache_or_is_on_the_site_already(home:
 def in_archive(code: str, archive: Path) -> str:
     """What Python prints that imports hpcml from the archive."""
     argv = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(archive)!r}); {code}"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=archive.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -192,8 +192,8 @@ def test_a_broken_profile_in_the_travelling_hpcml_is_named_with_its_line(tmp_pat
         "try: load_site('local')\nexcept ProfileError as error: print(error)"
     )
     line = (ROOT / "site-configs" / "local.yaml").read_text().count("\n") + 1
-    place = f"{broken}/hpcml/site-configs/local.yaml, line {line}, key kolor: unknown key"
-    assert place in in_archive(code, broken)
+    place = f"{broken}/hpcml/site-configs/local.yaml, line {line}, column 1, key kolor"
+    assert f"{place}: unknown key" in in_archive(code, broken)
 
 
 def test_the_travelling_hpcml_takes_the_newest_archive_for_functions_beside_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,10 @@ def test_the_profile_that_comes_along_is_measured_when_it_is_loaded(home: Path) 
     assert 0 <= pages - node.memory_bytes < 1024
     assert site.workspace == str(home / "data" / "hpcml" / "local")
     assert (site.scheduler, site.transport, site.kill_wait) == ("process", "local", "10s")
-    assert set(site.source) == {"kill_wait", "partitions.local.time"}
+    assert {key for key, origin in site.origins.items() if origin.source} == {
+        "kill_wait",
+        "partitions.local.time",
+    }
 
 
 def test_a_profile_of_ones_own_is_found_and_listed(profile: Write) -> None:
@@ -148,9 +152,9 @@ REFUSED = {
         ["did you mean 'time'?"],
     ),
     "a missing key": (
-        MINE.replace("    time: 1h\n", ""),
-        6,
-        "partitions.small.time",
+        MINE.replace("cpus: 2, ", ""),
+        9,
+        "partitions.small.node.cpus",
         ["missing", "Add it."],
     ),
     "a time without a unit": (
@@ -159,8 +163,8 @@ REFUSED = {
         "partitions.small.time",
         ["no unit", "60m"],
     ),
-    "a time that YAML takes for a number": (
-        MINE.replace("time: 1h", "time: 10:30:00"),
+    "a time that is a number": (
+        MINE.replace("time: 1h", "time: 3600"),
         8,
         "partitions.small.time",
         ["valid string"],
@@ -248,21 +252,6 @@ def test_what_is_no_yaml_mapping_is_refused_by_file(case: str, profile: Write) -
     assert not Path("canary").exists()
 
 
-def test_an_alias_that_holds_itself_is_refused_and_not_followed_for_ever(profile: Write) -> None:
-    path = profile(MINE + "source: &here {a: *here}\n")
-
-    with pytest.raises(ProfileError, match=f"{path}, line 10"):
-        load_site("mine")
-
-
-def test_aliases_that_multiply_cost_no_time(profile: Write) -> None:
-    rows = [f"  l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 9)]
-    profile(MINE + "\n".join(["source:", "  l0: &l0 [x]", *rows]) + "\n")
-
-    with pytest.raises(ProfileError, match="source"):
-        load_site("mine")
-
-
 def test_an_unknown_site_is_told_with_the_nearest_and_where_to_put_ones_own(home: Path) -> None:
     with pytest.raises(ProfileError) as caught:
         hpcml.plan("train.py", site="locla")
@@ -283,7 +272,7 @@ def test_a_profile_that_extends_nothing_there_says_who_wanted_it(profile: Write)
     with pytest.raises(ProfileError) as caught:
         load_site("mine")
 
-    assert f"{path}, line 2, key extends: there is no site 'locale'" in str(caught.value)
+    assert f"{path}, line 2, column 1, key extends: there is no site 'locale'" in str(caught.value)
     assert "did you mean 'local'?" in str(caught.value)
 
 
@@ -300,7 +289,7 @@ def test_a_mistake_in_an_extended_profile_is_named_where_it_stands(profile: Writ
     base = profile(MINE + "kill_wait: 5\n")
     profile("extends: mine\ndescription: its own\n", "other")
 
-    with pytest.raises(ProfileError, match=f"{base}, line 10, key kill_wait"):
+    with pytest.raises(ProfileError, match=f"{base}, line 10, column 1, key kill_wait"):
         load_site("other")
 
 
@@ -308,7 +297,7 @@ def test_a_profile_that_is_not_utf8_is_refused(profile: Write) -> None:
     path = profile(MINE)
     path.write_bytes(b"name: m\xfcnchen\n")
 
-    with pytest.raises(ProfileError, match=f"{path} cannot be read"):
+    with pytest.raises(ProfileError, match=f"{path}, line 1, column 8: .* byte 0xfc is no UTF-8"):
         load_site("mine")
 
 
@@ -329,7 +318,7 @@ def test_wrong_settings_are_refused_with_file_line_and_key(case: str, settings: 
     with pytest.raises(ProfileError) as caught:
         load_settings()
 
-    assert f"{path}, line {line}, key sit" in str(caught.value)
+    assert re.search(f"{path}, line {line}, column [0-9]+, key sit", str(caught.value))
     assert words in str(caught.value)
 
 

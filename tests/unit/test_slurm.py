@@ -73,18 +73,18 @@ def test_runs_are_shared_out_to_tasks_and_found_again() -> None:
 
 def test_sbatch_names_the_job_throttles_it_and_gives_no_environment_along() -> None:
     some = Chunk(f"{BATCH}.3", f"runs/{BATCH}", 20, 10, Layout(4, 2, 100), max_running=5)
-    argv = commands.sbatch(some, "/ws/runs/b", "climate", ["afterok:7_1"])
+    argv = commands.sbatch(some, "/ws/runs/b", ["afterok:7_1"])
 
     assert f"--job-name=hpcml-{BATCH}-3" in argv
     assert "--array=0-2%2" in argv
-    assert "--export=ALL" in argv and "--account=climate" in argv
+    assert "--export=ALL" in argv
     assert "--dependency=afterok:7_1" in argv and "--kill-on-invalid-dep=yes" in argv
     assert argv[-3:] == ["/ws/runs/b/job.sh", "20", "10"]
 
 
 def test_a_throttle_lets_at_least_one_allocation_run() -> None:
     some = Chunk(f"{BATCH}.0", f"runs/{BATCH}", 0, 8, Layout(4, 4, 100), max_running=2)
-    assert "--array=0-1%1" in commands.sbatch(some, "/b", None, [])
+    assert "--array=0-1%1" in commands.sbatch(some, "/b", [])
 
 
 def test_commands_find_nothing_of_slurm_in_their_environment(

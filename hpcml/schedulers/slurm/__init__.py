@@ -63,7 +63,7 @@ class SlurmScheduler:
         for _ in range(TRIES):
             self._pace.take()
             folder = f"{self.binding.workspace}/{chunk.folder}"
-            done = self._run(commands.sbatch(chunk, folder, self.binding.account, before))
+            done = self._run(commands.sbatch(chunk, folder, before))
             identifier = commands.parse_sbatch(_text(done))
             if done.exit_code == 0 and identifier is not None:
                 return self._noted(chunk, identifier)

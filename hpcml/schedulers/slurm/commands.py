@@ -69,17 +69,14 @@ def several(job: str, tasks: Iterable[int]) -> str:
 # --- what is asked ----------------------------------------------------------------------
 
 
-def sbatch(
-    chunk: Chunk, folder: str, account: str | None, dependencies: Sequence[str]
-) -> list[str]:
-    """Queue a chunk.
+def sbatch(chunk: Chunk, folder: str, dependencies: Sequence[str]) -> list[str]:
+    """Queue a chunk; what it occupies, and who pays, is in its script.
 
     Parameters
     ----------
     chunk : Chunk
     folder : str
         The batch's, as an absolute path.
-    account : str or None
     dependencies : sequence of str
         As ``--dependency`` takes them, all of which must be met.
     """
@@ -99,8 +96,6 @@ def sbatch(
         # with a list of names the node runs the login shell, whatever that does.
         "--export=ALL",
     ]
-    if account is not None:
-        argv.append(f"--account={account}")
     if dependencies:
         argv += [f"--dependency={','.join(dependencies)}", "--kill-on-invalid-dep=yes"]
     return [*argv, f"{folder}/job.sh", str(chunk.first), str(chunk.count)]

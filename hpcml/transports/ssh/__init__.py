@@ -55,7 +55,8 @@ class SshTransport:
     def __init__(self, site: Site, binding: Binding) -> None:
         self.workspace, self.round_trips = binding.workspace, 0
         self._way = way_to(site, binding)
-        self._python, self._wanted = binding.agent_python, WANTED.get(site.scheduler, "")
+        self._python = site.agent_python.login or "python3"
+        self._wanted = WANTED.get(site.scheduler, "")
         self._archive = cache_folder() / "lib" / binding.library
         self._clock, self._chains = Clock(), itertools.count(1)
         self._open: list[Link] = []  # the conversation, once there is one

@@ -1,0 +1,18 @@
+"""YAML documents checked by pydantic models, with errors that name file, line, column and key."""
+
+from hpcml.documents.checking import check_model, raise_first, read_model, wrong_in
+from hpcml.documents.parsing import Mark, Marks, Place, parse, wrong_at
+from hpcml.documents.reading import read_text
+
+__all__ = [
+    "Mark",
+    "Marks",
+    "Place",
+    "check_model",
+    "parse",
+    "raise_first",
+    "read_model",
+    "read_text",
+    "wrong_at",
+    "wrong_in",
+]

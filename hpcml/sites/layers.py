@@ -1,0 +1,95 @@
+"""Where profiles are looked for, one folder after the other."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from importlib.metadata import entry_points
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import NamedTuple
+
+from hpcml.errors import ProfileError
+from hpcml.folders import config_folder
+
+SITE_PATH = "HPCML_SITE_PATH"
+PROJECT = "site-configs"
+PLUGINS = "hpcml.sites"
+SUFFIX = ".yaml"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # no path, whatever stands in `extends`
+BASE = "_"  # begins the names of what is only there to be extended
+
+
+class Layer(NamedTuple):
+    """A folder of profiles. Those of a project may be somebody else's, and are not just obeyed."""
+
+    folder: Traversable
+    of_project: bool = False
+
+
+def layers() -> list[Layer]:
+    """Where profiles are looked for; the first that has a name counts.
+
+    ``$HPCML_SITE_PATH``, the project's ``site-configs/``, yours, those of plugins, hpcml's own.
+    """
+    path = [folder for folder in os.environ.get(SITE_PATH, "").split(":") if folder]
+    return [
+        *(Layer(Path(folder).absolute()) for folder in path),
+        *_project(),
+        Layer(config_folder() / "sites"),
+        *_plugins(),
+        Layer(packaged()),
+    ]
+
+
+@cache
+def packaged() -> Traversable:
+    """In the package, which may be an archive that travels; in a checkout it is beside it."""
+    inside = resources.files("hpcml") / PROJECT
+    checkout = Path(__file__).resolve().parents[2] / PROJECT
+    return inside if inside.is_dir() else checkout
+
+
+def names_in(folder: Traversable) -> list[str]:
+    """Names of the profiles in a folder, with those that are only there to be extended.
+
+    Raises
+    ------
+    ProfileError
+        It cannot be read.
+    """
+    try:
+        found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except OSError as error:
+        problem = f"{folder} cannot be read: {error.strerror}"
+        raise ProfileError(problem, "Mend its permissions.") from error
+    names = (name.removesuffix(SUFFIX) for name in found if name.endswith(SUFFIX))
+    return sorted(name for name in names if NAME.fullmatch(name))
+
+
+def _project() -> Iterator[Layer]:
+    """Of the git repository that one stands in; without a repository, of the folder itself."""
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        return
+    root = next((one for one in (here, *here.parents) if (one / ".git").exists()), here)
+    folder = root / PROJECT
+    if folder.is_dir() and folder.resolve() != packaged():
+        yield Layer(folder, of_project=True)
+
+
+@cache
+def _plugins() -> tuple[Layer, ...]:
+    """Packages that have profiles in them, by their entry points' names."""
+    found = []
+    for point in sorted(entry_points(group=PLUGINS), key=lambda point: point.name):
+        try:
+            found.append(Layer(resources.files(point.module)))
+        except Exception as error:  # whatever its import may raise: other sites go on
+            warnings.warn(f"profiles of the plugin {point.name}: {error}", stacklevel=2)
+    return tuple(found)
