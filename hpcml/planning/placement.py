@@ -274,7 +274,9 @@ def _tell_amounts(found: Fitting, devices_by: str, decisions: list[str]) -> None
         decisions.append(f"nodes {found.nodes}: {why}")
     if found.devices:
         by = f"by --{devices_by}{found.said('gres' if devices_by == 'gres' else 'devices_by')}"
-        if devices_by == "none":
+        if "gres" in found.resolved.resources.options:
+            by = "as --gres asks for them"
+        elif devices_by == "none":
             by = f"they come with the node{found.said('devices_by')}"
         decisions.append(f"devices {found.devices} a node: {by}")
     if found.tasks > 1:

@@ -88,7 +88,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     }
     if resolved.entry["kind"] == "function":
         where["functions"] = binding.functions
-    check_places(_places(where), site, binding)
+    check_places(_places(where), site, binding, decisions)
     if resolved.code:
         decisions.append(f"code: snapshot {resolved.code[:12]}")
     else:
