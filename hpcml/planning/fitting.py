@@ -27,6 +27,7 @@ CHECKS = (
     "resources.cpus",
     "resources.memory",
     "resources.time",
+    "account",
 )
 
 
