@@ -246,6 +246,42 @@ class SiteFacts(TypedDict):
     facts: list[Fact]
 
 
+class Key(TypedDict):
+    """A key of a profile."""
+
+    name: str
+    description: str
+    kind: str
+    default: str | None
+    required: bool
+    allowed: list[str]
+    pattern: str | None
+    example: str | None
+
+
+class Mistake(TypedDict):
+    """Something that is wrong with a profile."""
+
+    problem: str
+    advice: str
+
+
+class Validation(TypedDict):
+    """All that is wrong with a profile."""
+
+    name: str
+    profile: str
+    problems: list[Mistake]
+
+
+class Difference(TypedDict):
+    """A fact in which two sites differ; ``null`` where one does not say it."""
+
+    key: str
+    one: Fact | None
+    other: Fact | None
+
+
 class Match(TypedDict):
     """A partition, and whether it can run a job."""
 
@@ -315,7 +351,11 @@ SHAPES: dict[str, Any] = {
     "prune": Pruning,
     "doctor": Diagnosis,
     "sites": list[Site],
+    "sites list": list[Site],
     "sites show": SiteFacts,
+    "sites explain": list[Key],
+    "sites validate": list[Validation],
+    "sites diff": list[Difference],
     "sites match": list[Match],
     "demo": Demo,
 }

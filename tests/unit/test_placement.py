@@ -116,6 +116,17 @@ def test_a_partition_that_your_settings_prefer_comes_first_where_the_job_fits_in
     assert placed(plan(binding=yours), "partition") == ("must",), "it has no such device"
 
 
+def test_a_partition_that_is_paid_otherwise_is_passed_over_by_who_has_no_such_account(
+    home: Path,
+) -> None:
+    path = home / "config" / "hpcml" / "sites" / "hill.yaml"
+    path.write_text(SITE.replace("  small:\n", "  small:\n    own_account: true\n"))
+    assert placed(plan(device="gpu"), "partition") == ("large",)
+    yours = Binding("/ws", "python3", "python3", "hpcml.pyz", accounts={"small": "mine"})
+    made = plan(binding=yours, device="gpu")
+    assert placed(made, "partition") == ("small",) and "--account=mine" in lines(made)
+
+
 def test_a_job_goes_where_devices_have_the_memory_that_it_asks_for() -> None:
     made = plan(device="gpu", min_device_memory="64 GiB")
     assert placed(made, "partition") == ("fat",)
