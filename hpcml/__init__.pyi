@@ -17,6 +17,7 @@ from hpcml.job import Job as Job
 from hpcml.job import Output as Output
 from hpcml.job import Resources as Resources
 from hpcml.job import Sweep as Sweep
+from hpcml.matching import match as match
 from hpcml.planning import Plan as Plan
 from hpcml.pruning import prune as prune
 from hpcml.run import Run as Run

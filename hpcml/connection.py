@@ -132,6 +132,7 @@ def bind(site: Site) -> Binding:
         library=library_name(),
         account=yours.account,
         accounts=yours.accounts,
+        partition=yours.partition,
         project=yours.project,
         user=yours.user,
         # What a job finds elsewhere its agent takes from there.

@@ -56,6 +56,9 @@ class SiteSettings(BaseModel):
     accounts: dict[str, str] = Field(
         default_factory=dict, description="By partition: accounts that pay in place of that one."
     )
+    partition: str | None = Field(
+        None, description="Partition that is tried first for jobs that name none."
+    )
     project: str | None = Field(None, description="Your project, as folders are named after it.")
     user: str | None = Field(None, description="Your user name on the site.")
     python: str | None = Field(None, description="Interpreter of jobs without an image.")
@@ -125,7 +128,7 @@ class Binding:
         File name of the travelling hpcml.
     functions : str
         File name of what functions need besides it; empty where nobody calls any.
-    account, project, user : str or None
+    account, partition, project, user : str or None
     accounts : dict
         By partition: accounts that pay in place of that one.
     environment : dict
@@ -141,6 +144,7 @@ class Binding:
     functions: str = ""
     account: str | None = None
     accounts: Mapping[str, str] = field(default_factory=dict)
+    partition: str | None = None
     project: str | None = None
     user: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)

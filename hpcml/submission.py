@@ -75,7 +75,7 @@ def plan(job: Job | Sweep | Entry, site: str = "local", **fields: Any) -> Plan:
         What is wrong, where, and what would be valid.
     """
     profile = load_site(site)
-    return make_plan(resolve(_job(job, fields), online=False), profile, bind(profile))
+    return make_plan(resolve(job_of(job, fields), online=False), profile, bind(profile))
 
 
 @overload
@@ -155,7 +155,7 @@ def submit(
         problem = f"{jobs!r} may be a command, or several scripts"
         raise ArgumentError(problem, f"Write hpcml.Job({jobs!r}) for a command, or a list of Jobs.")
     with connection.files.holding():  # what it finds there is still there when it is published
-        ready = [_plan_online(_job(one, fields), connection) for one in jobs]
+        ready = [_plan_online(job_of(one, fields), connection) for one in jobs]
         layouts = [_layout(one, connection, pack, max_running) for one in ready]
         runs = _submit_all(ready, layouts, connection, after, max_running)
     return Runs(runs) if several else runs[0]
@@ -487,7 +487,7 @@ def begun(chunk: Chunk, connection: Connection) -> bool:
     return any(index in chunk.indices for index in wire.attempts_of(names))
 
 
-def _job(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
+def job_of(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
     """What is given as a job, with more of its fields."""
     if isinstance(job, Sweep):
         return Sweep(_with(job.job, fields), job.points)

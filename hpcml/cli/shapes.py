@@ -282,6 +282,18 @@ class Difference(TypedDict):
     other: Fact | None
 
 
+class Match(TypedDict):
+    """A partition, and whether it can run a job."""
+
+    site: str
+    partition: str
+    fits: bool
+    reason: str
+    doubts: list[str]
+    nodes: int | None
+    devices: int | None
+
+
 class Finding(TypedDict):
     """What one check of the doctor has found."""
 
@@ -344,5 +356,6 @@ SHAPES: dict[str, Any] = {
     "sites explain": list[Key],
     "sites validate": list[Validation],
     "sites diff": list[Difference],
+    "sites match": list[Match],
     "demo": Demo,
 }

@@ -8,6 +8,7 @@ import click
 
 from hpcml.cli import shapes
 from hpcml.cli.completing import complete_sites
+from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
 from hpcml.cli.profiles import explain_command, new_command, schema_command, validate_command
 from hpcml.cli.showing import print_json, print_table
@@ -49,6 +50,9 @@ def _list(as_json: bool) -> None:
         for site in found
     ]
     print_table(HEADER, rows, folded=HEADER[2:])
+
+
+sites_command.add_command(match_command)
 
 
 @sites_command.command("show")

@@ -29,13 +29,6 @@ RANGE = re.compile(r"range\((\s*-?\d+\s*(?:,\s*-?\d+\s*){0,2})\)")
 JOB_OPTIONS: list[Callable[[Any], Any]] = [
     click.argument("entry", nargs=-1, required=True, shell_complete=complete_files),
     click.option("-m", "--module", is_flag=True, help="ENTRY is a module, as in python -m."),
-    click.option(
-        "--site",
-        default="local",
-        show_default=True,
-        help="Name of a site profile.",
-        shell_complete=complete_sites,
-    ),
     click.option("--name", help="A name for people."),
     click.option("-p", "--param", "params", multiple=True, metavar="NAME=VALUE", help="Parameter."),
     click.option("-i", "--input", "inputs", multiple=True, metavar="NAME=PATH", help="Input."),
@@ -59,8 +52,14 @@ JOB_OPTIONS: list[Callable[[Any], Any]] = [
         help="Long option of the site's scheduler, without --.",
     ),
     click.option("--image", metavar="PATH", help="Apptainer image to run in."),
-    json_option,
 ]
+site_option = click.option(
+    "--site",
+    default="local",
+    show_default=True,
+    help="Name of a site profile.",
+    shell_complete=complete_sites,
+)
 after_option = click.option(
     "--after",
     multiple=True,
@@ -79,11 +78,16 @@ pack_option = click.option(
 )
 
 
-def job_options(command: Callable[..., None]) -> Callable[..., None]:
+def of_the_job(command: Callable[..., None]) -> Callable[..., None]:
     """The options that describe a job."""
     for option in reversed(JOB_OPTIONS):
         command = option(command)
     return command
+
+
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Those, and where it is to run."""
+    return of_the_job(site_option(json_option(command)))
 
 
 @click.command("plan")
@@ -95,7 +99,7 @@ def plan_command(as_json: bool, script: bool, site: str, **options: Any) -> None
     ENTRY is train.py, run.sh, -m module, or a command with its arguments. Arguments behind a
     script (after --) replace its parameters' --name=value.
     """
-    plan = hpcml.plan(_job(**options), site)
+    plan = hpcml.plan(job_from(**options), site)
     if as_json:
         print_json(plan.as_data())
     elif script:
@@ -118,7 +122,7 @@ def submit_command(
     script (after --) replace its parameters' --name=value.
     """
     reached("Nothing was submitted.")
-    run = hpcml.submit(_job(**options), site, after=after, pack=pack)
+    run = hpcml.submit(job_from(**options), site, after=after, pack=pack)
     going_on(hpcml.Runs([run]))
     if not as_json:
         click.echo(run.id)
@@ -169,7 +173,7 @@ def sweep_command(
     hpcml sweep train.py -a width=32,64 -a seed=0,1,2
     """
     reached("Nothing was submitted.")
-    sweep = _job(**options).sweep(
+    sweep = job_from(**options).sweep(
         points=None if points is None else _points(points),
         **{name: _axis(name, text) for name, text in pairs("--axis", axes).items()},
     )
@@ -213,7 +217,7 @@ def _points(file: TextIO) -> list[Any]:
     return found
 
 
-def _job(
+def job_from(
     entry: tuple[str, ...],
     module: bool,
     name: str | None,
@@ -235,6 +239,7 @@ def _job(
     options: tuple[str, ...],
     image: str | None,
 ) -> hpcml.Job:
+    """The job that a command line describes."""
     if entry[0] == "-m" and len(entry) > 1:  # it stood behind --
         module, entry = True, entry[1:]
     is_script = module or entry[0].endswith((".py", ".sh", ".bash"))

@@ -225,16 +225,19 @@ class Fitting:
         self._check("resources.cpus", "node.cpus", "CPUs of a node", there, wanted, fits)
 
     def _check_memory(self) -> None:
-        there = self.partition.node.memory_bytes
-        if self.asked.memory is not None:
+        there, asked = self.partition.node.memory_bytes, self.asked.memory
+        if asked is not None:
+            fits = f'memory="{(there or 0) >> 20} MiB"'
+            what = "memory of a node"
             self._check(
+                "resources.memory", "node.memory", what, there, asked, fits, units.memory_text
+            )
+        elif self.partition.memory_option == "required" and there is None:
+            raise Misfit(
                 "resources.memory",
-                "node.memory",
-                "memory of a node",
-                there,
-                self.asked.memory,
-                f'memory="{(there or 0) >> 20} MiB"',
-                units.memory_text,
+                f"{self.name} wants jobs to say it{self.said('memory_option')}, and what a node "
+                "has is not known",
+                'Write it like memory="64 GiB".',
             )
 
     # --- how long -------------------------------------------------------------------------

@@ -138,5 +138,6 @@ def environment(
         decisions.append(f"NCCL and Gloo use the interface {interface}{told}")
     if "OMP_NUM_THREADS" not in {**resolved.env, **made}:
         made["OMP_NUM_THREADS"] = str(placed.cpus)
-        decisions.append(f"OMP_NUM_THREADS={placed.cpus}: the run has {placed.cpus} CPUs")
+        whose = "each task" if placed.tasks > 1 else "the run"
+        decisions.append(f"OMP_NUM_THREADS={placed.cpus}: {whose} has {placed.cpus} CPUs")
     return made

@@ -66,11 +66,12 @@ class Placement:
         return self.tasks == self.devices == self.partition.node.devices
 
 
-def place(resolved: Resolved, site: Site, decisions: list[str]) -> Placement:
+def place(resolved: Resolved, site: Site, preferred: str | None, decisions: list[str]) -> Placement:
     """Find the partition, and check that the job fits into it.
 
-    Of the partitions with its kind of device it takes the first that it fits into; none is asked
-    for another quality of service than its default as long as one fits without.
+    Of the partitions with its kind of device it takes the first that it fits into, the preferred
+    one before the others; none is asked for another quality of service than its default as long as
+    one fits without.
 
     Raises
     ------
@@ -79,7 +80,7 @@ def place(resolved: Resolved, site: Site, decisions: list[str]) -> Placement:
     """
     asked = asked_for(resolved.resources)
     check_options(resolved, site)
-    names = _partitions(resolved, site)
+    names = sorted(_partitions(resolved, site), key=lambda name: name != preferred)
     misfits: list[Misfit] = []
     for name, qos in _ways(names, resolved, site):
         try:
@@ -87,7 +88,7 @@ def place(resolved: Resolved, site: Site, decisions: list[str]) -> Placement:
         except Misfit as misfit:
             misfits.append(misfit)
             continue
-        _tell_partition(found, misfits, decisions)
+        _tell_partition(found, preferred, misfits, decisions)
         return _placement(found, decisions)
     raise max(misfits, key=lambda misfit: misfit.nearness).error
 
@@ -95,12 +96,12 @@ def place(resolved: Resolved, site: Site, decisions: list[str]) -> Placement:
 def fittings(resolved: Resolved, site: Site) -> dict[str, Fitting | PlanError]:
     """How a job fits into each partition of a site, or why it does not."""
     asked = asked_for(resolved.resources)
-    check_options(resolved, site)
     found: dict[str, Fitting | PlanError] = {}
     for name, qos in _ways(list(site.partitions), resolved, site):
         if not isinstance(found.get(name), Fitting):
             try:
-                _partitions(resolved, site, name)
+                check_options(resolved, site)
+                _check_wanted(name, resolved, site)
                 found[name] = Fitting(resolved, asked, site, name, qos)
             except PlanError as error:
                 found[name] = error
@@ -109,28 +110,35 @@ def fittings(resolved: Resolved, site: Site) -> dict[str, Fitting | PlanError]:
     return found
 
 
-def _partitions(resolved: Resolved, site: Site, wanted: str | None = None) -> list[str]:
+def _check_wanted(name: str, resolved: Resolved, site: Site) -> None:
+    """Whether a job may go to a partition, as far as it says by name and kind of device."""
+    resources, has = resolved.resources, site.partitions[name].node.device.kind
+    wanted = resources.options.get("partition", name)
+    if wanted != name:
+        problem = f"the job asks for {str(wanted)!r}"
+        raise PlanError("resources.options.partition", problem, f"Leave it out, or write {name!r}.")
+    if has != resources.device:
+        problem = f"partition {name!r} has no device {resources.device!r}"
+        raise PlanError("resources.device", problem, nearest(resources.device, [has]))
+
+
+def _partitions(resolved: Resolved, site: Site) -> list[str]:
     """The partitions with the right kind of device: the one that is asked for, or all."""
     resources = resolved.resources
-    asked = resources.options.get("partition")
-    if wanted is None and asked is not None:
-        wanted = str(asked)
-        _check_partition(wanted, site)
     kinds = {name: part.node.device.kind for name, part in site.partitions.items()}
-    found = [name for name in kinds if wanted in (None, name) and kinds[name] == resources.device]
-    if not found and wanted is not None and resources.device in kinds.values():
-        raise PlanError(
-            "resources.device",
-            f"partition {wanted!r} has no device {resources.device!r}",
-            nearest(resources.device, [kinds[wanted]]),
-        )
-    if not found:
+    wanted = resources.options.get("partition")
+    if wanted is not None:
+        _check_partition(str(wanted), site)
+    if resources.device not in kinds.values():
         raise PlanError(
             "resources.device",
             f"{site.name} has no device {resources.device!r}",
             nearest(resources.device, set(kinds.values())),
         )
-    return found
+    if wanted is not None:
+        _check_wanted(str(wanted), resolved, site)
+        return [str(wanted)]
+    return [name for name, kind in kinds.items() if kind == resources.device]
 
 
 def _check_partition(wanted: str, site: Site) -> None:
@@ -220,15 +228,10 @@ def _said_memory(found: Fitting, decisions: list[str]) -> tuple[int | None, bool
         return None, False
     if asked is not None or policy == "optional":
         return asked, False
-    there, whole = found.partition.node.memory_bytes, found.partition.node_sharing == "exclusive"
-    if there is None:
-        raise PlanError(
-            "resources.memory",
-            f"{found.name} wants jobs to say it{why}, and what a node has is not known",
-            'Write it like memory="64 GiB".',
-        )
+    there = found.partition.node.memory_bytes or 0
+    whole = found.partition.node_sharing == "exclusive"
     share = there if whole else int(there * _part_of_node(found))
-    of = "a node's" if whole else "its share of a node's"
+    of = f"{'a' if whole else 'its share of a'} node's{found.said('node.memory')}"
     decisions.append(f"memory {units.memory_text(share)}: {of}, since it must be said{why}")
     return share, whole
 
@@ -243,10 +246,14 @@ def _part_of_node(found: Fitting) -> float:
 # --- why ----------------------------------------------------------------------------------------
 
 
-def _tell_partition(found: Fitting, misfits: list[Misfit], decisions: list[str]) -> None:
+def _tell_partition(
+    found: Fitting, preferred: str | None, misfits: list[Misfit], decisions: list[str]
+) -> None:
     resources = found.resolved.resources
     why = "asked for"
-    if "partition" not in resources.options:
+    if found.name == preferred and "partition" not in resources.options:
+        why = "your settings prefer it"
+    elif "partition" not in resources.options:
         why = f"the first with device {resources.device!r}"
         why += " that the job fits into" if misfits else ""
     decisions.append(f"partition {found.name}: {why}")

@@ -41,7 +41,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         )
     _check_binding(binding)
     check_arguments(resolved)
-    placed = place(resolved, site, decisions)
+    placed = place(resolved, site, binding.partition, decisions)
     limits = _limits(resolved, site, placed, decisions)
     what: dict[str, Any] = {
         "entry": resolved.entry,

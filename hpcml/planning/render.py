@@ -16,13 +16,14 @@ DIRECTIVE = {"process": "#HPCML", "slurm": "#SBATCH"}
 
 # The trap hears of a syntax error, and of a line that says `exit`, too.
 ENVIRONMENT = """\
-hpcml_told=$1 hpcml_library=$2
+hpcml_told=$1 hpcml_library=$2 hpcml_folder=$PWD
 shift 2
 trap 'code=$?; printf %s "$line" > "$hpcml_told"; exit $((code ? code : 1))' EXIT
 {lines}
 trap - EXIT
 {own}
 export PYTHONPATH="$hpcml_library${{PYTHONPATH:+:$PYTHONPATH}}"
+cd "$hpcml_folder" || exit
 exec "$@"
 """
 

@@ -21,6 +21,9 @@ class Container(Facts):
     )
     group: Word | None = Field(None, description="Unix group of those who may.")
     access: Text = Field("", description="How one gets into the group.")
+    test: list[Text] = Field(
+        default_factory=list, description="Command that fails for who is not in the group."
+    )
     build: Literal["yes", "no"] | None = Field(
         None, description="Whether images can be built on the site."
     )

@@ -52,6 +52,11 @@ class FileSystem(Facts):
 
     path: Folder = Field(description="Where it is; {user} and {project} stand for yours.")
     compute: bool = Field(True, description="Whether compute nodes see it.")
+    staging: Literal["in", "out", "both"] | None = Field(
+        None,
+        description="Which way data is copied between it and one that jobs use: before a job (in), "
+        "after it (out).",
+    )
     purge: Duration | None = Field(None, description="What nobody used for so long is deleted.")
     description: Text = Field("", description="What it is for.")
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hpcml.sites import Site
 from tests.testbed import machine
 from tests.testbed.faults import Faults
 from tests.testbed.hosts import CONTROL, LOGIN, Hosts
@@ -227,6 +228,18 @@ class Box(Faults):
     def set_power(self, host: str, *curve: tuple[float, float]) -> None:
         """What a compute node draws from now on: pieces of (seconds, watts), again and again."""
         self.services.set_power(host, list(curve))
+
+    def mimic(self, site: Site, partition: str | None = None) -> None:
+        """Be like a real site from now on: its nodes, partitions, limits, QOS and accounts.
+
+        Parameters
+        ----------
+        site
+            Its profile.
+        partition
+            Whose nodes are up, so that jobs run on them. None: jobs can be submitted only.
+        """
+        self.services.mimic(site, partition)
 
     def path(self, host: str, path: str) -> Path:
         """Where the machine finds a file of a host. (Absolute links in it lead astray.)"""

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.testbed import slurmconf
+from hpcml.sites import Site
+from tests.testbed import mimicry, slurmconf
 from tests.testbed.hosts import CONTROL, LOGIN, Hosts
 from tests.testbed.recipe import USERS
 from tests.testbed.slurmconf import COMPUTE, Switches
@@ -42,8 +43,7 @@ class Services:
     def configure(self) -> None:
         """Write the configuration that all hosts share."""
         etc = self.hosts.root / "etc"
-        names = [f"{self.hosts.address(host)} {host}" for host in (CONTROL, LOGIN, *COMPUTE)]
-        (etc / "hosts").write_text("\n".join(["127.0.0.1 localhost", *names, ""]))
+        (etc / "hosts").write_text("\n".join([*self._host_names(), ""]))
         (etc / "motd").write_text("Welcome to the supercomputer in a box.\n")
         (etc / "resolv.conf").write_text("")
         for name, text in slurmconf.files(self.switches).items():
@@ -52,6 +52,10 @@ class Services:
         programs.mkdir(exist_ok=True)
         for name in ("meter.py", "slow.py"):
             (programs / name).write_bytes((HERE / name).read_bytes())
+
+    def _host_names(self) -> list[str]:
+        hosts = (CONTROL, LOGIN, *COMPUTE)
+        return ["127.0.0.1 localhost", *(f"{self.hosts.address(host)} {host}" for host in hosts)]
 
     def start_control(self) -> None:
         self._start_munge(CONTROL)
@@ -107,6 +111,50 @@ class Services:
     def stop_controller(self) -> None:
         self._stop("slurmctld")
 
+    def mimic(self, site: Site, partition: str | None) -> None:
+        """Be like a site from now on; of one partition the nodes are up."""
+        self.stop_controller()
+        for host in COMPUTE:
+            self._stop("slurmd", host)
+        up = {} if partition is None else mimicry.really(site, partition)
+        etc = self.hosts.root / "etc"
+        for name, text in mimicry.files(site, up, self.switches).items():
+            (etc / "slurm" / name).write_text(text)
+        suffix = site.launch.rendezvous_suffix or ""
+        names = [f"{self.hosts.address(host)} {node} {node}{suffix}" for node, host in up.items()]
+        (etc / "hosts").write_text("\n".join([*self._host_names(), *names, ""]))
+        self._add_payers(site)
+        self.start_controller()
+        devices = site.partitions[partition].node.devices if partition else 0
+        for node, host in up.items():
+            for number in range(COMPUTE[host], devices):
+                self._make_device(host, number)
+            self.hosts.spawn(host, f"slurmd.{host}.log", "slurmd", "-D", "-N", node)
+        until(lambda: all(self.node_states()[node] == "idle" for node in up), "no idle nodes")
+
+    def _add_payers(self, site: Site) -> None:
+        if accounts := ",".join({*mimicry.accounts(site)} - self._known("account")):
+            self._sacctmgr("add", "account", accounts)
+            self._sacctmgr("add", "user", ",".join(USERS), f"Account={accounts}")
+        known = self._known("qos")
+        unlimited = {"normal": ["MaxWall=-1", "MaxTRESPerJob=node=-1", "Flags=-1"]}  # as it was
+        for name, limits in {**unlimited, **mimicry.qos(site)}.items():
+            if name not in known:
+                self._sacctmgr("add", "qos", name)
+            self._sacctmgr("modify", "qos", "where", f"name={name}", "set", *limits)
+            allow = ("modify", "user", "where", f"name={','.join(USERS)}", "set", f"qos+={name}")
+            self._sacctmgr(*allow)
+
+    def _known(self, what: str) -> set[str]:
+        """Names of accounts or QOS."""
+        shown = self.hosts.run(CONTROL, "sacctmgr", "-n", "-P", "show", what).stdout
+        return {line.partition("|")[0] for line in shown.splitlines()}
+
+    def _make_device(self, host: str, number: int) -> None:
+        path = f"/dev/nvidia{number}"
+        if not (self.hosts.root_of(host) / path.lstrip("/")).exists():
+            self.hosts.run(host, "mknod", "-m", "666", path, "c", "1", "3")
+
     def set_power(self, host: str, curve: list[tuple[float, float]]) -> None:
         """What a compute node draws from now on: pieces of (seconds, watts), again and again."""
         folder = self.hosts.root_of(host) / "run/box"
@@ -150,9 +198,9 @@ class Services:
         self.hosts.spawn(host, "munge.log", "runuser", "-u", "munge", "--", *munge)
         until((self.hosts.root_of(host) / "run/munge/munge.socket.2").exists, "no munge")
 
-    def _stop(self, name: str) -> None:
-        self.hosts.succeeds(CONTROL, "pkill", "-x", name)
-        until(lambda: not self.hosts.succeeds(CONTROL, "pgrep", "-x", name), f"{name} lives on")
+    def _stop(self, name: str, host: str = CONTROL) -> None:
+        self.hosts.succeeds(host, "pkill", "-x", name)
+        until(lambda: not self.hosts.succeeds(host, "pgrep", "-x", name), f"{name} lives on")
 
     def _wait_for(self, host: str, *command: str) -> None:
         until(lambda: self.hosts.succeeds(host, *command), f"{' '.join(command)} fails")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 CPUS = 8  # of each node: more than the machine has, tasks are not bound
@@ -57,17 +58,26 @@ class Switches:
 def files(switches: Switches) -> dict[str, str]:
     """What lies in ``/etc/slurm``: the text of each file by its name."""
     found = {
-        "slurm.conf": slurm_conf(switches),
+        "slurm.conf": slurm_conf(settings(switches), NODES, PARTITIONS),
         "gres.conf": GRES_CONF,
         "cgroup.conf": "CgroupPlugin=disabled\n",
     }
     if switches.mem_forbidden:
-        found["job_submit.lua"] = JOB_SUBMIT_LUA
+        found["job_submit.lua"] = memory_rule(required=False)
     return found
 
 
-def slurm_conf(switches: Switches) -> str:
-    settings = {
+def memory_rule(*, required: bool) -> str:
+    """``job_submit.lua`` that refuses jobs which ask for memory, or those which do not."""
+    if required:
+        return JOB_SUBMIT_LUA.format(refused="not asked(job)", why="Say how much memory it takes")
+    why = "Memory may not be requested here: nodes are given with all of theirs"
+    return JOB_SUBMIT_LUA.format(refused="asked(job)", why=why)
+
+
+def settings(switches: Switches) -> dict[str, object]:
+    """Of ``slurm.conf``, without nodes and partitions."""
+    found: dict[str, object] = {
         "ClusterName": "box",
         "SlurmctldHost": "control",
         "SlurmUser": "slurm",
@@ -109,21 +119,30 @@ def slurm_conf(switches: Switches) -> str:
         "DefMemPerCPU": MEMORY // CPUS,
     }
     if switches.slurmdbd:
-        settings |= {
+        found |= {
             "AccountingStorageType": "accounting_storage/slurmdbd",
             "AccountingStorageHost": "control",
             "AccountingStorageTRES": "gres/gpu",
             "AccountingStorageEnforce": "associations,limits",
         }
     if switches.mem_forbidden:
-        settings["JobSubmitPlugins"] = "lua"
-    lines = [f"{key}={value}" for key, value in settings.items()]
-    cores = f"CPUs={CPUS} Sockets=1 CoresPerSocket={CPUS} ThreadsPerCore=1"
-    for name, gpus in COMPUTE.items():
-        gres = f" Gres=gpu:a100:{gpus}" if gpus else ""
-        lines.append(f"NodeName={name} {cores} RealMemory={MEMORY}{gres} State=UNKNOWN")
-    return "\n".join([*lines, *PARTITIONS, ""])
+        found["JobSubmitPlugins"] = "lua"
+    return found
 
+
+def slurm_conf(
+    settings: Mapping[str, object], nodes: Iterable[str], partitions: Iterable[str]
+) -> str:
+    """The text of ``slurm.conf``."""
+    lines = [f"{key}={value}" for key, value in settings.items()]
+    return "\n".join([*lines, *nodes, *partitions, ""])
+
+
+SHAPE = f"CPUs={CPUS} Sockets=1 CoresPerSocket={CPUS} ThreadsPerCore=1 RealMemory={MEMORY}"
+NODES = tuple(
+    f"NodeName={name} {SHAPE}" + (f" Gres=gpu:a100:{gpus}" if gpus else "") + " State=UNKNOWN"
+    for name, gpus in COMPUTE.items()
+)
 
 # `short` has a walltime limit of minutes, `whole` gives whole nodes, jobs in `low` give way.
 PARTITIONS = (
@@ -142,13 +161,17 @@ NodeName=gpu[1-2] Name=gpu Type=a100 File=/dev/nvidia[0-3]
 """
 
 JOB_SUBMIT_LUA = """\
-local function asked(value)
+local function said(value)
     return value ~= nil and value ~= slurm.NO_VAL64
 end
 
+local function asked(job)
+    return said(job.min_mem_per_node) or said(job.min_mem_per_cpu)
+end
+
 function slurm_job_submit(job, partitions, user)
-    if asked(job.min_mem_per_node) or asked(job.min_mem_per_cpu) then
-        slurm.log_user("Memory may not be requested here: nodes are given with all of theirs")
+    if {refused} then
+        slurm.log_user("{why}")
         return slurm.ERROR
     end
     return slurm.SUCCESS

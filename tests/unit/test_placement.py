@@ -108,6 +108,14 @@ def test_a_job_takes_the_first_partition_that_it_fits_into_and_is_told_why_no_ot
     )
 
 
+def test_a_partition_that_your_settings_prefer_comes_first_where_the_job_fits_into_it() -> None:
+    yours = Binding("/ws", "python3", "python3", "hpcml.pyz", partition="large")
+    made = plan(binding=yours, device="gpu")
+    assert placed(made, "partition") == ("large",)
+    assert "partition large: your settings prefer it" in made.decisions
+    assert placed(plan(binding=yours), "partition") == ("must",), "it has no such device"
+
+
 def test_a_job_goes_where_devices_have_the_memory_that_it_asks_for() -> None:
     made = plan(device="gpu", min_device_memory="64 GiB")
     assert placed(made, "partition") == ("fat",)

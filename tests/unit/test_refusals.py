@@ -145,6 +145,19 @@ def test_a_path_that_compute_nodes_do_not_see_is_refused(
     assert plan("archive")
 
 
+def test_an_input_that_compute_nodes_do_not_see_is_refused(
+    home: Path, project: Path, settings: Callable[[str], None]
+) -> None:
+    profiles = home / "config" / "hpcml" / "sites"
+    profiles.mkdir(parents=True)
+    (profiles / "archive.yaml").write_text(LOGIN_ONLY.replace("/p/data1/{project}", str(project)))
+    settings("sites: {archive: {workspace: /p/scratch/climate/me}}")
+    (project / "t2m.nc").write_text("data")
+
+    told = refusal("archive", inputs={"t2m": "t2m.nc"})
+    assert told.startswith(f"inputs.t2m: {project}/t2m.nc is on data, which compute nodes of arch")
+
+
 def test_a_partition_of_another_cluster_is_refused_with_the_site_that_has_it() -> None:
     told = refusal("juwels-cluster", device="gpu", options={"partition": "booster"})
 
