@@ -40,6 +40,7 @@ test:
 
 golden:
 	@$(VENV) test
+	@$(BIN)/python -m tests.docs.keys
 	@$(BIN)/python -m tests.golden
 
 bench:

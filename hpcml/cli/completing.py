@@ -64,6 +64,15 @@ def complete_sites(
     return [CompletionItem(name) for name in site_names() if name.startswith(incomplete)]
 
 
+def complete_keys(
+    ctx: click.Context, option: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Keys of profiles."""
+    from hpcml.sites.keys import key_names
+
+    return [CompletionItem(name) for name in key_names() if name.startswith(incomplete)]
+
+
 def complete_files(
     ctx: click.Context, option: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

@@ -258,6 +258,42 @@ class Match(TypedDict):
     devices: int | None
 
 
+class Key(TypedDict):
+    """A key of a profile."""
+
+    name: str
+    description: str
+    kind: str
+    default: str | None
+    required: bool
+    allowed: list[str]
+    pattern: str | None
+    example: str | None
+
+
+class Mistake(TypedDict):
+    """Something that is wrong with a profile."""
+
+    problem: str
+    advice: str
+
+
+class Validation(TypedDict):
+    """All that is wrong with a profile."""
+
+    name: str
+    profile: str
+    problems: list[Mistake]
+
+
+class Difference(TypedDict):
+    """A fact in which two sites differ; ``null`` where one does not say it."""
+
+    key: str
+    one: Fact | None
+    other: Fact | None
+
+
 class Finding(TypedDict):
     """What one check of the doctor has found."""
 
@@ -315,7 +351,11 @@ SHAPES: dict[str, Any] = {
     "prune": Pruning,
     "doctor": Diagnosis,
     "sites": list[Site],
+    "sites list": list[Site],
     "sites show": SiteFacts,
     "sites match": list[Match],
+    "sites explain": list[Key],
+    "sites validate": list[Validation],
+    "sites diff": list[Difference],
     "demo": Demo,
 }

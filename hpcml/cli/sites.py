@@ -10,6 +10,7 @@ from hpcml.cli import shapes
 from hpcml.cli.completing import complete_sites
 from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
+from hpcml.cli.profiles import explain_command, new_command, schema_command, validate_command
 from hpcml.cli.showing import print_json, print_table
 
 if TYPE_CHECKING:
@@ -22,13 +23,19 @@ HEADER = ("site", "scheduler", "workspace", "profile", "description")
 @json_option
 @click.pass_context
 def sites_command(ctx: click.Context, as_json: bool) -> None:
-    """List sites: the profiles that come with hpcml, and yours.
+    """List sites: the profiles that come with hpcml, and yours."""
+    if ctx.invoked_subcommand is None:
+        _list(as_json)
 
-    `hpcml sites show NAME` shows the facts of one, and where each is from; `hpcml sites login NAME`
-    logs in where that takes a password or more.
-    """
-    if ctx.invoked_subcommand is not None:
-        return
+
+@sites_command.command("list")
+@json_option
+def list_command(as_json: bool) -> None:
+    """List sites, as `hpcml sites` alone does."""
+    _list(as_json)
+
+
+def _list(as_json: bool) -> None:
     from hpcml.sites import site_names
 
     found = [_site(name) for name in site_names()]
@@ -64,6 +71,26 @@ def show_command(ctx: click.Context, name: str, as_json: bool) -> None:
         for fact in facts
     ]
     print_table(("fact", "is", "from"), rows, folded=("is", "from"))
+
+
+@sites_command.command("diff")
+@click.argument("one", shell_complete=complete_sites)
+@click.argument("other", shell_complete=complete_sites)
+@json_option
+def diff_command(one: str, other: str, as_json: bool) -> None:
+    """Show the facts in which the sites ONE and OTHER differ, and where each is from."""
+    left, right = ({fact["key"]: fact for fact in _facts(name)} for name in (one, other))
+    keys = [key for key in dict.fromkeys([*left, *right]) if key not in ("name", "origins")]
+    found: list[shapes.Difference] = [
+        {"key": key, "one": left.get(key), "other": right.get(key)}
+        for key in keys
+        if _value(left.get(key)) != _value(right.get(key))
+    ]
+    if as_json:
+        print_json(found)
+        return
+    rows = [(it["key"], _told(it["one"]), _told(it["other"])) for it in found]
+    print_table(("fact", one, other), rows, folded=(one, other))
 
 
 @sites_command.command("trust")
@@ -111,6 +138,21 @@ def login_command(name: str) -> None:
     connection = connect(name)
     connection.files.names("")  # its Python and workspace, too, are in order
     click.echo(f"{name}: logged in; workspace {connection.binding.workspace}")
+
+
+for _command in (explain_command, validate_command, schema_command, new_command):
+    sites_command.add_command(_command)
+
+
+def _value(fact: shapes.Fact | None) -> Any:
+    return None if fact is None else fact["value"]
+
+
+def _told(fact: shapes.Fact | None) -> str:
+    """A fact in one cell."""
+    if fact is None:
+        return ""
+    return f"{fact['value']} ({'; '.join(filter(None, (fact['where'], fact['source'])))})"
 
 
 def _site(name: str) -> shapes.Site:

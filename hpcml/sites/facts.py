@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -39,8 +39,22 @@ def _plain(value: str) -> str:
     return value
 
 
-Memory = Annotated[str, _checked(units.memory), Field(examples=["480 GiB"])]
-Duration = Annotated[str, _checked(units.seconds), Field(examples=["24h"])]
+def or_text(schema: dict[str, Any]) -> None:
+    """Tell a JSON schema that a mapping may be said by one word instead."""
+    mapping = {key: schema.pop(key) for key in ("$ref", "allOf") if key in schema}
+    schema["anyOf"] = [mapping, {"type": "string"}]
+
+
+Memory = Annotated[
+    str,
+    _checked(units.memory),
+    Field(examples=["480 GiB"], json_schema_extra={"format": "memory"}),
+]
+Duration = Annotated[
+    str,
+    _checked(units.seconds),
+    Field(examples=["24h"], json_schema_extra={"format": "time"}),
+]
 Text = Annotated[str, AfterValidator(_plain)]
 
 # What stands in the directives of a batch script, and as an argument of commands.

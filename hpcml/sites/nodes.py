@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hpcml import units
-from hpcml.sites.facts import Facts, Memory, Text, Word
+from hpcml.sites.facts import Facts, Memory, Text, Word, or_text
 
 
 class Device(Facts):
@@ -33,7 +33,9 @@ class Node(Facts):
     """One kind of node."""
 
     device: Device = Field(
-        default_factory=Device, description="Its devices; `device: gpu` says the kind alone."
+        default_factory=Device,
+        description="Its devices; `device: gpu` says the kind alone.",
+        json_schema_extra=or_text,
     )
     devices: int = Field(0, ge=0, description="Devices in a node, as the scheduler counts them.")
     boards: int | None = Field(

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from hpcml.settings import HOST
-from hpcml.sites.facts import Duration, Facts, Folder, Option, Text, Variable, Word
+from hpcml.sites.facts import Duration, Facts, Folder, Option, Text, Variable, Word, or_text
 from hpcml.sites.launching import Container as Container
 from hpcml.sites.launching import Launch as Launch
 from hpcml.sites.nodes import Device as Device
@@ -92,7 +92,9 @@ class Site(Facts):
         None, description="What of the login shell is worth knowing; hpcml works with any."
     )
     agent_python: AgentPython = Field(
-        default_factory=AgentPython, description="Pythons >= 3.6 for hpcml's own programs."
+        default_factory=AgentPython,
+        description="Pythons >= 3.6 for hpcml's own programs.",
+        json_schema_extra=or_text,
     )
     max_array: int | None = Field(
         None, ge=1, description="Most jobs that one call of the queue takes (MaxArraySize)."

@@ -102,6 +102,7 @@ def test_bash_completes_commands_options_and_what_they_take(project: Path) -> No
     assert in_bash("hpcml", "submit", "--site", "loc") == ["local"]
     assert in_bash("hpcml", "sweep", "--pack", "n") == ["never"]
     assert in_bash("hpcml", "sites", "show", "lo") == ["local"]
+    assert in_bash("hpcml", "sites", "explain", "kill") == ["kill_wait"]
     assert in_bash("hpcml", "status", "nix") == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpcml.sites import profile_of
-from tests.cli.calling import call
+from tests.cli.calling import call, on_a_terminal
 
 PACKAGED = str(profile_of("local"))
 
@@ -77,3 +77,69 @@ def test_what_nobody_says_is_hpcmls_default(small: Path) -> None:
 def test_a_site_that_is_not_there_is_answered_with_the_nearest_one() -> None:
     done = call("sites", "show", "lokal")
     assert done.returncode == 70 and "did you mean 'local'?" in done.stderr
+
+
+def test_a_key_is_explained(small: Path) -> None:
+    shown = call("sites", "explain", "memory_option").stdout
+    for words in ("partitions.NAME.memory_option", "--mem", "optional, required", "example"):
+        assert words in shown
+    done = call("sites", "explain", "kil_wait")
+    assert done.returncode == 70 and "did you mean 'kill_wait'?" in done.stderr
+    assert "kill_wait\ttime\tBetween TERM and KILL." in call("sites", "explain").stdout
+
+
+def test_validate_says_all_that_is_wrong_of_a_name_or_a_file(small: Path, tmp_path: Path) -> None:
+    assert call("sites", "validate").returncode == 0
+    assert call("sites", "validate", "small").stdout == f"{small}: in order\n"
+    small.write_text("extends: local\nkill_wiat: 3s\nmax_array: 0\n")
+    for named in ("small", str(small)):
+        done = call("sites", "validate", named)
+        assert done.returncode == 1
+        assert f"{small}, line 2, column 1, key kill_wiat: unknown key" in done.stdout
+        assert f"{small}, line 3, column 1, key max_array: " in done.stdout
+    done = call("sites", "validate", "smal", str(tmp_path / "none.yaml"))
+    assert done.returncode == 1
+    assert "there is no site 'smal'" in done.stdout and "none.yaml cannot be read" in done.stdout
+
+
+def test_what_differs_between_sites_is_shown_with_where_it_is_from(small: Path) -> None:
+    small.write_text("extends: local\nkill_wait: {value: 3s, source: I have tried it}\n")
+    lines = call("sites", "diff", "small", "local").stdout.splitlines()
+    rows = [line.split("\t") for line in lines]
+    assert [row[0] for row in rows] == ["kill_wait", "yours.workspace", "yours.account"]
+    assert rows[0][1] == f"3s ({small}, line 2; I have tried it)" and "10s" in rows[0][2]
+    assert rows[2][2] == ""
+    assert call("sites", "diff", "local", "local").stdout == ""
+
+
+def test_a_new_profile_is_in_order_and_replaces_none(home: Path) -> None:
+    path = home / "config" / "hpcml" / "sites" / "mine.yaml"
+    assert call("sites", "new", "mine").stdout == f"{path}\n"
+    assert call("sites", "validate", "mine").returncode == 0
+    before = path.read_text()
+    done = call("sites", "new", "mine", "--from", "local")
+    assert done.returncode == 70 and "is there already" in done.stderr
+    assert path.read_text() == before
+    call("sites", "new", "local", "--from", "local")
+    assert "local.yaml" in call("sites", "validate", "local").stdout
+    assert call("sites", "new", "more", "--from", "lokal").returncode == 70
+    for name in ("../x", "a/b", ".x", ""):
+        assert "is no name" in call("sites", "new", name).stderr
+    assert {one.name for one in path.parent.iterdir()} == {"mine.yaml", "local.yaml"}
+
+
+def test_the_schema_is_printed_as_it_stands_beside_the_profiles() -> None:
+    assert call("sites", "schema").stdout == (Path(PACKAGED).parent / "schema.json").read_text()
+
+
+def test_a_projects_profile_is_listed_and_shown_before_anybody_agrees(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = tmp_path / "site-configs" / "theirs.yaml"
+    profile.parent.mkdir()
+    profile.write_text("extends: local\nprelude: [evil]\n")
+    monkeypatch.chdir(tmp_path)
+    (line,) = (it for it in call("sites").stdout.splitlines() if it.startswith("theirs"))
+    assert "acts as you" in line
+    assert "prelude\t['evil']" in call("sites", "show", "theirs").stdout
+    assert "theirs" in on_a_terminal("sites")  # it asks nothing
