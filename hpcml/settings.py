@@ -49,7 +49,7 @@ def password_in(url: str) -> str | None:
 class SiteSettings(BaseModel):
     """Your part of a site: account, workspace, way in."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     workspace: str | None = Field(None, description="Folder for hpcml's files on the site.")
     account: str | None = Field(None, description="Account or budget that pays.")
@@ -80,7 +80,7 @@ class SiteSettings(BaseModel):
 class MlflowSettings(BaseModel):
     """A mirror of the records in an MLflow store."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     uri: str = Field(description="MLflow's tracking URI, without a password.")
     experiment: str | None = Field(
@@ -103,7 +103,7 @@ class MlflowSettings(BaseModel):
 class Settings(BaseModel):
     """The settings file."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
     records: str | None = Field(

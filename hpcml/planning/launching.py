@@ -47,8 +47,12 @@ def launch(placed: Placement, site: Site, decisions: list[str]) -> dict[str, Any
 
 def _said(placed: Placement, site: Site, key: str) -> str:
     """Who says a fact of a site from which its partitions may differ."""
+    return said(site, _key(placed, site, key))
+
+
+def _key(placed: Placement, site: Site, key: str) -> str:
     own = f"partitions.{placed.name}.{key}"
-    return said(site, own if own in site.origins else key)
+    return own if own in site.origins else key
 
 
 def container(
@@ -63,23 +67,24 @@ def container(
     """
     if resolved.image_path is None:
         return None
-    facts, told = site.container_of(placed.name), _said(placed, site, "container.runtime")
-    if facts.runtime is None and site.scheduler != "process":
-        decisions.append(f"image: what runs images on {site.name} is not known; apptainer is tried")
-    elif facts.runtime is not None:
-        decisions.append(f"image: by {facts.runtime}{told}")
-    runtime = facts.runtime or "apptainer"
-    if runtime not in RUNTIMES:
-        has = "nothing that runs images" if runtime == "none" else f"{runtime} for images"
+    runtime = site.container_of(placed.name).runtime
+    told = _said(placed, site, "container.runtime")
+    hint = site.is_hint(_key(placed, site, "container.runtime"))
+    if runtime is not None and runtime not in RUNTIMES and not hint:
         raise PlanError(
             "image",
-            f"{site.name} has {has}{told}",
+            f"{site.name} has {'nothing' if runtime == 'none' else runtime} for images{told}",
             f"hpcml starts images by {' and '.join(RUNTIMES)}: leave it out, or take another site.",
         )
+    if runtime in RUNTIMES:
+        decisions.append(f"image: by {runtime}{told}")
+    elif site.scheduler != "process":
+        known = "is not known" if runtime is None else f"may be {runtime}{told}"
+        decisions.append(f"image: what runs images on {site.name} {known}; apptainer is tried")
     device = placed.partition.node.device
     flag = FLAGS.get((device.vendor or "").lower()) if placed.devices else ""
     return {
-        "command": RUNTIMES[runtime],
+        "command": RUNTIMES.get(runtime or "", "apptainer"),
         # Where the profile does not know, the agent looks for devices of NVIDIA's.
         "flag": None if device.vendor is None else flag or "",
     }

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from hpcml.errors import PlanError
+from hpcml.planning.fitting import Misfit
 from hpcml.planning.sources import said
 from hpcml.settings import Binding
 from hpcml.sites import Partition, Site
+
+
+def check_own_account(name: str, site: Site, binding: Binding, doubts: list[str]) -> None:
+    """A partition with an account of its own is not for who has none.
+
+    Raises
+    ------
+    Misfit
+    """
+    if not site.partitions[name].own_account or name in binding.accounts:
+        return
+    key = f"partitions.{name}.own_account"
+    problem = f"{name} is paid from another account than the rest{said(site, key)}"
+    if site.is_hint(key):
+        doubts.append(f"account: {problem}")
+        return
+    raise Misfit("account", problem, _advice(site, f"accounts.{name}"))
 
 
 def account(
@@ -18,24 +36,20 @@ def account(
     PlanError
         It is not known; the message has the site's own rule.
     """
-    key, own = f"partitions.{name}", binding.accounts.get(name)
+    own = binding.accounts.get(name)
     found = binding.account if own is None else own
-    if partition.own_account and own is None:
-        told = said(site, f"{key}.own_account")
-        if not site.is_hint(f"{key}.own_account"):
-            raise _unknown(f"{name} is paid from another account than the rest{told}", site, name)
-        decisions.append(f"account: {name} may be paid from another account than the rest{told}")
     if found is None:
         if site.account_required and not site.is_hint("account_required"):
             told = said(site, "account_required")
-            raise _unknown(f"{site.name} wants to know who pays{told}", site)
+            problem = f"{site.name} wants to know who pays{told}"
+            raise PlanError("account", problem, _advice(site, "account"))
         return None
     suffix = partition.account_suffix
     if suffix is not None and not found.endswith(suffix):
         # Added and not refused: it is the same account, and the site's way to write it. One word
         # in the settings then serves the partitions with the suffix and those without.
         found += suffix
-        told = said(site, f"{key}.account_suffix")
+        told = said(site, f"partitions.{name}.account_suffix")
         decisions.append(f"account {found}: in {name} accounts end in {suffix}{told}")
     elif own is not None:
         decisions.append(f"account {found}: yours for {name}")
@@ -48,7 +62,5 @@ def account_rule(site: Site) -> str:
     return f"Of accounts on {site.name}: {rule}{said(site, 'account_rule')}." if rule else ""
 
 
-def _unknown(problem: str, site: Site, partition: str | None = None) -> PlanError:
-    key = f"accounts.{partition}" if partition else "account"
-    advice = f"Write sites.{site.name}.{key} into the settings. {account_rule(site)}"
-    return PlanError("account", problem, advice.rstrip())
+def _advice(site: Site, key: str) -> str:
+    return f"Write sites.{site.name}.{key} into the settings. {account_rule(site)}".rstrip()

@@ -11,8 +11,10 @@ from hpcml.errors import PlanError, nearest
 from hpcml.planning.asked import asked_for
 from hpcml.planning.fitting import Fitting, Misfit
 from hpcml.planning.options import check_options
+from hpcml.planning.paying import check_own_account
 from hpcml.planning.sources import said
 from hpcml.resolving import Resolved
+from hpcml.settings import Binding
 from hpcml.sites import Partition, Site
 
 
@@ -66,31 +68,51 @@ class Placement:
         return self.tasks == self.devices == self.partition.node.devices
 
 
-def place(resolved: Resolved, site: Site, preferred: str | None, decisions: list[str]) -> Placement:
+def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]) -> Placement:
     """Find the partition, and check that the job fits into it.
 
-    Of the partitions with its kind of device it takes the first that it fits into, the preferred
-    one before the others; none is asked for another quality of service than its default as long as
-    one fits without.
+    Of the partitions with its kind of device it takes the first that it fits into, the one that
+    your settings prefer before the others; none is asked for another quality of service than its
+    default as long as one fits without, and none for more than a hint says as long as there is one
+    that may have it.
 
     Raises
     ------
     PlanError
         It fits into none; the message names a limit of the nearest, who says so, and what fits.
     """
-    asked = asked_for(resolved.resources)
+    asked, preferred = asked_for(resolved.resources), binding.partition
     check_options(resolved, site)
     names = sorted(_partitions(resolved, site), key=lambda name: name != preferred)
     misfits: list[Misfit] = []
+    beyond: list[Fitting] = []
     for name, qos in _ways(names, resolved, site):
         try:
             found = Fitting(resolved, asked, site, name, qos)
+            check_own_account(name, site, binding, found.doubts)
         except Misfit as misfit:
             misfits.append(misfit)
             continue
-        _tell_partition(found, preferred, misfits, decisions)
-        return _placement(found, decisions)
-    raise max(misfits, key=lambda misfit: misfit.nearness).error
+        if not found.beyond_hints:
+            break
+        beyond.append(found)
+    else:
+        if not beyond:
+            raise _nearest(misfits)
+        found = beyond[0]  # a hint may be wrong, and the plan tells it
+    _tell_partition(found, preferred, misfits, decisions)
+    return _placement(found, decisions)
+
+
+def _nearest(misfits: list[Misfit]) -> PlanError:
+    """The error of the partition that comes nearest, and of those that are only not paid for."""
+    error = max(misfits, key=lambda misfit: misfit.nearness).error
+    unpaid = [misfit.error for misfit in misfits if misfit.error.field == "account"]
+    if not unpaid or error in unpaid:
+        return error
+    told = unpaid[0].problem.removeprefix("account: ")
+    problem = error.problem.removeprefix(f"{error.field}: ")
+    return PlanError(error.field, problem, f"{error.advice} It would fit elsewhere, but {told}.")
 
 
 def fittings(resolved: Resolved, site: Site) -> dict[str, Fitting | PlanError]:
@@ -274,7 +296,9 @@ def _tell_amounts(found: Fitting, devices_by: str, decisions: list[str]) -> None
         decisions.append(f"nodes {found.nodes}: {why}")
     if found.devices:
         by = f"by --{devices_by}{found.said('gres' if devices_by == 'gres' else 'devices_by')}"
-        if devices_by == "none":
+        if "gres" in found.resolved.resources.options:
+            by = "as --gres asks for them"
+        elif devices_by == "none":
             by = f"they come with the node{found.said('devices_by')}"
         decisions.append(f"devices {found.devices} a node: {by}")
     if found.tasks > 1:

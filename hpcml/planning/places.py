@@ -32,7 +32,9 @@ def filled(path: str, site: Site, binding: Binding, field: str) -> str:
     return NAME.sub(name, path)
 
 
-def check_places(paths: Mapping[str, str], site: Site, binding: Binding) -> None:
+def check_places(
+    paths: Mapping[str, str], site: Site, binding: Binding, decisions: list[str]
+) -> None:
     """Refuse what lies where compute nodes do not see it.
 
     Parameters
@@ -49,13 +51,17 @@ def check_places(paths: Mapping[str, str], site: Site, binding: Binding) -> None
         name = _file_system(path, site, binding)
         if name is None or site.file_systems[name].compute:
             continue
-        if site.is_hint(f"file_systems.{name}.compute"):
+        key = f"file_systems.{name}"
+        hints = [it for it in (f"{key}.compute", f"{key}.path") if site.is_hint(it)]
+        if hints:
+            told = said(site, hints[0])
+            decisions.append(f"{field}: compute nodes may not see {path}, on {name}{told}")
             continue
         seen = [it.path for it in site.file_systems.values() if it.compute]
         raise PlanError(
             field,
             f"{path} is on {name}, which compute nodes of {site.name} do not "
-            f"see{said(site, f'file_systems.{name}.compute')}",
+            f"see{said(site, f'{key}.compute')}",
             f"Use a file system that they see: {', '.join(seen) or 'the profile names none'}.",
         )
 

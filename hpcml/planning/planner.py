@@ -41,7 +41,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         )
     _check_binding(binding)
     check_arguments(resolved)
-    placed = place(resolved, site, binding.partition, decisions)
+    placed = place(resolved, site, binding, decisions)
     limits = _limits(resolved, site, placed, decisions)
     what: dict[str, Any] = {
         "entry": resolved.entry,
@@ -88,7 +88,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     }
     if resolved.entry["kind"] == "function":
         where["functions"] = binding.functions
-    check_places(_places(where), site, binding)
+    check_places(_places(where), site, binding, decisions)
     if resolved.code:
         decisions.append(f"code: snapshot {resolved.code[:12]}")
     else:

@@ -116,6 +116,17 @@ def test_a_partition_that_your_settings_prefer_comes_first_where_the_job_fits_in
     assert placed(plan(binding=yours), "partition") == ("must",), "it has no such device"
 
 
+def test_a_partition_that_is_paid_otherwise_is_passed_over_by_who_has_no_such_account(
+    home: Path,
+) -> None:
+    path = home / "config" / "hpcml" / "sites" / "hill.yaml"
+    path.write_text(SITE.replace("  small:\n", "  small:\n    own_account: true\n"))
+    assert placed(plan(device="gpu"), "partition") == ("large",)
+    yours = Binding("/ws", "python3", "python3", "hpcml.pyz", accounts={"small": "mine"})
+    made = plan(binding=yours, device="gpu")
+    assert placed(made, "partition") == ("small",) and "--account=mine" in lines(made)
+
+
 def test_a_job_goes_where_devices_have_the_memory_that_it_asks_for() -> None:
     made = plan(device="gpu", min_device_memory="64 GiB")
     assert placed(made, "partition") == ("fat",)
@@ -148,11 +159,11 @@ def test_a_job_that_fits_nowhere_is_told_of_the_partition_that_comes_nearest() -
 def test_a_hint_refuses_nothing_and_is_told() -> None:
     made = plan(device="gpu", time="30h", options={"partition": "large"})
 
-    hint = "walltime limit: 1-00:00:00 (a hint, source: a forum): the site may refuse"
-    assert f"partition large: {hint}" in made.decisions
+    hint = "walltime limit: 1-00:00:00 (a hint, source: a forum); the job asks for 1-06:00:00"
+    assert f"partition large: {hint}: the site may refuse" in made.decisions
 
 
-def test_what_is_not_known_refuses_nothing_and_is_told() -> None:
+def test_a_partition_that_may_have_it_comes_before_one_that_by_a_hint_has_not() -> None:
     made = plan(device="gpu", nodes=3, memory="900 GiB", options={"partition": "fat"})
 
     told = "\n".join(made.decisions)
