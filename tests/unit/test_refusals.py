@@ -27,7 +27,7 @@ sites:
   lumi-g: {account: project_465000454, project: project_465000454, user: me}
   marenostrum5: {account: ehpc01, project: ehpc01, user: me}
   frontier: {account: cli900, project: cli900, user: me}
-  perlmutter: {account: m1234, user: me}
+  perlmutter: {account: m1234, workspace: /pscratch/sd/m/me/hpcml}
 """
 
 
