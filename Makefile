@@ -19,7 +19,7 @@ help:
 	@echo "make demo    train on real climate data, on this machine"
 	@echo "make demo-box  the same on a supercomputer in a box, over SSH (as root)"
 	@echo "make test    run the tests"
-	@echo "make golden  write the reviewed plans of all sites anew, and show what changed"
+	@echo "make golden  write reviewed plans and what is made of the model anew; show what changed"
 	@echo "make bench   measure hpcml's own overheads"
 	@echo "make box     a supercomputer in a box: Slurm on six hosts (box-shell, box-down)"
 	@echo "make lint    ruff, mypy, import contracts"

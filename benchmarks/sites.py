@@ -25,6 +25,8 @@ KNOWN, COLD, PLAN = 0.05, 0.4, 0.25  # s: what these may take
 def measure(row: Any) -> Iterator[Any]:
     """Each beside the time that it may take: the ratio is the part of it that is used."""
     known = fresh_home()
+    # An installed hpcml has its bytecode, which a checkout may be told not to write.
+    known.update(PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=f"{known['HOME']}/bytecode")
     _loading(known)
     cold, again = alternate(lambda: _loading(fresh_home()), lambda: _loading(known))
     yield row("all profiles, first", "s", cold, "may take", COLD, limit=1.0)

@@ -16,8 +16,9 @@ from hpcml.planning.sources import said
 from hpcml.resolving import Resolved
 from hpcml.sites import Site
 
-# What is looked at, in this order: a job that fails late has come near.
+# A job that fails by the last of these has come near.
 CHECKS = (
+    "account",
     "image",
     "resources.min_device_memory",
     "resources.options.gres",
@@ -27,7 +28,6 @@ CHECKS = (
     "resources.cpus",
     "resources.memory",
     "resources.time",
-    "account",
 )
 
 
@@ -58,6 +58,8 @@ class Fitting:
         Of each task.
     doubts : list of str
         What nobody knows for sure, though the job relies on it.
+    beyond_hints : bool
+        Whether the job asks for more than a hint says there is.
 
     Raises
     ------
@@ -73,6 +75,7 @@ class Fitting:
         self.partition = site.partitions[name]
         self.key = f"partitions.{name}"
         self.doubts: list[str] = []
+        self.beyond_hints = False
         # Of these hpcml starts one process a run.
         self.alone = site.scheduler == "process" or resolved.entry["kind"] == "function"
         self._check_image()
@@ -284,7 +287,9 @@ class Fitting:
         if limit is None:
             self._doubt(f"{what} is not known")
         elif self.site.is_hint(f"{self.key}.{key}"):
-            self._doubt(f"{what}: {show(limit)}{self.said(key)}")
+            more = f"; the job asks for {show(wanted)}" if limit < wanted else ""
+            self.beyond_hints |= limit < wanted
+            self._doubt(f"{what}: {show(limit)}{self.said(key)}{more}")
         elif limit < wanted:
             problem = f"{what} of {self.name}: {show(limit)}{self.said(key)}; the job asks for "
             raise Misfit(field, problem + show(wanted), f"The nearest that fits: {fits}.", limit)

@@ -73,7 +73,8 @@ def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]
 
     Of the partitions with its kind of device it takes the first that it fits into, the one that
     your settings prefer before the others; none is asked for another quality of service than its
-    default as long as one fits without.
+    default as long as one fits without, and none for more than a hint says as long as there is one
+    that may have it.
 
     Raises
     ------
@@ -84,6 +85,7 @@ def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]
     check_options(resolved, site)
     names = sorted(_partitions(resolved, site), key=lambda name: name != preferred)
     misfits: list[Misfit] = []
+    beyond: list[Fitting] = []
     for name, qos in _ways(names, resolved, site):
         try:
             found = Fitting(resolved, asked, site, name, qos)
@@ -91,9 +93,26 @@ def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]
         except Misfit as misfit:
             misfits.append(misfit)
             continue
-        _tell_partition(found, preferred, misfits, decisions)
-        return _placement(found, decisions)
-    raise max(misfits, key=lambda misfit: misfit.nearness).error
+        if not found.beyond_hints:
+            break
+        beyond.append(found)
+    else:
+        if not beyond:
+            raise _nearest(misfits)
+        found = beyond[0]  # a hint may be wrong, and the plan tells it
+    _tell_partition(found, preferred, misfits, decisions)
+    return _placement(found, decisions)
+
+
+def _nearest(misfits: list[Misfit]) -> PlanError:
+    """The error of the partition that comes nearest, and of those that are only not paid for."""
+    error = max(misfits, key=lambda misfit: misfit.nearness).error
+    unpaid = [misfit.error for misfit in misfits if misfit.error.field == "account"]
+    if not unpaid or error in unpaid:
+        return error
+    told = unpaid[0].problem.removeprefix("account: ")
+    problem = error.problem.removeprefix(f"{error.field}: ")
+    return PlanError(error.field, problem, f"{error.advice} It would fit elsewhere, but {told}.")
 
 
 def fittings(resolved: Resolved, site: Site) -> dict[str, Fitting | PlanError]:

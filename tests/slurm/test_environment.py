@@ -90,6 +90,19 @@ def test_ranks_meet_in_the_fast_network_and_are_started_with_the_site_s_mpi(modu
     ]
 
 
+def test_an_image_is_started_after_its_module_and_sees_the_site_s_folders(modular: Box) -> None:
+    folder = modular.image.rpartition("/")[0]
+    container = f"{{runtime: apptainer, module: toolbox/1.0, binds: [{folder}]}}"
+    login = Login(modular, facts=f"container: {container}")
+    run = login.submit(
+        f'hpcml.Job(["/bin/sh", "-c", "ls {folder}; echo $TOOLBOX"], code=None, '
+        f'image="{modular.image}", resources=hpcml.Resources(time="5m"))'
+    )
+
+    assert login.wait(run) == [("COMPLETED", "")]
+    assert {modular.image.rpartition("/")[2], "1.0"} <= set(logs(login, run))
+
+
 def test_an_account_that_the_site_does_not_take_is_refused_with_its_own_rule(modular: Box) -> None:
     login = Login(modular, account="project7", facts="account_rule: the budget, not the project")
     told = login.do(

@@ -1,4 +1,4 @@
-"""``python -m tests.testbed up|down|shell|status``: a supercomputer in a box, by hand."""
+"""``python -m tests.testbed up|down|mimic|shell|status``: a supercomputer in a box, by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from hpcml.sites import load_site
 from tests.testbed.box import Box
 from tests.testbed.machine import CannotHaveBox
 from tests.testbed.state import all_boxes
@@ -37,6 +38,13 @@ def down(name: str) -> int:
     return 0
 
 
+def mimic(name: str, settings: list[str]) -> int:
+    site, *partition = settings
+    Box.of_name(name).mimic(load_site(site), *partition)
+    print(f"Box {name} is like {site} now.")
+    return 0
+
+
 def status() -> int:
     for state in all_boxes():
         print(f"{state.name}: {'up' if state.alive else 'dead; `down` or the next `up` clears it'}")
@@ -50,8 +58,12 @@ def status() -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.testbed", description=__doc__)
-    parser.add_argument("action", choices=["up", "down", "shell", "status"])
-    parser.add_argument("settings", nargs="*", help="of `up`: max_submit_jobs=20 chatty=true ...")
+    parser.add_argument("action", choices=["up", "down", "mimic", "shell", "status"])
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        help="of `up`: max_submit_jobs=20 chatty=true ...; of `mimic`: SITE PARTITION",
+    )
     parser.add_argument("--name", default=NAME)
     parser.add_argument("--user", default="alice")
     parser.add_argument("--host", default="login")
@@ -61,6 +73,8 @@ def main() -> int:
             return up(given.name, given.settings)
         if given.action == "down":
             return down(given.name)
+        if given.action == "mimic":
+            return mimic(given.name, given.settings)
         if given.action == "shell":
             return Box.of_name(given.name).shell(given.host, given.user)
         return status()

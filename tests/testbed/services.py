@@ -137,13 +137,16 @@ class Services:
             self._sacctmgr("add", "account", accounts)
             self._sacctmgr("add", "user", ",".join(USERS), f"Account={accounts}")
         known = self._known("qos")
+        users = ("modify", "user", "where", f"name={','.join(USERS)}", "set")
+        paying = "" if site.account_required else ACCOUNT
+        self._sacctmgr(*users, f"MaxSubmitJobs={site.max_submitted or -1}")
+        self._sacctmgr(*users, f"DefaultAccount={paying}")
         unlimited = {"normal": ["MaxWall=-1", "MaxTRESPerJob=node=-1", "Flags=-1"]}  # as it was
         for name, limits in {**unlimited, **mimicry.qos(site)}.items():
             if name not in known:
                 self._sacctmgr("add", "qos", name)
             self._sacctmgr("modify", "qos", "where", f"name={name}", "set", *limits)
-            allow = ("modify", "user", "where", f"name={','.join(USERS)}", "set", f"qos+={name}")
-            self._sacctmgr(*allow)
+            self._sacctmgr(*users, f"qos+={name}")
 
     def _known(self, what: str) -> set[str]:
         """Names of accounts or QOS."""

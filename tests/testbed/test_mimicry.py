@@ -71,6 +71,11 @@ REFUSED = {
         ["--account=climate", "--partition=debug", "--nodes=3", "--time=5"],
         "Node count",
     ),
+    "a job that names no account": (
+        "lumi-g",
+        ["--partition=standard-g"],
+        "account",
+    ),
     "a feature that no node has": (
         "perlmutter",
         ["--account=climate", "--constraint=gpus"],

@@ -138,9 +138,8 @@ def test_8_what_runs_images_where_by_which_module_for_whom_and_what_it_is_to_see
 
 
 def test_9_each_partition_says_for_which_cpus_programs_are_built() -> None:
-    alps = {
-        f"{name}/{part}" for name in ("daint", "santis", "clariden") for part in ("normal", "debug")
-    }
+    clusters = ("daint", "santis", "clariden")
+    alps = {f"{name}/{part}" for name in clusters for part in load_site(name).partitions}
     arm = {
         f"{site.name}/{name}"
         for site in every_site()

@@ -159,11 +159,11 @@ def test_a_job_that_fits_nowhere_is_told_of_the_partition_that_comes_nearest() -
 def test_a_hint_refuses_nothing_and_is_told() -> None:
     made = plan(device="gpu", time="30h", options={"partition": "large"})
 
-    hint = "walltime limit: 1-00:00:00 (a hint, source: a forum): the site may refuse"
-    assert f"partition large: {hint}" in made.decisions
+    hint = "walltime limit: 1-00:00:00 (a hint, source: a forum); the job asks for 1-06:00:00"
+    assert f"partition large: {hint}: the site may refuse" in made.decisions
 
 
-def test_what_is_not_known_refuses_nothing_and_is_told() -> None:
+def test_a_partition_that_may_have_it_comes_before_one_that_by_a_hint_has_not() -> None:
     made = plan(device="gpu", nodes=3, memory="900 GiB", options={"partition": "fat"})
 
     told = "\n".join(made.decisions)

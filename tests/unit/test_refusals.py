@@ -27,7 +27,7 @@ sites:
   lumi-g: {account: project_465000454, project: project_465000454, user: me}
   marenostrum5: {account: ehpc01, project: ehpc01, user: me}
   frontier: {account: cli900, project: cli900, user: me}
-  perlmutter: {account: m1234, user: me}
+  perlmutter: {account: m1234, workspace: /pscratch/sd/m/me/hpcml}
 """
 
 
@@ -190,6 +190,12 @@ def test_a_partition_with_an_account_of_its_own_is_not_paid_from_the_other_one()
 
     made = plan("jureca-dc", device="gpu", options={"partition": "dc-gh"})
     assert "#SBATCH --account=exalab" in made.script
+
+
+def test_a_job_that_fits_only_where_nobody_pays_for_it_is_told_of_both() -> None:
+    told = refusal("jureca-dc", device="gpu", devices=8, min_device_memory="60 GiB")
+    assert told.startswith("resources.nodes: most nodes of a job of dc-h100: 1 (sou")
+    assert "It would fit elsewhere, but dc-mi200 is paid from another account" in told
 
 
 def test_an_account_gets_the_suffix_that_a_partition_wants() -> None:
