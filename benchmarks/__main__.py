@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import box, marks, records, slurm, sweeps
+from benchmarks import box, marks, records, sites, slurm, sweeps
 from benchmarks.measure import adopt_orphans, alternate, cpu_seconds, fresh_home
 from hpcml.library import library
 
@@ -201,6 +201,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "submit": submit,
     "sweeps": lambda: sweeps.measure(Row),
     "records": lambda: records.measure(Row),
+    "sites": lambda: sites.measure(Row),
     "slurm": lambda: slurm.measure(Row),
     "box": lambda: box.measure(Row),
 }

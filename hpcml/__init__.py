@@ -19,7 +19,7 @@ _LAZY = {
     "Output": "hpcml.job",
     "Checkpoint": "hpcml.job",
     "Plan": "hpcml.planning",
-    "plan": "hpcml.submission",
+    "plan": "hpcml.offline",
     "match": "hpcml.matching",
     "submit": "hpcml.submission",
     "resubmit": "hpcml.submission",

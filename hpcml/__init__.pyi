@@ -18,11 +18,11 @@ from hpcml.job import Output as Output
 from hpcml.job import Resources as Resources
 from hpcml.job import Sweep as Sweep
 from hpcml.matching import match as match
+from hpcml.offline import plan as plan
 from hpcml.planning import Plan as Plan
 from hpcml.pruning import prune as prune
 from hpcml.run import Run as Run
 from hpcml.run import Runs as Runs
-from hpcml.submission import plan as plan
 from hpcml.submission import resubmit as resubmit
 from hpcml.submission import submit as submit
 

@@ -9,11 +9,11 @@ from typing import Any
 from hpcml.connection import bind
 from hpcml.errors import PlanError, ProfileError
 from hpcml.job import Job, Sweep
+from hpcml.offline import job_of
 from hpcml.planning import Fitting, fittings, make_plan
 from hpcml.resolving import Resolved, resolve
 from hpcml.settings import Binding
 from hpcml.sites import Site, load_site, site_names
-from hpcml.submission import job_of
 from hpcml.texts import plain
 
 NOBODY = Binding("/", "python3", "python3", "")  # where the settings say nothing

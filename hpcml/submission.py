@@ -1,4 +1,4 @@
-"""plan and submit: resolve, plan, prepare, publish, queue.
+"""submit: resolve, plan, prepare, publish, queue.
 
 Killed after any step, nothing is lost and nothing runs twice: the outbox knows the batch, digests
 make preparing repeatable, publishing is one rename, and an intent lies on the site before the
@@ -7,9 +7,7 @@ queue is called, so that afterwards one can ask the queue whether it heard.
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +17,7 @@ from hpcml.agent import wire
 from hpcml.batch import Batch, batch_of, claim, new_batch, outbox_names
 from hpcml.batch_view import INTENT_PATIENCE, BatchView, files_gone, is_gone, note_queued
 from hpcml.call import is_loading
-from hpcml.connection import Connection, bind, connect
+from hpcml.connection import Connection, connect
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import (
     ArgumentError,
@@ -35,47 +33,20 @@ from hpcml.finding import attach
 from hpcml.job import Job, Sweep
 from hpcml.layout import Layout
 from hpcml.library import function_library_name, library, put_function_library, put_library
+from hpcml.offline import Entry, job_of
 from hpcml.planning import PACK, Plan, account_rule, lay_out, make_plan
 from hpcml.poller import poller
-from hpcml.resolving import resolve, resolve_with_code
+from hpcml.resolving import resolve_with_code
 from hpcml.run import Run, Runs
 from hpcml.schedulers import Chunk
 from hpcml.settings import cache_folder, keep
-from hpcml.sites import load_site
 from hpcml.staging import stage, staged_inputs
 from hpcml.states import State
 from hpcml.transports import FileStatus, bring
 
 DEEPEST = 16  # runs that have submitted each other; more are taken for a mistake
 
-Entry = str | Callable[..., Any]
 There = Mapping[str, FileStatus]  # what a site has of what is named by digest, by path
-
-
-def plan(job: Job | Sweep | Entry, site: str = "local", **fields: Any) -> Plan:
-    """Plan a job on a site, offline: nothing is reached, nothing is written.
-
-    Parameters
-    ----------
-    job : Job, Sweep, or an entry
-        A job, or what :class:`~hpcml.Job` takes as one.
-    site : str
-        Name of a site profile.
-    **fields
-        Fields of the job; what it has of params, inputs, env and tags is added to.
-
-    Returns
-    -------
-    Plan
-        ``plan.unresolved`` says what only ``submit`` will find out.
-
-    Raises
-    ------
-    JobError, PlanError, CodeError, ProfileError
-        What is wrong, where, and what would be valid.
-    """
-    profile = load_site(site)
-    return make_plan(resolve(job_of(job, fields), online=False), profile, bind(profile))
 
 
 @overload
@@ -487,36 +458,6 @@ def begun(chunk: Chunk, connection: Connection) -> bool:
     return any(index in chunk.indices for index in wire.attempts_of(names))
 
 
-def job_of(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
-    """What is given as a job, with more of its fields."""
-    if isinstance(job, Sweep):
-        return Sweep(_with(job.job, fields), job.points)
-    if isinstance(job, str | os.PathLike) or callable(job):
-        job = Job(os.fspath(job) if isinstance(job, os.PathLike) else job)
-    if not isinstance(job, Job):
-        advice = 'Give a Job, a function, or a script: "train.py".'
-        raise JobError("job", f"{job!r} cannot be submitted", advice)
-    return _with(job, fields)
-
-
-def _with(job: Job, fields: Mapping[str, Any]) -> Job:
-    if not fields:
-        return job
-    known = [field.name for field in dataclasses.fields(Job) if field.name != "entry"]
-    for name in fields:
-        if name not in known:
-            raise ArgumentError(f"a job has no field {name!r}", nearest(name, known))
-    added: dict[str, Any] = {
-        name: {**getattr(job, name), **value} if _are_mappings(getattr(job, name), value) else value
-        for name, value in fields.items()
-    }
-    return replace(job, **added)
-
-
-def _are_mappings(*values: object) -> bool:
-    return all(isinstance(value, Mapping) for value in values)
-
-
 class _Ready(NamedTuple):
     plan: Plan
     points: Sequence[dict[str, Any]]
@@ -628,4 +569,4 @@ def _run_of(field: str, run: object, site: str | None = None) -> Run:
     return attach(run, site) if isinstance(run, str) else run
 
 
-__all__ = ["plan", "resubmit", "resume", "submit"]
+__all__ = ["resubmit", "resume", "submit"]

@@ -14,7 +14,7 @@ from hpcml.errors import JobError
 class Facts(BaseModel):
     """A part of a profile. An unknown key is an error, and nothing is changed once it is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     def with_those_of(self, above: Self) -> Self:
         """These facts, and in their place what another says, be it that something is unknown."""

@@ -33,6 +33,14 @@ class _Text(NamedTuple):
     of_project: bool
 
 
+class _Found(NamedTuple):
+    """The file of a profile, and the number of the layer below its own."""
+
+    file: Traversable
+    below: int
+    of_project: bool
+
+
 _Texts = tuple[_Text, ...]  # of a profile, then of what it extends, and so on
 
 
@@ -92,7 +100,7 @@ def read_site(name: str) -> Site:
 def wrong_with(name: str, file: Traversable | None = None) -> list[ProfileError]:
     """All that is wrong with a profile, of a file that may lie anywhere."""
     try:
-        texts = _texts(name) if file is None else _texts_from(file, name, 0, ())
+        texts = _texts(name) if file is None else _texts_from(_Found(file, 0, False), name, ())
         joined = _joined(name, texts)
     except ProfileError as error:
         return [error, *error.others]
@@ -109,7 +117,7 @@ def profile_of(name: str) -> Traversable:
     ProfileError
         There is none of that name.
     """
-    return _find(name)[0]
+    return _find(name).file
 
 
 def places_of(name: str) -> dict[tuple[str, ...], str]:
@@ -146,15 +154,14 @@ def _name(name: object) -> str:
     return name
 
 
-def _find(name: str, asked: str = "", below: int = 0) -> tuple[Traversable, int]:
-    """The file of a profile, and the number of the layer it is in."""
+def _find(name: str, asked: str = "", below: int = 0) -> _Found:
     if not NAME.fullmatch(name):
         problem = f"{asked}there is no site {name!r}: that is no name"
         raise ProfileError(problem, "A name is letters, digits and . _ + -, and no path.")
     for number, layer in enumerate(layers()[below:], below):
         file = layer.folder / f"{name}{SUFFIX}"
         if os.path.lexists(file) if isinstance(file, Path) else file.is_file():
-            return file, number
+            return _Found(file, number + 1, layer.of_project)
     where = " below it" if below else ""
     raise ProfileError(
         f"{asked}there is no site {name!r}{where}",
@@ -163,14 +170,12 @@ def _find(name: str, asked: str = "", below: int = 0) -> tuple[Traversable, int]
 
 
 def _texts(name: str) -> _Texts:
-    file, number = _find(name)
-    return _texts_from(file, name, number + 1, (), layers()[number].of_project)
+    return _texts_from(_find(name), name, ())
 
 
-def _texts_from(
-    file: Traversable, name: str, below: int, inner: tuple[str, ...], of_project: bool = False
-) -> _Texts:
+def _texts_from(found: _Found, name: str, inner: tuple[str, ...]) -> _Texts:
     """The texts of a profile, and of what it extends: in NAME.yaml, NAME is the next one below."""
+    file, below, of_project = found
     path = str(file)
     if path in inner:
         circle = inner[inner.index(path) :]
@@ -183,9 +188,8 @@ def _texts_from(
     if base is None:
         return (text,)
     asked = f"{marks['extends',]}, key extends: "
-    found, number = _find(str(base), asked, below if base == name else 0)
-    of_project = layers()[number].of_project
-    return (text, *_texts_from(found, str(base), number + 1, (*inner, path), of_project))
+    found = _find(str(base), asked, below if base == name else 0)
+    return (text, *_texts_from(found, str(base), (*inner, path)))
 
 
 def _packaged_text(name: str) -> str | None:

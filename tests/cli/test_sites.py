@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,22 @@ def test_a_projects_profile_is_listed_and_shown_before_anybody_agrees(
     assert "acts as you" in line
     assert "prelude\t['evil']" in call("sites", "show", "theirs").stdout
     assert "theirs" in on_a_terminal("sites")  # it asks nothing
+
+
+@pytest.mark.parametrize("words", [("plan", "--", "true"), ("sites", "show", "juwels-booster")])
+def test_what_is_known_of_a_site_is_read_once_and_loads_little(
+    words: tuple[str, ...], home: Path
+) -> None:
+    """Neither a database nor tables; YAML when a file is read for the first time, and not again."""
+    heavy = {"sqlalchemy", "alembic", "rich", "yaml", "hpcml.run", "submitit"}
+    code = (
+        "import sys; from hpcml.cli import main\n"
+        "try: main()\n"
+        f"finally: print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    argv = [sys.executable, "-c", code, *words]
+    first, again = (
+        subprocess.run(argv, capture_output=True, text=True, check=True).stderr.splitlines()[-1]
+        for _ in range(2)
+    )
+    assert (first, again) == ("['yaml']", "[]")
