@@ -246,6 +246,18 @@ class SiteFacts(TypedDict):
     facts: list[Fact]
 
 
+class Match(TypedDict):
+    """A partition, and whether it can run a job."""
+
+    site: str
+    partition: str
+    fits: bool
+    reason: str
+    doubts: list[str]
+    nodes: int | None
+    devices: int | None
+
+
 class Key(TypedDict):
     """A key of a profile."""
 
@@ -280,18 +292,6 @@ class Difference(TypedDict):
     key: str
     one: Fact | None
     other: Fact | None
-
-
-class Match(TypedDict):
-    """A partition, and whether it can run a job."""
-
-    site: str
-    partition: str
-    fits: bool
-    reason: str
-    doubts: list[str]
-    nodes: int | None
-    devices: int | None
 
 
 class Finding(TypedDict):
@@ -353,9 +353,9 @@ SHAPES: dict[str, Any] = {
     "sites": list[Site],
     "sites list": list[Site],
     "sites show": SiteFacts,
+    "sites match": list[Match],
     "sites explain": list[Key],
     "sites validate": list[Validation],
     "sites diff": list[Difference],
-    "sites match": list[Match],
     "demo": Demo,
 }

@@ -170,12 +170,12 @@ def test_sites_and_the_doctor_print_their_shapes() -> None:
     assert "local" in [site["name"] for site in listed]
     for args in (["show", "local", "--json"], ["--json", "show", "local"]):
         check("sites show", call("sites", *args).stdout)
+    found = check("sites match", call("sites", "match", "--json", "--", "hostname").stdout)
+    assert ("local", True, 1) in {(it["site"], it["fits"], it["nodes"]) for it in found}
     assert check("sites list", call("sites", "list", "--json").stdout) == listed
     assert check("sites explain", call("sites", "explain", "--json").stdout)
     assert check("sites validate", call("sites", "validate", "local", "--json").stdout)
     assert check("sites diff", call("sites", "diff", "local", "lumi-g", "--json").stdout)
-    found = check("sites match", call("sites", "match", "--json", "--", "hostname").stdout)
-    assert ("local", True, 1) in {(it["site"], it["fits"], it["nodes"]) for it in found}
     check("doctor", call("doctor", "--json").stdout)
 
 

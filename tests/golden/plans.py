@@ -99,7 +99,8 @@ def yours(site: Site) -> Binding:
         project="climate",
         user="alice",
     )
-    workspace = "/data/hpcml" if site.transport == "local" else str(site.workspace)
+    known = None if site.transport == "local" else site.workspace
+    workspace = known or "/scratch/{user}/hpcml"
     return dataclasses.replace(binding, workspace=filled(workspace, site, binding, "workspace"))
 
 
