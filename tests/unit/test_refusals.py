@@ -116,6 +116,17 @@ def test_more_than_two_hours_on_50_nodes_of_frontier_are_refused_and_what_fits_i
     assert any(line.startswith("not elsewhere: resources.time") for line in elsewhere.decisions)
 
 
+def test_a_walltime_that_is_counted_in_node_hours_is_refused_by_the_number_of_nodes(
+    settings: Callable[[str], None],
+) -> None:
+    settings("sites: {clariden: {account: a1, user: me, partition: debug}}")
+    asked = {"device": "gpu", "options": {"partition": "debug"}}
+    told = refusal("clariden", nodes=2, time="1h", **asked)
+
+    assert told.startswith("resources.time: walltime limit of 2 nodes of debug: 00:45:00 (source:")
+    assert plan("clariden", nodes=1, time="1h", **asked)
+
+
 LOGIN_ONLY = """\
 name: archive
 scheduler: slurm
@@ -235,11 +246,16 @@ def test_an_option_that_hpcml_relies_on_is_refused_by_name(option: str, instead:
     assert told.startswith(f"resources.options.{option}: hpcml relies on") and instead in told
 
 
-@pytest.mark.parametrize("value", ["a b", "x\n#SBATCH --wrap=evil", "$(id)", "'"])
+@pytest.mark.parametrize("value", ["a b", "x\n", "x\n#SBATCH --wrap=evil", "$(id)", "'"])
 def test_an_option_that_is_no_single_word_is_refused(value: str) -> None:
     assert "cannot stand in a batch script" in refusal(
         "lumi-g", device="gpu", options={"reservation": value}
     )
+
+
+def test_an_account_that_is_no_single_word_is_refused(settings: Callable[[str], None]) -> None:
+    settings('sites: {lumi-g: {account: "a\\n#SBATCH --wrap=evil", user: me, project: p}}')
+    assert "cannot stand in a batch script" in refusal("lumi-g", device="gpu")
 
 
 CSCS = ("daint", "santis", "clariden")
