@@ -14,8 +14,7 @@ import hpcml
 from hpcml.connection import bind
 from hpcml.errors import HpcmlError, ProfileError
 from hpcml.settings import load_settings
-from hpcml.sites import load_site, site_names
-from hpcml.sites.loading import wrong_with
+from hpcml.sites import load_site, site_names, wrong_with
 
 ROOT = Path(__file__).resolve().parents[2]
 
