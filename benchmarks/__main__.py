@@ -116,7 +116,7 @@ def help_text() -> Row:
 
 
 def agent_start() -> Row:
-    """The agent, up to the point where it finds its run taken, beside the modules it needs."""
+    """The agent, up to the point where it finds its run taken, beside two common modules."""
     with tempfile.TemporaryDirectory() as folder:
         argv = _taken_batch(Path(folder))
         ours, theirs = alternate(

@@ -150,10 +150,11 @@ class Batch:
 
     def files(self) -> dict[str, bytes]:
         """What the batch's folder holds when it appears on the site."""
-        plan = {**self.plan.as_data(), "batch": self.submission.as_data()}
         prelude = self.plan.prelude
         return {
-            "plan.json": wire.canonical(plan),
+            "plan.json": wire.canonical({"batch": self.submission.as_data()})[:-1]
+            + b","
+            + self.plan.encoded[1:],
             "points.jsonl": b"".join(wire.canonical(point) + b"\n" for point in self.points),
             "job.sh": self.plan.script_of(self.submission.layout).encode("utf-8"),
             **({} if prelude is None else {"env.sh": prelude.encode("utf-8")}),
@@ -164,13 +165,13 @@ class Batch:
         record = {
             "schema": wire.SCHEMA,
             "id": self.id,
-            "plan": self.plan.as_data(),
             "points": list(self.points),
             "owner": self.owner,
             **self.submission.as_data(),
         }
         advice = "Nothing was submitted. Free some space and submit again."
-        keep(self.outbox, wire.canonical(record) + b"\n", advice, sync=True)
+        line = wire.canonical(record)[:-1] + b',"plan":' + self.plan.encoded + b"}\n"
+        keep(self.outbox, line, advice, sync=True)
 
     def note(self, step: str, **facts: Any) -> None:
         """Say in the outbox how far the submission came."""

@@ -526,7 +526,7 @@ class BatchView:
             age = self.connection.files.now() - intent.mtime
             if self._find_in_queue(part):
                 self.stuck = False
-                return State.PENDING, "waits for CPUs, memory, or its turn"
+                return State.UNKNOWN, "the queue has it, and is asked once more how it is"
             if age < INTENT_PATIENCE:
                 self.stuck = False
                 return State.UNKNOWN, f"the queue was asked to take it {age:.0f} s ago"
@@ -542,21 +542,38 @@ class BatchView:
 
     def _find_in_queue(self, part: ChunkView) -> bool:
         """Whether the queue knows it by name; then its id is written down at last."""
-        queue, name = self.connection.files.list(f"{self.folder}/queue"), part.chunk.name
+        queue = self.connection.files.list(f"{self.folder}/queue")
         intents = [it for it in queue or () if it.name == f"{part.chunk.number}.intent"]
-        found = self.connection.queue.find([name]) if intents else {}
-        if not found:
+        identifier = find_chunk(part.chunk, self.connection) if intents else None
+        if identifier is None:
             return False
         part.asked = intents[0].mtime
-        part.chunk = replace(part.chunk, id=found[name])
+        part.chunk = replace(part.chunk, id=identifier)
         try:
-            note_queued(part.chunk, found[name], self.connection, part.asked)
+            note_queued(part.chunk, identifier, self.connection, part.asked)
         except TransportError:
             return True  # looking works on a full disk, too; another look writes it down
         batch = load_outbox(self.id) if self.queued else None
         if batch is not None and not outbox_owner_alive(batch):
             batch.forget()
         return True
+
+
+def find_chunk(chunk: Chunk, connection: Connection) -> str | None:
+    """Under which id the queue has, or had, a chunk: by its name, else by what has begun in it.
+
+    A queue may have forgotten what has ended.
+    """
+    found = connection.queue.find([chunk.name])
+    if found:
+        return found[chunk.name]
+    folder = f"{chunk.folder}/attempts"
+    known = wire.attempts_of(connection.files.names(folder) or ())
+    paths = [f"{folder}/{index}.1.start" for index in known.keys() & {*chunk.indices}]
+    read = connection.files.get(dict.fromkeys(paths, 0)) if paths else {}
+    starts = (wire.attempt_record(data, "start") for data in read.values())
+    arrays = (((it or {}).get("allocation") or {}).get("array") for it in starts)
+    return next((str(array) for array in arrays if array is not None), None)
 
 
 def note_queued(chunk: Chunk, identifier: str, connection: Connection, asked: float) -> None:

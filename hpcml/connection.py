@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from hpcml.agent import wire
@@ -144,6 +145,8 @@ def bind(site: Site) -> Binding:
 
 def _workspace(site: Site, yours: SiteSettings) -> str:
     workspace = _named_workspace(site, yours)
+    if workspace.startswith("/"):
+        return _spelt(workspace)
     try:
         return str(Path(workspace).expanduser().absolute())
     except RuntimeError as error:  # there is no such user
@@ -151,6 +154,11 @@ def _workspace(site: Site, yours: SiteSettings) -> str:
             f"the workspace {workspace} of {site.name} cannot be found: {error}",
             f"Write another sites.{site.name}.workspace into the settings.",
         ) from error
+
+
+@lru_cache(maxsize=16)
+def _spelt(path: str) -> str:
+    return str(Path(path))  # without doubled slashes, say
 
 
 def _workspace_there(site: Site, yours: SiteSettings) -> str:

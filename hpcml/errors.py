@@ -87,6 +87,10 @@ class TransportError(HpcmlError):
     """A site cannot be reached, or refuses to read or write."""
 
 
+class UnreachableError(TransportError):
+    """A site does not answer now, and may later: who waits for a run goes on waiting."""
+
+
 class CommandError(TransportError):
     """A command on a site failed.
 
@@ -113,6 +117,10 @@ class CommandError(TransportError):
 
 class QueueError(HpcmlError):
     """The queue did not take a job, or cannot answer."""
+
+
+class RefusedError(QueueError):
+    """The queue does not take a job as it is, now or later."""
 
 
 class RunNotFoundError(HpcmlError, LookupError):

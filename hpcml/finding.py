@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_folder, load_outbox, outbox_ids, outbox_owner_alive
 from hpcml.batch_view import BatchView, files_gone, look
 from hpcml.connection import bind, connect, known_sites
-from hpcml.errors import RecordsError, RunNotFoundError
+from hpcml.errors import (
+    HpcmlError,
+    QueueError,
+    RecordsError,
+    RunNotFoundError,
+    TransportError,
+)
 from hpcml.poller import poller
 from hpcml.run import Run, Runs, no_id, parts_of
 from hpcml.settings import load_settings
 from hpcml.sites import load_site, site_names
-from hpcml.states import state_named
+from hpcml.states import State, state_named
+
+# Batches, with the site under which each was found; and sites that could not be asked.
+Found = tuple[list[tuple[BatchView, str]], dict[str, HpcmlError]]
 
 
 def attach(id: str, site: str | None = None) -> Run:
@@ -50,10 +60,15 @@ def _find(batch: str, site: str | None, id: str) -> tuple[BatchView, str]:
     waiting = load_outbox(batch)
     if waiting is not None and site in (None, waiting.site):
         return poller(waiting.site).view(batch), waiting.site
-    sites = [site] if site is not None else known_sites()
+    sites, away = [site] if site is not None else known_sites(), []
     for name in sites:
-        if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
-            return poller(name).view(batch), name
+        try:
+            if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
+                return poller(name).view(batch), name
+        except TransportError as error:
+            away.append(error)  # it may be there, or on another one
+    if away:
+        raise away[0]
     raise _on_record(id) or RunNotFoundError(
         f"there is no run {id} on {', '.join(sites)}", "`hpcml runs` lists those there are."
     )
@@ -73,11 +88,12 @@ def _on_record(id: str) -> RunNotFoundError | None:
     run = wire.run_id(batch, int(index or 0)) if index.isdecimal() or not index else id
     from hpcml import records  # waiting for runs needs none
 
-    record = None
+    found = []
     with suppress(RecordsError):  # within a job there are none
-        record = records.remembered(run)
-    if record is None:
+        found = records.remembered(id=run)
+    if not found:
         return None
+    (record,) = found
     if record.imported:
         problem = f"{id} was imported from {record.place['imported']}: hpcml has no files of it"
         return RunNotFoundError(problem, f"Its logs are in {record.workspace}.")
@@ -104,7 +120,8 @@ def runs(
     Parameters
     ----------
     site : str, optional
-        Default: all sites of the settings, and the embedded one.
+        Default: all sites of the settings, and the embedded one; those that cannot be reached are
+        passed over with a warning.
     batch : str, optional
         Only the runs of one submission, by its id: a run's id without the index.
     state, name : str, optional
@@ -118,24 +135,45 @@ def runs(
         There is no such state.
     RunNotFoundError
         There is no such submission.
+    TransportError, QueueError
+        The one site, or its queue, cannot be asked.
     """
+    found, away = find_runs(site, batch=batch, state=state, name=name, tags=tags)
+    if site in away:
+        raise away[site]
+    if away:
+        from hpcml.records import SiteWarning  # waiting for runs needs none
+
+    for place, error in away.items():
+        warnings.warn(f"site {place} is passed over: {error}", SiteWarning, stacklevel=2)
+    return found
+
+
+def find_runs(
+    site: str | None,
+    *,
+    batch: str | None = None,
+    state: str | None = None,
+    name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> tuple[Runs, dict[str, HpcmlError]]:
+    """As :func:`runs`, and the sites of which not all could be seen, with what stood in the way."""
     wanted = None if state is None else state_named(state)
-    found = _looked_at(site) if batch is None else _looked_at_one(site, batch)
+    found, away = _looked_at(site) if batch is None else _looked_at_one(site, batch)
     chosen = [
         (view, site_of(view, place))
         for view, place in found
         if name in (None, view.plan.name)
         and (tags or {}).items() <= dict(view.plan.where["tags"]).items()
     ]
-    return Runs(
-        [
-            Run(wire.run_id(view.id, index), where)
-            for view, where in sorted(chosen, key=_age)
-            if site in (None, where)
-            for index in view.indices
-            if index in view.seen and wanted in (None, view.seen[index].state)
-        ]
-    )
+    fitting = [
+        Run(wire.run_id(view.id, index), where)
+        for view, where in sorted(chosen, key=_age)
+        if site in (None, where)
+        for index in view.indices
+        if wanted in (None, view.seen[index].state if index in view.seen else State.UNKNOWN)
+    ]
+    return Runs(fitting), away
 
 
 def _age(found: tuple[BatchView, str]) -> tuple[float, str]:
@@ -143,32 +181,49 @@ def _age(found: tuple[BatchView, str]) -> tuple[float, str]:
     return view.submission.created, view.id
 
 
-def _looked_at_one(site: str | None, batch: str) -> list[tuple[BatchView, str]]:
+def _looked_at_one(site: str | None, batch: str) -> Found:
     identifier, index = _parts_of(batch)
     if index is not None:
         advice = f"It is one of the runs of {identifier}."
         raise RunNotFoundError(f"{batch!r} is no submission's id", advice)
     view, place = _find(identifier, site, batch)
-    look([view])
-    return [(view, place)]
+    away: dict[str, HpcmlError] = {}
+    with _noted(place, away):
+        look([view])
+    return [(view, place)], away
 
 
-def _looked_at(site: str | None) -> list[tuple[BatchView, str]]:
-    """All batches, looked at, with the site under which each was found."""
+def _looked_at(site: str | None) -> Found:
+    """All batches, looked at."""
     found: list[tuple[BatchView, str]] = []
+    away: dict[str, HpcmlError] = {}
     waiting = waiting_batches()
     sites = [site] if site else [name for name in known_sites() if waiting or not _is_unused(name)]
-    places = {connect(name).binding.workspace: name for name in reversed(sites)}
+    places: dict[str, str] = {}
+    for name in reversed(sites):
+        with _noted(name, away):
+            places[connect(name).binding.workspace] = name
     for place in places.values():
-        names = sorted(batches_at(place, waiting))
-        views = [view for view in map(poller(place).readable, names) if view is not None]
-        look(views)
+        views: list[BatchView] = []
+        with _noted(place, away):
+            names = sorted(batches_at(place, waiting))
+            views += [view for view in map(poller(place).readable, names) if view is not None]
+            look(views)
         views = [view for view in views if not view.removed]  # since the listing
         for view in views:
             if view.id in waiting:
                 forget_if_queued(view)
         found += [(view, place) for view in views]
-    return found
+    return found, away
+
+
+@contextmanager
+def _noted(site: str, away: dict[str, HpcmlError]) -> Iterator[None]:
+    """Note that a site, or its queue, cannot be asked within the block."""
+    try:
+        yield
+    except (TransportError, QueueError) as error:
+        away[site] = error
 
 
 def _is_unused(site: str) -> bool:

@@ -129,8 +129,8 @@ class Job:
         Files or folders that the job must leave behind, relative to its working folder.
     resources : Resources
     image : str, optional
-        Path of an Apptainer image (SIF) on the site, in which the command runs. Its own Python
-        runs scripts and functions then.
+        Path of an Apptainer image (SIF), in which the command runs; it is brought to a site that is
+        reached by ssh. Its own Python runs scripts and functions then.
     env : dict
         Environment variables by name. No secrets: plans are written to disk and shared.
     code : {"auto", None} or path

@@ -15,7 +15,7 @@ import sys
 import zipfile
 import zipimport
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from hpcml.agent import wire
@@ -35,14 +35,21 @@ if sys.argv[1:2] == ["call"]:
     sys.exit(main(sys.argv[2:]))
 
 # What an agent of this Python has left (hpcml.agent.bytecode) stands for the same file.
-ours = "%s.%s.zip" % (os.path.splitext(sys.path[0])[0], sys.implementation.cache_tag)
+place = sys.path[0]
+ours = "%s.%s.zip" % (os.path.splitext(place)[0], sys.implementation.cache_tag)
 if os.path.exists(ours):
     import zipimport
 
     try:
-        sys.path_importer_cache[sys.path[0]] = zipimport.zipimporter(ours)
+        zipimport.zipimporter(ours)
+        place = ours
     except ImportError:
         pass  # torn by a power loss
+
+# What `import hpcml` is to a job no agent needs, and each starts sooner without it.
+package = type(sys)("hpcml")
+package.__path__ = [os.path.join(place, "hpcml")]
+sys.modules["hpcml"] = package
 
 from hpcml.agent.main import main
 
@@ -200,13 +207,18 @@ def _digest(files: dict[str, bytes]) -> str:
 
 def _kept(name: str, files: dict[str, bytes], compiled: tuple[str, ...]) -> Path:
     """An archive in the cache, with bytecode of the files whose paths begin so."""
-    path = cache_folder() / "lib" / name
+    path = _place(cache_folder(), name)
     if _whole.get(path) != _size(path):
         if not zipfile.is_zipfile(path):
             chosen = {file: code for file, code in files.items() if file.startswith(compiled)}
             keep(path, _archive({**files, **_compiled(chosen)}), "Free some space.")
         _whole[path] = _size(path)
     return path
+
+
+@lru_cache(maxsize=16)
+def _place(cache: Path, name: str) -> Path:
+    return cache / "lib" / name
 
 
 def _size(path: Path) -> int:
@@ -222,7 +234,7 @@ def _put(
 ) -> None:
     if name in (None, path.name):
         return bring(files, f"lib/{path.name}", path, there)
-    path = cache_folder() / "lib" / str(name)
+    path = _place(cache_folder(), str(name))
     target = f"lib/{path.name}"
     if path.exists():
         bring(files, target, path, there)

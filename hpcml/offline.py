@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -59,7 +58,7 @@ def job_of(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
 def _with(job: Job, fields: Mapping[str, Any]) -> Job:
     if not fields:
         return job
-    known = [field.name for field in dataclasses.fields(Job) if field.name != "entry"]
+    known = Job.__dataclass_fields__.keys() - {"entry"}
     for name in fields:
         if name not in known:
             raise ArgumentError(f"a job has no field {name!r}", nearest(name, known))

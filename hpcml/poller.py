@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,10 +22,12 @@ from hpcml.errors import (
     RunNotFoundError,
     RunStateError,
     TransportError,
+    UnreachableError,
 )
 
 LOOKING_SHARE = 25  # the pause after a look is as many times the CPU time that it took, at least
 GROWTH = 1.15  # of the pause: it stays about a seventh of the time waited
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach a site
 LAST_LOOK = 1.0  # seconds for which the interpreter's exit waits for a look
 
 T = TypeVar("T")
@@ -282,6 +284,7 @@ def follow(
     """What of a watch has ended, now and after each look, until all has or time is over (in s)."""
     deadline = None if timeout is None else time.monotonic() + timeout
     pollers = list(pollers)
+    blind: set[Poller] = set()
     with ExitStack() as stack:
         for poller in pollers:
             stack.enter_context(poller.telling(watch))
@@ -297,6 +300,42 @@ def follow(
             for poller in pollers:
                 poller.start()
             watch.heard.wait(left)
+            for poller in pollers:
+                if poller.blind is None:
+                    blind.discard(poller)
+                elif poller not in blind:
+                    blind.add(poller)
+                    _warn(poller.blind)
+
+
+def patiently(look: Callable[[], T], timeout: float | None = None) -> T:
+    """Look at a site, again and again while it cannot be reached: for so many seconds at most.
+
+    Raises
+    ------
+    UnreachableError
+        Time is over.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause, warned = FIRST_PAUSE, False
+    while True:
+        try:
+            return look()
+        except UnreachableError as error:
+            left = float("inf") if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise
+            if not warned:
+                warned = True
+                _warn(error)
+        time.sleep(min(pause * random.uniform(0.8, 1.2), left))
+        pause = min(LONGEST_PAUSE, 2 * pause)
+
+
+def _warn(error: HpcmlError) -> None:
+    """Say why nothing can be seen."""
+    said = f"{error.problem}. Its runs are UNKNOWN meanwhile, and waiting goes on."
+    warnings.warn(f"{said}\n  {error.advice}", stacklevel=4)
 
 
 _pollers: dict[tuple[int, str], Poller] = {}  # no lock: a forked child would inherit it, locked

@@ -58,6 +58,29 @@ class Lines(Silent):
                 print(plain(line.rstrip()), file=sys.stderr)
 
 
+class Waits(Silent):
+    """For pipes: what runs wait for, if they do so for a while; some can never start."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = runs
+        self.next = 0.0
+        self.before: set[str] = set()  # reasons at the last look
+        self.told: set[str] = set()
+
+    def update(self, ended: Sequence[Ended] = ()) -> None:
+        if time.monotonic() < self.next:
+            return
+        self.next = time.monotonic() + LINE_INTERVAL
+        seen = ((run, run.last_seen) for run in self.runs)
+        waiting = {it.reason: run for run, it in seen if it and it.state is State.PENDING}
+        self.told &= waiting.keys()
+        for reason, run in waiting.items():
+            if reason in self.before - self.told:
+                self.told.add(reason)
+                print(plain(f"hpcml: {run.id} is PENDING: {reason}"), file=sys.stderr, flush=True)
+        self.before = {*waiting}
+
+
 class Screen(Protocol):
     """What can be rewritten; it is left with what was shown last."""
 

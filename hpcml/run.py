@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+import time
 import warnings
 from codecs import getincrementaldecoder
 from collections import Counter
@@ -29,16 +31,18 @@ from hpcml.connection import Connection, connect
 from hpcml.energy import Energy, Readings, measure, or_accounted
 from hpcml.errors import (
     ArgumentError,
+    HpcmlError,
     QueueError,
     ResultError,
     RunNotFoundError,
     RunStateError,
     UnknownNameError,
+    UnreachableError,
     nearest,
 )
 from hpcml.output import Origin, OutputPath
 from hpcml.planning import Plan, run_digest
-from hpcml.poller import Watch, follow, poller
+from hpcml.poller import Watch, follow, patiently, poller
 from hpcml.progress import show
 from hpcml.results import (
     EXCEPTION,
@@ -58,6 +62,7 @@ from hpcml.transports import FileStatus
 T = TypeVar("T")
 
 _ID = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6})(?:\.(\d{1,9}))?")
+_COPY = re.compile(r"(\d{8}-\d{6}-[a-z0-9]{6}\.\d+)\.(stdout|stderr|events\.jsonl)")
 STDERR_TAIL = 8192  # bytes of stderr that an error quotes lines of: it may have a gigabyte
 STREAMS = ("stdout", "stderr", "events.jsonl")
 FIRST_FEW = 5  # rows of many runs that are shown
@@ -390,12 +395,13 @@ class Run:
         Raises
         ------
         HpcmlError
-            The folder cannot be made, or written to.
+            The folder cannot be made, or written to; or another run has been copied to it.
         TransportError
             The connection was lost, or a file cannot be copied. Those before it are there; doing it
             again goes on.
         """
         folder = Path(dest) if dest is not None else Path(self.id)
+        self._refuse_others(folder)
         left = {
             name.removeprefix("work/") if name.startswith("work/") else f"{self.id}.{name}": Left(
                 self._path(name), status
@@ -404,6 +410,16 @@ class Run:
         }
         fetch(self._connection().files, left, folder)
         return folder
+
+    def _refuse_others(self, folder: Path) -> None:
+        """Files of two runs in one folder would be taken for each other's."""
+        there = os.listdir(folder) if folder.is_dir() else []
+        copies = {match[1] for name in there if (match := _COPY.fullmatch(name))} - {self.id}
+        if copies:
+            raise HpcmlError(
+                f"{folder} holds what {min(copies)} has left",
+                f"Name another folder: run.fetch({str(folder / self.id)!r}).",
+            )
 
     def output(self, name: str) -> OutputPath:
         """Path of a declared output, on a site whose files are this machine's.
@@ -508,7 +524,8 @@ class Run:
         return points[self.index]
 
     def _is_over(self) -> bool:
-        seen = self.last_seen
+        view = poller(self.site).views.get(self._batch)
+        seen = view.seen.get(self.index) if view is not None else None
         return seen is not None and seen.state.final
 
     def _end(self) -> dict[str, Any] | None:
@@ -569,8 +586,9 @@ class Run:
 
         with suppress(RunStateError):  # a submission that was broken off prints no more
             for _ in Runs([self])._follow(None):
-                go_on()
-        go_on(ended=True)
+                with suppress(UnreachableError):  # after another look
+                    go_on()
+        patiently(lambda: go_on(ended=True))
         return "".join(printer.text for printer in printers)
 
 
@@ -747,12 +765,14 @@ class Runs(Sequence[Run]):
         """What has ended, now and after each look."""
         _check_timeout(timeout)
         watch: Watch[Run] = Watch()
-        batches = self._batches()
+        began = time.monotonic()
+        batches = patiently(self._batches, timeout)
+        left = None if timeout is None else timeout - (time.monotonic() - began)
         for view, runs in batches.values():
             view.stuck = False  # somebody may have resumed it since the last look
             for run in dict.fromkeys(runs):
                 watch.add(view, run.index, run)
-        return follow(watch, {poller(site) for site, _ in batches}, timeout)
+        return follow(watch, {poller(site) for site, _ in batches}, left)
 
     # --- steering -------------------------------------------------------------------------
 
@@ -827,9 +847,9 @@ def no_id(id: object) -> RunNotFoundError:
     return RunNotFoundError(f"{str(id)[:80]!r} is no run's id", "`hpcml runs` lists them.")
 
 
-def as_data(run: Run) -> dict[str, Any]:
+def as_data(run: Run, seen: Seen | None = None) -> dict[str, Any]:
     """What the command line's ``--json`` says of a run, as it was last seen."""
-    seen = run.last_seen or run._seen()
+    seen = seen or run.last_seen or run._seen()
     end = _final_end(seen)
     return {
         "id": run.id,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -190,5 +191,10 @@ def load_settings() -> Settings:
     ProfileError
         Naming file, line and key.
     """
-    path = config_folder() / "settings.yaml"
+    path = _settings_file(config_folder())
     return read_model(Settings, path) if path.exists() else Settings()
+
+
+@lru_cache(maxsize=16)
+def _settings_file(folder: Path) -> Path:
+    return folder / "settings.yaml"

@@ -7,6 +7,7 @@ queue is called, so that afterwards one can ask the queue whether it heard.
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,7 +16,14 @@ from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
 from hpcml.batch import Batch, batch_of, claim, new_batch, outbox_names
-from hpcml.batch_view import INTENT_PATIENCE, BatchView, files_gone, is_gone, note_queued
+from hpcml.batch_view import (
+    INTENT_PATIENCE,
+    BatchView,
+    files_gone,
+    find_chunk,
+    is_gone,
+    note_queued,
+)
 from hpcml.call import is_loading
 from hpcml.connection import Connection, connect
 from hpcml.enclosing import enclosing_run
@@ -25,6 +33,7 @@ from hpcml.errors import (
     HpcmlError,
     JobError,
     QueueError,
+    RefusedError,
     RunStateError,
     UnresolvedError,
     nearest,
@@ -36,15 +45,18 @@ from hpcml.library import function_library_name, library, put_function_library, 
 from hpcml.offline import Entry, job_of
 from hpcml.planning import PACK, Plan, account_rule, lay_out, make_plan
 from hpcml.poller import poller
-from hpcml.resolving import resolve_with_code
+from hpcml.resolving import Resolved, resolve_with_code
 from hpcml.run import Run, Runs
 from hpcml.schedulers import Chunk
-from hpcml.settings import cache_folder, keep
-from hpcml.staging import stage, staged_inputs
+from hpcml.settings import Binding, cache_folder, keep
+from hpcml.sites import Site
+from hpcml.staging import stage, stage_image, staged_image, staged_inputs
 from hpcml.states import State
-from hpcml.transports import FileStatus, bring
+from hpcml.transports import FileStatus, Transport, bring
 
 DEEPEST = 16  # runs that have submitted each other; more are taken for a mistake
+
+SUBMIT_ANEW = "Cancel the run, and submit the job again: that brings it there."
 
 There = Mapping[str, FileStatus]  # what a site has of what is named by digest, by path
 
@@ -109,7 +121,9 @@ def submit(
     JobError, PlanError, CodeError, ProfileError
         Something is wrong with a job or the profile; nothing was queued.
     TransportError, QueueError
-        The site cannot be reached or does not take the job; ``hpcml resume`` goes on.
+        The site cannot be reached, or its queue takes nothing now; ``hpcml resume`` goes on.
+    RefusedError
+        The queue does not take the job as it is: runs that are not queued have ended as FAILED.
     """
     if max_running is not None and (type(max_running) is not int or max_running < 1):
         problem = f"max_running: {max_running!r} is no number from 1 up"
@@ -344,14 +358,18 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
     """Make true what the plan names by digest: the travelling hpcml, and the code."""
     plan, files = batch.plan, connection.files
     if there is None:
-        there = files.touch(_needed(plan))
+        there = _there(plan, files)
     for name, one in staged_inputs(plan).items():
         if not {*one.needed} <= there.keys():
             raise JobError(
                 f"inputs.{name}",
-                f"{one.path} of {batch.id} is not on {batch.site} any more",
-                "Cancel the run, and submit the job again: that brings it there.",
+                f"{one.path} of {batch.id} is not on {batch.site} any more, or was changed there",
+                SUBMIT_ANEW,
             )
+    image = staged_image(plan)
+    if image is not None and image not in there:
+        problem = f"{image} of {batch.id} is not on {batch.site} any more"
+        raise JobError("image", problem, SUBMIT_ANEW)
     put_library(files, plan.where["library"], there)
     if plan.what["entry"]["kind"] == "function":
         put_function_library(files, plan.where["functions"], there)
@@ -363,8 +381,8 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
         _bring_code(batch, connection, f"{digest}.tar", _archive_path(digest), there)
 
 
-def _needed(plan: Plan) -> list[str]:
-    """What a plan names by digest, in the workspace; code may be there unpacked."""
+def _there(plan: Plan, files: Transport) -> There:
+    """What the site has of what a plan names by digest; code may be there unpacked."""
     paths = [f"lib/{plan.where['library']}"]
     if plan.what["entry"]["kind"] == "function":
         paths.append(f"lib/{plan.where['functions']}")
@@ -372,7 +390,11 @@ def _needed(plan: Plan) -> list[str]:
             paths.append(f"code/{plan.what['entry']['pickle']}.pkl")
     if plan.what["code"] is not None:
         paths += [f"code/{plan.what['code']}", f"code/{plan.what['code']}.tar"]
-    return paths + [path for one in staged_inputs(plan).values() for path in one.needed]
+    image = staged_image(plan)
+    if image is not None:
+        paths.append(image)
+    staged = staged_inputs(plan).values()
+    return files.touch([*paths, *(one.folder for one in staged)], [one.marker for one in staged])
 
 
 def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, there: There) -> None:
@@ -408,18 +430,22 @@ def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
     for chunk in batch.chunks:
         if f"{chunk.number}.json" not in entries:
             intent = entries.get(f"{chunk.number}.intent")
-            if intent is None or _was_not_heard(chunk, intent.mtime, connection):
+            if intent is not None:
+                wanted = _was_not_heard(chunk, intent.mtime, connection)
+            else:
+                wanted = fresh or not begun(chunk, connection)
+            if wanted:
                 _queue(chunk, batch, connection)
 
 
 def _was_not_heard(chunk: Chunk, asked: float, connection: Connection) -> bool:
     """Whether the queue was asked to take a chunk, and certainly has not."""
-    found = connection.queue.find([chunk.name])
-    if found:
-        note_queued(chunk, found[chunk.name], connection, asked)
+    identifier = find_chunk(chunk, connection)
+    if identifier is not None:
+        note_queued(chunk, identifier, connection, asked)
         return False
     if begun(chunk, connection):
-        return False  # the queue has had it, and it has begun or was cancelled
+        return False  # it was cancelled, or refused
     age = connection.files.now() - asked
     if age < INTENT_PATIENCE:
         raise RunStateError(
@@ -437,13 +463,34 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
         with connection.files.together():
             connection.files.put({path: wire.canonical({"owner": batch.owner, "time": asked})})
             (identifier,) = connection.queue.submit([chunk])
-    except QueueError as error:  # refused: there is nothing to wait for
+    except RefusedError as error:
+        left = range(chunk.first, len(batch.points))
+        word = {
+            "attempt": 1,
+            "state": str(State.FAILED),
+            "reason": f"never queued: {error.problem}",
+        }
+        said = {**word, "indices": [*left], "time": connection.files.now()}
+        connection.files.append(wire.words_file(batch.folder), said)
         connection.files.remove([path])
-        rule = account_rule(connection.site)
-        if rule and "account" in error.problem.lower():
-            raise QueueError(error.problem, f"{error.advice} {rule}") from error
-        raise
+        batch.forget()
+        rule = account_rule(connection.site) if "account" in error.problem.lower() else ""
+        advice = " ".join(filter(None, (error.advice, rule, _refused(batch, left))))
+        raise RefusedError(error.problem, advice) from error
+    except QueueError as error:  # nobody has taken it: there is nothing to wait for
+        connection.files.remove([path])
+        later = f"`hpcml resume {batch.id}` when the queue takes jobs again, or `hpcml cancel`."
+        raise QueueError(f"{batch.id}: {error.problem}", f"{error.advice} {later}") from error
     note_queued(chunk, identifier, connection, asked)
+
+
+def _refused(batch: Batch, left: range) -> str:
+    """What is said of the runs of a batch that were never queued."""
+    count, first = len(batch.points), wire.run_id(batch.id, left.start)
+    if count == 1:
+        return f"{first} has ended as FAILED; `hpcml resubmit {first}` when that is put right."
+    queued = f"; the {left.start} before are in the queue" if left.start else ""
+    return f"{len(left)} of {count} runs, from {first} on, have ended as FAILED{queued}."
 
 
 def _lost(batch: Batch, connection: Connection) -> list[Chunk]:
@@ -453,9 +500,13 @@ def _lost(batch: Batch, connection: Connection) -> list[Chunk]:
 
 
 def begun(chunk: Chunk, connection: Connection) -> bool:
-    """Whether an attempt of a chunk was taken: by an agent, or to cancel it."""
+    """Whether an attempt of a chunk was taken, by an agent or to cancel it, or it was refused."""
     names = connection.files.names(f"{chunk.folder}/attempts") or ()
-    return any(index in chunk.indices for index in wire.attempts_of(names))
+    if any(index in chunk.indices for index in wire.attempts_of(names)):
+        return True
+    path = wire.words_file(chunk.folder)
+    words = wire.first_words(wire.parse_lines(connection.files.get({path: 0}).get(path, b"")))
+    return any(index in chunk.indices for index, _ in words)
 
 
 class _Ready(NamedTuple):
@@ -476,28 +527,60 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
     binding = connection.binding
     if resolved.entry["kind"] == "function":
         binding = replace(binding, functions=function_library_name())
-    made = make_plan(resolved, connection.site, binding)
+    made = _made(resolved, connection.site, binding)
     if made.unresolved:
         raise UnresolvedError(
             f"{made.name} cannot be queued: {'; '.join(made.unresolved)}", "Resolve these first."
         )
     # Unpacked code is whole, an archive may not be. Its time says when somebody relied on it last.
-    there = connection.files.touch(_needed(made))
-    missing = {
-        one.path: (one, Path(resolved.input_paths[name]))
-        for name, one in staged_inputs(made).items()
-        if not {*one.needed} <= there.keys()
-    }
-    for one, source in missing.values():
-        stage(one, source, connection.files)
-    if missing:
-        there = connection.files.touch(_needed(made))
+    there = _there(made, connection.files)
+    if _stage(made, resolved, connection, there):
+        there = _there(made, connection.files)
     if snapshot is not None and f"code/{snapshot.digest}" not in there:
         _keep(_archive_path(snapshot.digest), snapshot.archive())
     if resolved.pickled is not None:
         _keep(_pickle_path(resolved.entry["pickle"]), resolved.pickled)
-    library()  # kept likewise: hpcml may be upgraded before that
+    if f"lib/{binding.library}" not in there:
+        library()  # kept likewise: hpcml may be upgraded before the site has it
     return _Ready(made, resolved.points, there)
+
+
+def _stage(plan: Plan, resolved: Resolved, connection: Connection, there: There) -> bool:
+    """Bring inputs and image that the site does not have, or not unchanged: whether there are."""
+    missing = {
+        one.path: (one, Path(resolved.input_paths[name]))
+        for name, one in staged_inputs(plan).items()
+        if not {*one.needed} <= there.keys()
+    }
+    for one, source in missing.values():
+        stage(one, source, connection.files)
+    image = staged_image(plan)
+    if image is None or resolved.image_path is None:
+        return bool(missing)
+    source = Path(resolved.image_path)
+    if image in there and there[image].size == source.stat().st_size:
+        return bool(missing)
+    stage_image(plan.what["image"], source, connection.files)
+    return True
+
+
+_last: tuple[Site, bytes, Plan] | None = None
+
+
+def _made(resolved: Resolved, site: Site, binding: Binding) -> Plan:
+    """The plan: the one that was made last, with its digests, while nothing has changed."""
+    global _last
+    if len(resolved.points) > 1 or resolved.pickled is not None:
+        return make_plan(resolved, site, binding)
+    said = {**resolved.__dict__, "resources": resolved.resources.__dict__}
+    try:  # as bytes: 1, 1.0 and True are equal, and plans with them are not
+        key = marshal.dumps((said, binding.__dict__), 2)
+    except ValueError:  # a length of time, say, or another run's output
+        return make_plan(resolved, site, binding)
+    last = _last
+    if last is None or last[0] is not site or last[1] != key:
+        _last = last = site, key, make_plan(resolved, site, binding)
+    return last[2]
 
 
 def _keep(path: Path, content: bytes) -> None:

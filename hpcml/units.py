@@ -138,6 +138,20 @@ def clock(total: int) -> str:
     return f"{days}-{text}" if days else text
 
 
+def time_text(total: int) -> str:
+    """Seconds as a job asks for them: ``"1d"``, ``"1h30m"``."""
+    parts, left = [], total
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, TIME[unit])
+        parts += [f"{count}{unit}"] if count else []
+    return "".join(parts)
+
+
+def lasting(seconds: float) -> str:
+    """A duration to the second; a shorter one is not nothing: ``"less than 1 s"``."""
+    return f"{seconds:.0f} s" if seconds >= 1 else "less than 1 s"
+
+
 def moment(when: float) -> str:
     """A time in s since the epoch, to the second: ``2026-11-21 14:15:02 UTC``."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when))

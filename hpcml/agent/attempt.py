@@ -4,10 +4,19 @@ import errno
 import json
 import os
 import re
-import subprocess
 import sys
 
-from hpcml.agent import calling, events, launch, memory, processes, snapshot, supervise, wire
+from hpcml.agent import (
+    calling,
+    events,
+    launch,
+    memory,
+    processes,
+    snapshot,
+    starting,
+    supervise,
+    wire,
+)
 from hpcml.agent.inputs import InputError
 
 TYPE_CHECKING = False
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
 
     from hpcml.agent.slot import Slot
 
+LAST_WORDS = 65536  # bytes of stderr in which srun says what it knows of the end
 PRELUDE_WORDS = 400  # bytes of stderr that tell why a line of the prelude failed
 TEMPLATE = r"\{(params|inputs)\.([^{}]+)\}"
 
@@ -169,12 +179,23 @@ class Attempt:
             for stream in streams:
                 os.close(stream)
             limit.close()
+        if supervisor.outcome.exit_code and self.what.get("launcher") == "srun":
+            self._blame_memory_elsewhere(supervisor.outcome, sizes[1])
         usage = supervisor.usage.as_data()
         peak = limit.peak or 0
         if limit.folder is None:  # looks from time to time miss a short peak
             peak = max(peak, usage["max_rss"])
         self.usage = dict(usage, peak_memory=peak or None)
         return supervisor.outcome
+
+    def _blame_memory_elsewhere(self, outcome: "supervise.Outcome", since: int) -> None:
+        """Ranks are not this agent's processes: what killed them, Slurm says by way of srun."""
+        with open(os.path.join(self.folder, "stderr"), "rb") as file:
+            file.seek(max(since, os.fstat(file.fileno()).st_size - LAST_WORDS))
+            said = file.read().decode("utf-8", "replace")
+        killed = wire.killed_for_memory(said, self.slot.allocation.job)
+        if killed is not None:
+            outcome.blame(wire.OUT_OF_MEMORY, "a rank was killed for want of memory: %s" % killed)
 
     def _watch(self, limit: "memory.Limit", streams: "list[int]") -> "supervise.Supervisor":
         if self.what["entry"]["kind"] == "function":
@@ -206,21 +227,12 @@ class Attempt:
     ) -> supervise.Command:
         """Start a process of its own."""
         try:
-            child = subprocess.Popen(
-                argv,
-                cwd=self.work,
-                env=dict(self.environment(), **self.of_this_run()),
-                stdin=subprocess.DEVNULL,
-                stdout=streams[0],
-                stderr=streams[1],
-                start_new_session=True,
-                preexec_fn=limit.enter if limit.folder else None,
-            )
+            environment = dict(self.environment(), **self.of_this_run())
+            child = starting.start(argv, self.work, environment, streams, enter=limit.enter)
         except OSError as error:
             raise StartError(argv[0], error)
-        child.returncode = 0  # the supervisor collects it
-        self.events.write("command", argv=argv, pid=child.pid)
-        return supervise.Command(child.pid)
+        self.events.write("command", argv=argv, pid=child)
+        return supervise.Command(child)
 
     def _argv(self) -> "list[str]":
         entry, python = self.what["entry"], self.where["python"]

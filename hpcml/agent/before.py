@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Sequence
 
-PATIENCE = 30.0  # seconds in which what another machine has written becomes visible here
+PATIENCE = wire.STALE
 INTERVAL = 0.5
 
 
@@ -24,15 +24,14 @@ def state_of(batch: str, index: int, numbers: "dict[int, set[str]] | None") -> "
     numbers : dict or None
         Its attempts, of :meth:`hpcml.agent.wire.Attempts.listing`.
     """
-    if not numbers:
-        return None
-    end = wire.Attempts(batch).read(index, max(numbers), "end")
+    last = max(numbers or (1,))
+    end = wire.Attempts(batch).read(index, last, "end") if numbers else None
     if end is not None and end.get("requeue"):
         return None
     judged = wire.how_it_ended(end, None, 0.0) if end else None
     if judged:
         return judged[0]
-    word = wire.first_words(wire.spoken(batch)).get((index, max(numbers)))
+    word = wire.first_words(wire.spoken(batch)).get((index, last))
     if end is None and word is None:
         return None
     judged = wire.how_it_ended(end, word, time.time() - end["time"] if end else 0.0)

@@ -11,7 +11,7 @@ import sys
 
 from hpcml.agent import wire
 
-NEEDED = ("hpcml/__init__.py", "hpcml/injob.py", "hpcml/agent/")
+NEEDED = "hpcml/agent/"
 
 
 def place(archive: str) -> str:

@@ -4,12 +4,13 @@ The client does it itself where it sees the workspace, and has it done by :mod:`
 where it does not. All paths are relative to the workspace, and none leads out of it by ``..``.
 """
 
+import errno
 import os
-import selectors
+import select
 import shutil
 import signal
 import stat
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 
 from hpcml.agent import trees, wire
 
@@ -34,14 +35,21 @@ class Trouble(Exception):
         self.problem, self.advice = problem, advice
 
 
-@contextmanager
-def told(what: str) -> "Iterator[None]":
+class told:
     """Errors of the operating system, told as Trouble."""
-    try:
-        yield
-    except OSError as error:
-        advice = MAKE_ROOM if error.errno in NO_SPACE else "Look at the path by hand."
-        raise Trouble("%s: %s" % (what, error.strerror or error), advice) from error
+
+    # Not @contextmanager, which costs three times as much: it is around everything.
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: "BaseException | None", trace: object) -> None:
+        if isinstance(error, OSError):
+            advice = MAKE_ROOM if error.errno in NO_SPACE else "Look at the path by hand."
+            raise Trouble("%s: %s" % (self._what, error.strerror or error), advice) from error
 
 
 def private_folder(path: str) -> None:
@@ -52,16 +60,17 @@ def private_folder(path: str) -> None:
     Trouble
         It is there, and others may write to it: what lies in it is run and believed.
     """
-    if not os.path.isdir(path):
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
         above = os.path.dirname(path)
         if not os.path.isdir(above):
             private_folder(above)
-        try:
+        with suppress(FileExistsError):  # somebody was quicker
             os.mkdir(path, 0o700)
-        except FileExistsError:  # somebody was quicker
-            if not os.path.isdir(path):
-                raise
-    status = os.stat(path)
+        status = os.stat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise Trouble(
             "others may write to %s, and what lies in it is run and believed" % path,
@@ -149,6 +158,7 @@ class Files:
                 stdin=pipe if stdin else subprocess.DEVNULL,
                 stdout=pipe,
                 stderr=pipe,
+                bufsize=0,  # its output is read by descriptor
                 start_new_session=True,
             )
         self._commands.add(command)
@@ -217,18 +227,19 @@ class Files:
     ) -> bool:
         """Write a file that must have a SHA-256; ``False``: it has another, and is not there.
 
-        One of that length that is there already stays: it got there in the same way.
+        It is read-only. One of that length that is there already stays: it got there likewise.
         """
         path = self.path(name)
         temporary = self._aside(name)
         with told("%s cannot be written" % path):
             private_folder(os.path.dirname(path))
             passing = _Digested(content)
-            wire.write_private(temporary, passing, mode=0o700 if executable else 0o600)
+            wire.write_private(temporary, passing, mode=0o500 if executable else 0o400)
             try:
                 if passing.hexdigest() != digest:
                     return False
                 if not os.path.isfile(path) or os.path.getsize(path) != passing.size:
+                    trees.open_up(os.path.dirname(path))
                     os.rename(temporary, path)
                 return True
             finally:
@@ -241,7 +252,14 @@ class Files:
         temporary = self._aside(name)
         with told("%s cannot be made" % path):
             private_folder(os.path.dirname(path))
+            trees.open_up(os.path.dirname(path))
             make_link(path, target, temporary)
+
+    def seal(self, folder: str) -> None:
+        """Make a folder and all that is in it read-only."""
+        path = self.path(folder)
+        with told("%s cannot be made read-only" % path):
+            trees.seal(path)
 
     def _aside(self, name: str) -> str:
         """A path for what is not whole yet: in no folder that is digested as a whole."""
@@ -403,6 +421,14 @@ class Files:
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
+    def is_whole(self, marker: str) -> bool:
+        """Whether an input is as it was when its marker was written, for a stat a file."""
+        try:
+            said = wire.read_json(self.path(marker)) or {}
+            return bool(said.get("stamp") == wire.stamp_path(self.path(wire.marked(marker))))
+        except (OSError, ValueError):
+            return False
+
     def usage(self, names: "Iterable[str]") -> "trees.Usage | None":
         """What files and whole folders take; ``None`` if none of them is there."""
         with told("%s cannot be looked through" % self.workspace):
@@ -430,37 +456,41 @@ class Files:
 
 def _talk(command: "Any", name: str, stdin: bytes) -> "tuple[bytes, bytes]":
     """Write a command's input and read what it prints, until it has closed its output."""
-    printed: "dict[Any, list[bytes]]" = {command.stdout: [], command.stderr: []}
-    left, given = MOST_PRINTED, memoryview(stdin)
-    with ExitStack() as stack:
-        selector = stack.enter_context(selectors.PollSelector())
-        for stream in printed:
-            selector.register(stack.enter_context(stream), selectors.EVENT_READ)
-        if command.stdin is not None:
-            os.set_blocking(command.stdin.fileno(), False)
-            selector.register(stack.enter_context(command.stdin), selectors.EVENT_WRITE)
-        while selector.get_map():
-            for key, _ in selector.select():
-                ready: "Any" = key.fileobj
-                if ready is command.stdin:
-                    given = _give(ready, given)
-                    done = not given
-                else:
-                    piece = os.read(ready.fileno(), PIECE)
-                    printed[ready].append(piece)
+    streams = {stream.fileno(): stream for stream in (command.stdout, command.stderr)}
+    printed: "dict[int, list[bytes]]" = {descriptor: [] for descriptor in streams}
+    left, given, poll = MOST_PRINTED, memoryview(stdin), select.poll()
+    for descriptor in streams:
+        poll.register(descriptor, select.POLLIN)
+    if command.stdin is not None:
+        streams[command.stdin.fileno()] = command.stdin
+        os.set_blocking(command.stdin.fileno(), False)
+        poll.register(command.stdin, select.POLLOUT)
+    try:
+        while streams:
+            for descriptor, _ in poll.poll():
+                if descriptor in printed:
+                    piece = os.read(descriptor, PIECE)
+                    printed[descriptor].append(piece)
                     left, done = left - len(piece), not piece
+                else:
+                    given = _give(descriptor, given)
+                    done = not given
                 if done:
-                    selector.unregister(ready)
-                    ready.close()
+                    poll.unregister(descriptor)
+                    streams.pop(descriptor).close()
                 if left < 0:
                     raise Trouble("%s prints without end" % name, "Run it by hand to see what.")
-    return b"".join(printed[command.stdout]), b"".join(printed[command.stderr])
+    finally:
+        for stream in streams.values():
+            stream.close()
+    stdout, stderr = (b"".join(pieces) for pieces in printed.values())
+    return stdout, stderr
 
 
-def _give(stream: "Any", data: memoryview) -> memoryview:
+def _give(descriptor: int, data: memoryview) -> memoryview:
     """Write what can be written at once. Returns the rest; nothing if nobody reads it."""
     try:
-        return data[os.write(stream.fileno(), data[:PIECE]) :]
+        return data[os.write(descriptor, data[:PIECE]) :]
     except BlockingIOError:
         return data
     except BrokenPipeError:

@@ -100,13 +100,16 @@ def rendezvous(what: "Mapping[str, Any]") -> "dict[str, str]":
     """Where the ranks of a run meet: on its first node, where this agent is."""
     if what.get("launcher") != "srun":
         return {}
-    import socket  # a run of one process starts sooner without it
+    import _socket  # socket's own foundation, without the cost of loading that
 
     host = os.environ.get("SLURMD_NODENAME") or os.uname()[1]
     suffix = (what.get("launch") or {}).get("rendezvous_suffix")
     if suffix is not None:  # a domain is part of the suffix, where one is needed
         host = host.partition(".")[0] + suffix
-    with socket.socket() as probe:
+    probe = _socket.socket()
+    try:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
+    finally:
+        probe.close()
     return {"MASTER_ADDR": host, "MASTER_PORT": str(port)}

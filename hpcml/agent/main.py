@@ -6,7 +6,7 @@ import sys
 
 
 def main(argv: "list[str]") -> int:
-    """Entry point of ``hpcml-<digest>.pyz``. Returns the exit code."""
+    """Entry point of ``hpcml-<digest>.pyz``. Returns the exit code, or ends the process itself."""
     os.umask(0o077)
     # A client that blocks signals must not make an agent deaf for ever.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -24,7 +24,8 @@ def main(argv: "list[str]") -> int:
             from hpcml.agent import bytecode
 
             bytecode.leave(os.path.abspath(sys.path[0]))
-        return code
+        sys.stderr.flush()
+        os._exit(code)  # nothing is left to be done: to take leave of each module takes 2 ms
     if command == "dispatch":
         from hpcml.agent import dispatcher
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from typing import Collection
 
 
+NO_LIMIT = 1 << 60  # bytes; version 1 has no word for it, but a number that nobody has
+
+
 class Evidence:
     """The kernel's count of out-of-memory kills in a cgroup: a run's own, or the agent's.
 
@@ -34,6 +37,17 @@ class Evidence:
         now = self._kills()
         return now is not None and self.before is not None and now > self.before
 
+    @property
+    def limit(self) -> "int | None":
+        """Most bytes that the kernel lets processes hold here; ``None``: it does not say."""
+        if self.folder is None:
+            return None
+        limits, folder = [_hierarchical_limit(self.folder)], self.folder
+        while os.path.exists(os.path.join(folder, "memory.max")):
+            limits.append(_number(os.path.join(folder, "memory.max")))
+            folder = os.path.dirname(folder)
+        return min((it for it in limits if it is not None and it < NO_LIMIT), default=None)
+
     def _kills(self) -> "int | None":
         if self.folder is None:
             return None
@@ -46,6 +60,23 @@ class Evidence:
             if "oom_kill" in counts:
                 return int(counts["oom_kill"])
         return None
+
+
+def _hierarchical_limit(folder: str) -> "int | None":
+    """Of version 1: the smallest limit of a cgroup and of those above it."""
+    try:
+        with open(os.path.join(folder, "memory.stat")) as file:
+            return int(dict(line.split() for line in file)["hierarchical_memory_limit"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _number(path: str) -> "int | None":
+    try:
+        with open(path) as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None  # or "max"
 
 
 def own_cgroup() -> "str | None":
@@ -126,11 +157,8 @@ class Limit:
         if self.folder is None:
             return
         for name in ("memory.peak", "memory.max_usage_in_bytes"):
-            try:
-                with open(os.path.join(self.folder, name)) as file:
-                    self.peak = int(file.read())
-            except (OSError, ValueError):
-                continue
+            found = _number(os.path.join(self.folder, name))
+            self.peak = self.peak if found is None else found
         _remove(self.folder)
 
     def _make(self, name: str) -> "str | None":

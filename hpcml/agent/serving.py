@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 IDLE = 1800  # seconds without a request, after which the client is taken to be gone
 # What takes its time, and holds up nobody else.
-BESIDE = ("run", "fetch", "usage", "walk", "digest")
+BESIDE = ("run", "fetch", "usage", "walk", "digest", "touch", "seal")
 
 
 class Body:
@@ -163,6 +163,9 @@ class Helper:
         for name, target in links.items():
             self.files.link(name, target)
 
+    def _call_seal(self, _: int, body: Body, folder: str) -> None:
+        self.files.seal(folder)
+
     def _call_append(self, _: int, body: Body, name: str, record: "dict[str, Any]") -> None:
         self.files.append(name, record)
 
@@ -196,7 +199,8 @@ class Helper:
     def _call_move(self, _: int, body: Body, source: str, target: str) -> bool:
         return self.files.move(source, target)
 
-    def _call_touch(self, _: int, body: Body, names: "list[str]") -> "Any":
+    def _call_touch(self, _: int, body: Body, names: "list[str]", markers: "list[str]") -> "Any":
+        names = names + [marker for marker in markers if self.files.is_whole(marker)]
         found = ((name, self.files.touch(name)) for name in names)
         return {name: status for name, status in found if status is not None}
 

@@ -6,7 +6,6 @@ nothing. On Slurm each task of an array is one allocation, and has runs of its o
 
 import os
 import re
-import subprocess
 import sys
 
 from hpcml.agent import slot, supervise, wire
@@ -74,6 +73,8 @@ class Slots:
     """
 
     def __init__(self, batch: str, ours: range, number: int) -> None:
+        import subprocess  # one slot starts sooner without it
+
         self.signals = supervise.Signals()
         self.told_to_end = False
         argv = [sys.executable, "-I", "-S", os.path.abspath(sys.path[0]), "work"]
@@ -126,6 +127,8 @@ def _left(batch: str, plan: "dict[str, Any]", ours: range) -> bool:
 
 def _requeue(job: str, plan: "dict[str, Any]") -> None:
     """Have Slurm give this allocation again; it ends this process for that."""
+    import subprocess
+
     path = plan["where"]["environment"].get("PATH", os.defpath)
     environment = dict(os.environ, PATH=path)
     try:

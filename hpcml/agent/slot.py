@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -138,34 +137,32 @@ class Slot:
             outcome = attempt.perform()
             self._record_end(attempt, outcome)
             code = 128 + outcome.signal if outcome.signal is not None else outcome.exit_code or 0
-            again = outcome.requeue and self._may_go_on(index, number + 1)
+            again = outcome.requeue and self._may_go_on()
             number = self._take(index) if again else None
         return code
 
     def _take(self, index: int) -> "int | None":
-        """Take a run's next attempt. Returns its number; ``None`` if it is under way or over."""
+        """Take a run's next attempt. Returns its number; ``None`` if it is under way or over.
+
+        Whoever cancels it from here on finds that attempt, or is heard during it.
+        """
         number = 1  # each attempt in its turn: one may have been refused, or be another agent's
         while not self.attempts.start(index, number, **self.allocation.facts):
             if not self._may_follow(index, number):
                 return None
             number += 1
+            if self.cancelled(index):
+                reason = "cancelled before it started again"
+                self.attempts.refuse(index, number, wire.CANCELLED, reason)
+                return None
         self._worked_on.add(index)
         self._sign()
         return number
 
-    def _may_go_on(self, index: int, number: int) -> bool:
-        """Whether nobody has ended the run, or this agent, since the attempt before ``number``.
-
-        Whoever cancels it from here on finds that attempt, or is heard during the next one.
-        """
-        if self.told_to_end():
-            return False
-        if not self.allocation.has_time_for_more(self.plan["what"]["limits"]["time"]):
-            return False  # it goes on in another allocation
-        if self.cancelled(index):
-            self.attempts.refuse(index, number, wire.CANCELLED, "cancelled before it started again")
-            return False
-        return True
+    def _may_go_on(self) -> bool:
+        """Whether nobody has ended this agent, and its allocation has time for another attempt."""
+        limit = self.plan["what"]["limits"]["time"]
+        return not self.told_to_end() and self.allocation.has_time_for_more(limit)
 
     def _record_end(self, attempt: Attempt, outcome: supervise.Outcome) -> None:
         """Write ``.end``; a disk that is full now may have room in a moment."""
@@ -294,6 +291,8 @@ class Slot:
         return True
 
     def _revive(self, queue: "wire.QueueFolder") -> None:
+        import subprocess
+
         argv = [sys.executable, "-I", "-S", os.path.abspath(sys.path[0]), "dispatch"]
         argv.append(os.path.dirname(queue.folder))
         environment = dict(processes.SERVICE, PATH=os.defpath, LC_ALL="C.UTF-8")

@@ -2,7 +2,7 @@
 
 import os
 
-from hpcml.agent import wire
+from hpcml.agent import trees, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,11 +41,7 @@ def unpack(folder: str, digest: str) -> str:
             raise SnapshotError("the code archive %s.tar is not what its name says" % place)
         files = [os.path.join(temporary, name) for name, kind, _ in entries if kind != "link"]
         wire.make_durable(files)  # before the name that vouches for it
-        for path, folders, _ in os.walk(temporary, topdown=False):
-            for name in folders:
-                if not os.path.islink(os.path.join(path, name)):
-                    os.chmod(os.path.join(path, name), 0o500)
-        os.chmod(temporary, 0o500)
+        trees.seal(temporary)
         try:
             os.rename(temporary, place)
         except OSError:

@@ -221,9 +221,7 @@ class Supervisor:
         self.command.hear()  # its last word
         self._forward()  # a signal that came while the command ended
         if self.outcome.exit_code != 0 and self._killed_for_memory():
-            self.outcome.blame(
-                wire.OUT_OF_MEMORY, "the kernel killed a process of the run for want of memory"
-            )
+            self.outcome.blame(wire.OUT_OF_MEMORY, self._by_the_kernel())
         self._end_leftovers()
         return self.outcome
 
@@ -338,6 +336,11 @@ class Supervisor:
     def _killed_for_memory(self) -> bool:
         by_kill = self.outcome.signal == signal.SIGKILL or self.outcome.exit_code == 137
         return (self.memory.folder is not None or by_kill) and self.memory.evidence.killed()
+
+    def _by_the_kernel(self) -> str:
+        limit = self.memory.evidence.limit
+        of = "" if limit is None else "; the limit is %d MiB" % (limit >> 20)
+        return "the kernel killed a process of the run for want of memory" + of
 
     def _end_leftovers(self) -> None:
         """End what the command left running: its cores are given to the next run."""

@@ -57,7 +57,7 @@ def move(source: str, target: str) -> bool:
         try:
             os.rename(source, target)
         except PermissionError:  # moving a folder writes to it: its ".." changes
-            _open_up(source)
+            open_up(source)
             os.rename(source, target)
     except FileNotFoundError:
         if os.path.lexists(source):
@@ -80,7 +80,7 @@ def remove(path: str) -> None:
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             return os.unlink(path)
-        _open_up(path)
+        open_up(path)
         folders = _unlink_files(path)
         while folders:
             for folder in folders:
@@ -88,6 +88,24 @@ def remove(path: str) -> None:
             folders = _unlink_files(path)
         os.rmdir(path)
     return None
+
+
+def seal(folder: str) -> None:
+    """Let not even its owner change a folder and what is in it."""
+    for path, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            file = os.path.join(path, name)
+            mode = os.lstat(file).st_mode
+            if stat.S_ISREG(mode) and mode & 0o222:
+                os.chmod(file, stat.S_IMODE(mode) & ~0o222)
+        os.chmod(path, stat.S_IRUSR | stat.S_IXUSR)
+
+
+def open_up(folder: str) -> None:
+    """Let its owner read and change a folder."""
+    mode = os.lstat(folder).st_mode
+    if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.chmod(folder, stat.S_IRWXU)
 
 
 class _Count:
@@ -189,14 +207,7 @@ def _flatten(folder: str, root: str) -> None:
     with suppress(FileNotFoundError):
         place = os.path.join(root, wire.unique())
         os.rename(folder, place)  # before anything in it is touched
-        _open_up(place)
+        open_up(place)
         for inner in _unlink_files(place):
             move(inner, os.path.join(root, wire.unique()))
         os.rmdir(place)
-
-
-def _open_up(folder: str) -> None:
-    """Let its owner read and change a folder."""
-    mode = os.lstat(folder).st_mode
-    if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
-        os.chmod(folder, stat.S_IRWXU)

@@ -38,6 +38,10 @@ UNKNOWN = "UNKNOWN"
 WORD_PATIENCE = 60.0
 """Seconds for which a signalled end waits for the scheduler's word."""
 
+STALE = 70.0
+"""Seconds after which every machine shows what another one has written: NFS lists a folder as it
+was up to 60 s ago (``acdirmax``), and clocks differ a little."""
+
 REQUEUE = 144
 """Exit code by which a job with a checkpoint asks to be started again (submitit's, too)."""
 
@@ -186,7 +190,7 @@ def make_durable(paths: "Sequence[str]") -> None:
             os.close(descriptor)
 
 
-# --- inputs that were brought to a site -------------------------------------------------
+# --- inputs and images that were brought to a site --------------------------------------
 
 
 def data_folder(digest: str) -> str:
@@ -197,6 +201,16 @@ def data_folder(digest: str) -> str:
 def data_marker(digest: str, name: str) -> str:
     """What says that it is there whole under a name; it holds the :func:`stamp_path` of it."""
     return "data/%s.whole/%s" % (digest, name)
+
+
+def image_file(digest: str) -> str:
+    """Where a container image lies in a workspace."""
+    return "images/%s.sif" % digest
+
+
+def marked(marker: str) -> str:
+    """What a :func:`data_marker` speaks of."""
+    return marker.replace(".whole/", "/", 1)
 
 
 # --- what a job takes over from where it runs -------------------------------------------
@@ -224,7 +238,8 @@ INHERITED = (
 
 def inherited() -> "dict[str, str]":
     """Those that this process has."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+    found = ((name, os.environ.get(name)) for name in INHERITED)
+    return {name: value for name, value in found if value is not None}
 
 
 # --- files that appear whole ------------------------------------------------------------
@@ -380,8 +395,16 @@ def started_at(pid: int) -> "int | None":
 
 def identity(pid: "int | None" = None) -> "dict[str, Any]":
     """What names a process beyond its number: machine, pid and start time."""
-    pid = os.getpid() if pid is None else pid
-    return dict(machine(), pid=pid, started=started_at(pid))
+    if pid is not None:
+        return dict(machine(), pid=pid, started=started_at(pid))
+    if _own.get("pid") != os.getpid():
+        _own.update(identity(os.getpid()))
+    return dict(_own)
+
+
+_own: "dict[str, Any]" = {}  # this process's, which stays as it is
+if hasattr(os, "register_at_fork"):  # a child's child may have the number of a parent that is gone
+    os.register_at_fork(after_in_child=_own.clear)  # novm
 
 
 def machine() -> "dict[str, Any]":
@@ -783,6 +806,19 @@ def ended_on_signals(end: "Mapping[str, Any]") -> str:
         return "killed by signal %d (%s)" % (end["signal"], signal_name(end["signal"]))
     names = ", ".join("%d (%s)" % (number, signal_name(number)) for number in end["received"])
     return "ended on signal %s, exit code %s" % (names, end["exit_code"])
+
+
+def killed_for_memory(said: str, job: str) -> "str | None":
+    """Slurm's own line on a job that was killed for want of memory, of what its nodes have said.
+
+    ``StepId=5.batch exceeded memory limit (2688229376 > 2097152000)`` or ``Detected 1 oom_kill
+    event in StepId=5.0``; ``None`` if there is none.
+    """
+    step = r"(?:StepId=|[Ss]tep |Job )%s\b(?:\.\w+)?" % re.escape(job)
+    watched = step + r" exceeded memory limit \(\d+ > \d+\)"
+    counted = r"Detected \d+ oom.kill event\S* in " + step
+    found = re.search(watched + "|" + counted, said)
+    return found.group() if found else None
 
 
 def signal_name(number: int) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -13,13 +15,16 @@ from hpcml.cli import shapes
 from hpcml.cli.completing import complete_batches, complete_ids, complete_states
 from hpcml.cli.options import ids, json_option, pairs, site_option
 from hpcml.cli.showing import (
+    last_known,
     print_json,
-    print_runs,
-    runs_data,
+    show_runs,
     wait_for,
     worst_exit_code,
 )
 from hpcml.cli.stages import going_on, reached
+
+if TYPE_CHECKING:
+    from hpcml.records.model import Record
 
 
 @click.command("runs")
@@ -42,10 +47,23 @@ def runs_command(
     tags: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """List runs, oldest first."""
+    """List runs, oldest first; last those of sites that cannot be reached, as on record."""
+    from hpcml.finding import find_runs
+
     wanted = pairs("--tag", tags)
-    found = hpcml.runs(site, batch=batch, state=state, name=name, tags=wanted)
-    _show(found, as_json)
+    found, away = find_runs(site, batch=batch, state=state, name=name, tags=wanted)
+    listed = {run.id for run in found}
+    records = [
+        one
+        for place in away
+        for one in _remembered(site=place, batch=batch, name=name, tags=wanted)
+        if one.id not in listed and (state is None or last_known(one)[0] == state.upper())
+    ]
+    why = [
+        error.problem if name in error.problem else f"{name}: {error.problem}"
+        for name, error in away.items()
+    ]
+    show_runs(found, as_json=as_json, records=records, away=why)
 
 
 @click.command("status")
@@ -53,8 +71,19 @@ def runs_command(
 @site_option
 @json_option
 def status_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> None:
-    """Show the state of runs."""
-    _show(_attached(ids, site), as_json)
+    """Show the state of runs; of sites that cannot be reached, as on record."""
+    from hpcml.errors import TransportError
+
+    found: list[hpcml.Run] = []
+    records: list[Record] = []
+    away: list[str] = []
+    for id in ids:
+        try:
+            found += _attached((id,), site)
+        except TransportError as error:
+            away.append(error.problem)
+            records += _remembered(site=site, **({"id": id} if "." in id else {"batch": id}))
+    show_runs(hpcml.Runs(found), as_json=as_json, records=records, away=away)
 
 
 @click.command("logs")
@@ -65,13 +94,11 @@ def status_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> Non
 @json_option
 def logs_command(id: str, site: str | None, follow: bool, stream: str, as_json: bool) -> None:
     """Show what a run printed, as it is: stdout to stdout, stderr to stderr."""
+    from hpcml.poller import patiently
+
     if follow and as_json:
         raise click.UsageError("--follow and --json do not go together")
-    several = [] if "." in id else _attached((id,), site)
-    if len(several) > 1:
-        problem = f"{id} has {len(several)} runs; give a run's id: {several[0].id}"
-        raise click.BadParameter(problem, param_hint="ID")
-    run = hpcml.attach(id, site)
+    run = patiently(lambda: _the_one(id, site)) if follow else _the_one(id, site)
     if as_json:
         logs: shapes.Logs = {
             "stdout": run.logs(stream="stdout"),
@@ -97,7 +124,12 @@ def wait_command(
     ids: tuple[str, ...], site: str | None, timeout: float | None, as_json: bool
 ) -> None:
     """Wait for runs. The exit code is the job's own; of several runs, the first that is not 0."""
-    _show_at_the_end(_attached(ids, site), as_json, timeout)
+    from hpcml.poller import patiently
+
+    began = time.monotonic()
+    found = patiently(lambda: _attached(ids, site), timeout)
+    left = None if timeout is None else timeout - (time.monotonic() - began)
+    _show_at_the_end(found, as_json, left)
 
 
 @click.command("cancel")
@@ -108,7 +140,7 @@ def cancel_command(ids: tuple[str, ...], site: str | None, as_json: bool) -> Non
     """Cancel runs."""
     found = _attached(ids, site)
     found.cancel()
-    _show(found, as_json)
+    show_runs(found, as_json=as_json)
 
 
 @click.command("resume")
@@ -170,27 +202,40 @@ def fetch_command(ids: tuple[str, ...], site: str | None, folder: str, as_json: 
         print_json(fetched)
 
 
+def _remembered(**filters: Any) -> list[Record]:
+    """Runs as they are on record: all that is known where their site cannot be reached."""
+    from hpcml import records
+    from hpcml.errors import RecordsError
+
+    with suppress(RecordsError):
+        return records.remembered(**filters)
+    return []
+
+
+def _the_one(id: str, site: str | None) -> hpcml.Run:
+    several = [] if "." in id else _attached((id,), site)
+    if len(several) > 1:
+        problem = f"{id} has {len(several)} runs; give a run's id: {several[0].id}"
+        raise click.BadParameter(problem, param_hint="ID")
+    return hpcml.attach(id, site)
+
+
 def _attached(ids: tuple[str, ...], site: str | None) -> hpcml.Runs:
     """Runs by their ids; a submission's id stands for all its runs."""
-    found = [[hpcml.attach(id, site)] if "." in id else hpcml.runs(site, batch=id) for id in ids]
+    from hpcml.finding import find_runs
+
+    found = [[hpcml.attach(id, site)] if "." in id else find_runs(site, batch=id)[0] for id in ids]
     return hpcml.Runs([run for runs in found for run in runs])
 
 
 def _show_perhaps_at_the_end(found: hpcml.Runs, wait: bool, as_json: bool) -> None:
     if wait:
         _show_at_the_end(found, as_json)
-    _show(found, as_json)
+    show_runs(found, as_json=as_json)
 
 
 def _show_at_the_end(found: hpcml.Runs, as_json: bool, timeout: float | None = None) -> NoReturn:
     """Wait, show, and exit with the first code that is not 0."""
     wait_for(found, timeout, quiet=as_json)
-    _show(found, as_json)
+    show_runs(found, as_json=as_json)
     sys.exit(worst_exit_code(found))
-
-
-def _show(found: hpcml.Runs, as_json: bool) -> None:
-    if as_json:
-        print_json(runs_data(found))
-    else:
-        print_runs(found)

@@ -80,11 +80,13 @@ def _told(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _attempt(one: AttemptRecord) -> str:
+    from hpcml.units import lasting
+
     ran = None if None in (one.started, one.ended) else (one.ended or 0.0) - (one.started or 0.0)
     parts = [
         "agent:",
         "no end was written" if one.ended is None else _exit(one.exit_code, one.signal),
-        "" if ran is None else f"after {ran:.0f} s",
+        "" if ran is None else f"after {lasting(ran)}",
         f"on {one.host['host']}" if one.host.get("host") else "",
         f"in allocation {one.life}" if one.life is not None else "",
     ]
@@ -96,7 +98,7 @@ def _exit(code: int | None, signal: int | None) -> str:
 
 
 def _allocation(life: Accounted) -> str:
-    from hpcml.units import memory_text
+    from hpcml.units import lasting, memory_text
 
     waited = None
     if life.started is not None and life.submitted is not None:
@@ -105,8 +107,8 @@ def _allocation(life: Accounted) -> str:
     parts = [
         f"{life.source}: {life.state}, {_exit(life.exit_code, life.signal)}",
         f"of {life.runs} runs together" if life.runs > 1 else "",
-        f"in the queue {waited:.0f} s" if waited is not None else "",
-        f"lasted {life.elapsed:.0f} s" if life.elapsed is not None else "",
+        f"in the queue {lasting(waited)}" if waited is not None else "",
+        f"lasted {lasting(life.elapsed)}" if life.elapsed is not None else "",
         ", ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items() if n),
         f"on {life.hosts}{' alone' if life.alone else ''}" if life.hosts else "",
         f"{memory_text(life.max_rss)} in its largest task" if life.max_rss is not None else "",
@@ -118,10 +120,11 @@ def _allocation(life: Accounted) -> str:
 
 def _joules(life: Accounted) -> str:
     from hpcml.energy.model import amount
+    from hpcml.units import lasting
 
     if life.joules is None:
         return ""
-    return f"{amount(life.joules)} in {life.covered:.0f} s"
+    return f"{amount(life.joules)} in {lasting(life.covered)}"
 
 
 def _energy(energy: EnergyRecord) -> str:

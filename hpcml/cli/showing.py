@@ -15,7 +15,9 @@ from hpcml.texts import plain
 
 if TYPE_CHECKING:
     import hpcml
+    from hpcml.batch_view import Seen
     from hpcml.cli import shapes
+    from hpcml.records.model import Record
 
 # The whole table, with what hpcml.cli.main() adds, is in docs/commands.md.
 EXIT_CODES = {
@@ -58,11 +60,11 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=1, allow_nan=False))
 
 
-def run_data(run: hpcml.Run) -> shapes.Run:
-    """What JSON says of a run."""
+def run_data(run: hpcml.Run, seen: Seen | None = None) -> shapes.Run:
+    """What JSON says of a run; default: as it was last seen."""
     from hpcml.run import as_data
 
-    return cast("shapes.Run", as_data(run))
+    return cast("shapes.Run", as_data(run, seen))
 
 
 def runs_data(runs: hpcml.Runs) -> list[shapes.Run]:
@@ -70,26 +72,82 @@ def runs_data(runs: hpcml.Runs) -> list[shapes.Run]:
     return [run_data(run) for run, _ in runs.seen()]
 
 
+def show_runs(
+    runs: hpcml.Runs,
+    *,
+    as_json: bool,
+    records: Collection[Record] = (),
+    away: Iterable[str] = (),
+) -> None:
+    """Show what one look at runs shows now; exit with 70 if some cannot be seen.
+
+    Parameters
+    ----------
+    records : collection of Record
+        Runs that cannot be seen, and are shown as they are on record.
+    away : iterable of str
+        Why they cannot.
+    """
+    from hpcml.batch_view import Seen
+    from hpcml.cards import glimpse
+
+    looked, troubles = glimpse(runs)
+    unseen = dict.fromkeys(map(plain, [*away, *troubles]))
+    found = [(run, seen or Seen(State.UNKNOWN, "it cannot be seen now")) for run, seen in looked]
+    if as_json:
+        print_json([run_data(*one) for one in found] + [_of_record(one) for one in records])
+    elif found or records:
+        rows = [(run.id, run.name, run.site, str(it.state), it.reason) for run, it in found]
+        rows += [(one.id, one.name, one.site, *last_known(one)) for one in records]
+        print_table(("run", "name", "site", "state", "reason"), rows, folded=("name", "reason"))
+    elif not unseen:
+        click.echo("no runs", err=True)
+    for trouble in unseen:
+        click.echo(f"hpcml: {trouble}", err=True)
+    if unseen:
+        sys.exit(INCOMPLETE)
+
+
+def last_known(record: Record) -> tuple[str, str]:
+    """State and reason of a run that cannot be seen: what is final stays so."""
+    if State(record.state).final:
+        return record.state, record.reason
+    return State.UNKNOWN, f"it cannot be seen now; it was {record.state} when it was last recorded"
+
+
+def _of_record(record: Record) -> shapes.Run:
+    state, reason = last_known(record)
+    last = record.attempts[-1] if record.attempts else None
+    return {
+        "id": record.id,
+        "site": record.site,
+        "name": record.name,
+        "state": state,
+        "reason": reason,
+        "attempts": len(record.attempts),
+        "exit_code": last.exit_code if last else None,
+        "signal": last.signal if last else None,
+        "digest": record.digest,
+    }
+
+
 def wait_for(runs: hpcml.Runs, timeout: float | None = None, *, quiet: bool) -> None:
-    """Wait; a terminal shows how they get on, a pipe at the end what did not complete."""
+    """Wait; a terminal shows how they get on, a pipe what they wait for, and what failed."""
+    from hpcml.progress import Waits
+
     going_on(runs)
     live = sys.stderr.isatty() and not quiet
-    runs.wait(timeout, progress=live)
+    if live:
+        runs.wait(timeout, progress=True)
+    else:
+        waits = Waits(runs)
+        for ended in runs._follow(timeout):
+            waits.update(ended)
     failed = () if live or quiet else runs.failed
     for run in failed[:1]:
         rest = f" (one of {len(failed)} of {len(runs)} runs)" if len(runs) > 1 else ""
         line = f"hpcml: {run.id} is {run.state}: {run.reason}".rstrip(": ")
         click.echo(plain(line + rest), err=True)
-
-
-def print_runs(runs: hpcml.Runs) -> None:
-    """A line a run; where there is none, that goes to stderr."""
-    if not runs:
-        click.echo("no runs", err=True)
-        return
-    seen = runs.seen()
-    rows = [(run.id, run.name, run.site, str(it.state), it.reason) for run, it in seen]
-    print_table(("run", "name", "site", "state", "reason"), rows, folded=("name", "reason"))
 
 
 def print_table(

@@ -249,7 +249,7 @@ class Fitting:
     def _check_time(self) -> None:
         partition, key = self.partition, self.partition.key_of("time", self.qos)
         longest = self._unless_other_qos(partition.longest(self.nodes, self.qos))
-        what, fits = "walltime limit", f'time="{longest}s"'
+        what, fits = "walltime limit", f'time="{units.time_text(longest or 0)}"'
         if key != "time":
             what += f" of QOS {self.qos}"
         elif isinstance(partition.time, list):

@@ -50,6 +50,11 @@ class Plan:
         portable = {key: self.what[key] for key in PORTABLE}
         return wire.sha256(wire.canonical(portable))
 
+    @cached_property
+    def encoded(self) -> bytes:
+        """Canonical JSON of :meth:`as_data`."""
+        return wire.canonical(self.as_data())
+
     @property
     def name(self) -> str:
         """The job's name."""

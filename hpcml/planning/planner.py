@@ -72,7 +72,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "workspace": binding.workspace,
         "system_root": site.system_root,
         "python": binding.python if resolved.image_path is None else "python3",
-        "image": resolved.image_path,
+        "image": _image_path(resolved, site, binding),
         "binds": binds(placed, site, binding) if resolved.image_path is not None else [],
         "agent_python": binding.agent_python,
         "library": binding.library,
@@ -110,6 +110,13 @@ def _input_paths(resolved: Resolved, site: Site, binding: Binding) -> dict[str, 
             file = posixpath.basename(paths[name]) or "data"
             paths[name] = f"{binding.workspace}/{wire.data_folder(str(digest))}/{file}"
     return paths
+
+
+def _image_path(resolved: Resolved, site: Site, binding: Binding) -> str | None:
+    """Where a run finds its image, likewise."""
+    if resolved.image_path is None or site.transport == "local":
+        return resolved.image_path
+    return f"{binding.workspace}/{wire.image_file(resolved.image or '<digest>')}"
 
 
 def _places(where: dict[str, Any]) -> dict[str, str]:

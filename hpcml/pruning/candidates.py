@@ -18,7 +18,19 @@ from hpcml.errors import HpcmlError
 from hpcml.finding import forget_if_queued
 from hpcml.library import library_name
 from hpcml.poller import poller
-from hpcml.pruning.model import CACHE, CODE, DATA, DAY, LEFTOVER, LIBRARY, RUNS, WORK, Item, Kept
+from hpcml.pruning.model import (
+    CACHE,
+    CODE,
+    DATA,
+    DAY,
+    IMAGE,
+    LEFTOVER,
+    LIBRARY,
+    RUNS,
+    WORK,
+    Item,
+    Kept,
+)
 from hpcml.pruning.use import BATCH, SERVED, Use
 from hpcml.pruning.use import LIBRARY as LIBRARY_NAME
 from hpcml.records.place import find_place
@@ -27,7 +39,7 @@ from hpcml.transports import FileStatus
 
 TRASH = ".trash-"  # begins the names of what was taken away, and is being removed
 TEMPORARY = ".tmp-"
-CODE_NAME = re.compile(r"([0-9a-f]{64})(\.tar|\.pkl)?")
+BY_DIGEST = re.compile(r"([0-9a-f]{64})(\.tar|\.pkl|\.sif)?")
 UNFINISHED = "an input that is not whole"
 DATA_NAME = re.compile(r"([0-9a-f]{64})(\.whole)?")
 REMAINS = "it was removed but for this, and something may still write there: that goes in a day"
@@ -169,19 +181,23 @@ class Candidates:
         paths = tuple(f"{folder}/{index}/work" for index in view.indices)
         return Item(WORK, view.id, 0, age, about, paths)
 
-    # --- code, libraries, leftovers -------------------------------------------------------
+    # --- code, images, libraries, leftovers -------------------------------------------------------
 
     def _unused(self, gone: Iterable[str]) -> Iterator[Item]:
-        """Code and libraries that no batch names but those that go, and nobody has relied on."""
+        """Code, images and libraries that nobody has relied on; batches that go do not count."""
         if self.wish.work_only:
             return
         gone = frozenset(gone)
-        for kind, folder, pattern in ((CODE, "code", CODE_NAME), (LIBRARY, "lib", LIBRARY_NAME)):
+        for kind, folder, pattern in (
+            (CODE, "code", BY_DIGEST),
+            (IMAGE, "images", BY_DIGEST),
+            (LIBRARY, "lib", LIBRARY_NAME),
+        ):
             for entry in self._listed(folder):
                 match = pattern.fullmatch(entry.name)
                 if match is None or entry.kind not in ("file", "folder"):
                     continue
-                name = match[1] if kind == CODE else entry.name
+                name = entry.name if kind == LIBRARY else match[1]
                 if self._age(entry) < self.wish.rarely or self.use.of_file(name, gone):
                     continue
                 if kind == LIBRARY and self.use.queued:
@@ -226,7 +242,7 @@ class Candidates:
             entry = data.get(digest) or markers[digest]
             if self._age(entry) >= DAY:
                 yield from self._item(LEFTOVER, "data", entry, UNFINISHED)
-        for folder in ("runs", "code", "lib", "queue", "data"):
+        for folder in ("runs", "code", "images", "lib", "queue", "data"):
             for entry in self._listed(folder):
                 if entry.name.startswith(TRASH):
                     yield from self._item(LEFTOVER, folder, entry, "of a prune")
@@ -301,7 +317,7 @@ def _why_cached(path: Path, use: Use) -> str:
         return HALF
     if path.parent.name == "digests":
         return "digests of an input"
-    match = CODE_NAME.fullmatch(path.name)
+    match = BY_DIGEST.fullmatch(path.name)
     if use.of_waiting(match[1] if match else path.name) or path.name == library_name():
         return ""
     return "code that waited for a site" if match else "an archive for sites"

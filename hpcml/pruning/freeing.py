@@ -15,8 +15,20 @@ from hpcml import records
 from hpcml.agent import trees, wire
 from hpcml.connection import Connection
 from hpcml.errors import RecordsError, TransportError
-from hpcml.pruning.candidates import CODE_NAME, TRASH, UNFINISHED, Wish
-from hpcml.pruning.model import CACHE, CODE, DATA, DAY, LEFTOVER, LIBRARY, RUNS, WORK, Item, Kept
+from hpcml.pruning.candidates import BY_DIGEST, TRASH, UNFINISHED, Wish
+from hpcml.pruning.model import (
+    CACHE,
+    CODE,
+    DATA,
+    DAY,
+    IMAGE,
+    LEFTOVER,
+    LIBRARY,
+    RUNS,
+    WORK,
+    Item,
+    Kept,
+)
 from hpcml.pruning.use import SERVED, Use
 from hpcml.records.place import find_place
 
@@ -74,11 +86,11 @@ class Freeing:
             return "the queue still has it"
         if item.about == UNFINISHED and self._is_young(item, DAY):
             return "somebody has gone on with it meanwhile"
-        match = CODE_NAME.fullmatch(item.name)
+        match = BY_DIGEST.fullmatch(item.name)
         name = match[1] if match else item.name
         if item.kind == CACHE and self.use.of_waiting(name):
             return "a submission that was broken off needs it"
-        if item.kind not in (CODE, LIBRARY, DATA):
+        if item.kind not in (CODE, IMAGE, LIBRARY, DATA):
             return ""
         why = self.use.of_file(name)
         if not why and self._is_young(item, self.wish.rarely):

@@ -19,6 +19,7 @@ WORK = "work"
 CODE = "code"
 LIBRARY = "library"
 DATA = "data"
+IMAGE = "image"
 LEFTOVER = "leftover"
 CACHE = "cache"
 
@@ -29,10 +30,10 @@ class Item:
 
     Attributes
     ----------
-    kind : {"runs", "work", "code", "library", "data", "leftover", "cache"}
+    kind : {"runs", "work", "code", "library", "data", "image", "leftover", "cache"}
         A submission's runs, or their work folders alone; a snapshot; a travelling archive; an input
-        that was brought there; what a killed process left; what this machine remembers and can find
-        out again.
+        or an image that was brought there; what a killed process left; what this machine remembers
+        and can find out again.
     name : str
         Of runs: the submission's id; else the file.
     bytes : int

@@ -113,8 +113,8 @@ def recorded(batches: Collection[str]) -> set[str]:
     return with_database(work, remade=False)
 
 
-def remembered(run: str) -> Record | None:
-    """The record of a run, by its id, if there is one. Nothing is recorded by asking.
+def remembered(**filters: Any) -> list[Record]:
+    """As :func:`find`, but nothing is recorded by asking.
 
     Raises
     ------
@@ -123,11 +123,13 @@ def remembered(run: str) -> Record | None:
     """
     from hpcml.records import asking
 
-    def work(database: Database) -> Record | None:
+    given = _given(filters)
+
+    def work(database: Database) -> list[Record]:
         if database.missing:
-            return None  # and it stays so, as above
+            return []  # and it stays so, as above
         with database.reading() as connection:
-            return next(iter(asking.find(connection, {"id": run})), None)
+            return asking.find(connection, given)
 
     return with_database(work, remade=False)
 

@@ -89,7 +89,7 @@ def take_snapshot(root: str, left_out: Iterable[str] = ()) -> Snapshot:
         Too much, what looks like a key, or a name that is not UTF-8; the message says which file
         and how to leave it out.
     """
-    in_git = git.top_level(Path(root)) is not None
+    in_git = git.top_level(root) is not None
     patterns = (*(LEFT_OUT if in_git else LEFT_OUT_WITHOUT_GIT), *_ignored(root))
     data = [os.path.relpath(os.path.realpath(path), root) for path in left_out]
     names = git.files(root) if in_git else [name for name, _ in _walk(root, patterns)]

@@ -15,7 +15,7 @@ from typing import Any
 from hpcml.errors import JobError, nearest
 from hpcml.job import Job
 from hpcml.resolving import checks
-from hpcml.resolving.functions import Function, find_function
+from hpcml.resolving.functions import Function, find_function, is_within
 from hpcml.resolving.git import top_level
 
 _MODULE = re.compile(r"-m\s+([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
@@ -57,8 +57,9 @@ class Entry:
     @property
     def folder(self) -> str:
         """The current folder within the snapshot, ``""`` at its top."""
-        relative = os.path.relpath(self.base, self.root) if self.root else "."
-        return "" if relative == "." else relative
+        if not self.root or self.base == self.root:
+            return ""
+        return os.path.relpath(self.base, self.root)
 
     def as_data(self) -> dict[str, Any]:
         """For the plan."""
@@ -107,22 +108,21 @@ def find_entry(job: Job) -> Entry:
 
 def _function(function: Callable[..., Any], base: Path, explicit: str | None) -> Entry:
     found = find_function(function)
-    start = Path(found.root) if found.root else None
-    root = str(base) if explicit else None
+    start, root, here = found.root, str(base) if explicit else None, str(base)
     if root is None and start is not None:
-        root = top_level(start) or str(start)
+        root = top_level(start) or start
     if root is None:
-        return _called(found, str(base), None, ())
-    if start is not None and not start.is_relative_to(root):
+        return _called(found, here, None, ())
+    if start is not None and not is_within(start, root):
         problem = f"{found.target} is imported from {start}, not from the folder that code names"
         raise JobError("code", problem, 'Give a folder that holds it, or leave code="auto".')
-    if not base.is_relative_to(root):
-        base = Path(root)
-    paths = [str(start)] if start else []
+    if not is_within(here, root):
+        here = root
+    paths = [start] if start else []
     if found.pickled is not None:  # what it imports may come from anywhere in there
         paths += [path for path in sys.path if os.path.isabs(path) and _is_source(path, root)]
     relative = tuple(dict.fromkeys(os.path.relpath(path, root) for path in paths))
-    return _called(found, str(base), root, relative)
+    return _called(found, here, root, relative)
 
 
 def _called(found: Function, base: str, root: str | None, paths: tuple[str, ...]) -> Entry:
@@ -140,13 +140,14 @@ def _called(found: Function, base: str, root: str | None, paths: tuple[str, ...]
 
 def _is_source(path: str, root: str) -> bool:
     """Whether a folder of ``sys.path`` is within the code, and no environment's own."""
-    return Path(path).is_relative_to(root) and "site-packages" not in path and os.path.isdir(path)
+    return is_within(path, root) and "site-packages" not in path and os.path.isdir(path)
 
 
 def _base(explicit: str | None) -> Path:
     try:
-        path = os.path.expanduser(checks.text("code", explicit)) if explicit else os.getcwd()
-        base = Path(os.path.realpath(path))
+        if not explicit:  # the kernel knows it without links, and that it is there
+            return Path(checks.text("code", os.getcwd()))
+        base = Path(os.path.realpath(os.path.expanduser(checks.text("code", explicit))))
         there = base.is_dir()
     except OSError as error:
         where = explicit or "the current folder"
@@ -170,7 +171,7 @@ def _script(text: str, base: Path, explicit: str | None) -> Entry:
     if not _is_file(path):
         there = [entry.name for entry in path.parent.glob(f"*{path.suffix}")]
         raise JobError("entry", f"there is no file {path}", nearest(path.name, there))
-    root = top_level(path.parent)
+    root = top_level(str(path.parent))
     if explicit:
         root = str(base)
     elif root is None or not base.is_relative_to(root):
@@ -207,7 +208,7 @@ def _module(name: str, base: Path, explicit: str | None) -> Entry:
 
 
 def _top(base: Path, explicit: str | None) -> str | None:
-    return str(base) if explicit else top_level(base)
+    return str(base) if explicit else top_level(str(base))
 
 
 def _is_own(base: Path, word: str) -> bool:

@@ -112,13 +112,11 @@ def import_root(module: types.ModuleType) -> str | None:
     file = _file(module)
     if file is None or _is_installed(file):
         return None
-    path = file.parent if file.name == "__init__.py" else file.with_suffix("")
+    path = file.removesuffix(".py").removesuffix("/__init__")
     spec = getattr(module, "__spec__", None)
     name = module.__name__ if spec is None else spec.name  # of ``python -m`` it is not __main__
-    parts = name.split(".")
-    if tuple(path.parts[-len(parts) :]) != tuple(parts):
-        return None
-    return str(Path(*path.parts[: -len(parts)]))
+    within = "/" + name.replace(".", "/")
+    return path.removesuffix(within) or "/" if path.endswith(within) else None
 
 
 def _root_by_value(function: object, pickled: bytes) -> str | None:
@@ -127,11 +125,11 @@ def _root_by_value(function: object, pickled: bytes) -> str | None:
     file = _file(module)
     if module is not None and module.__name__ == "__main__":
         if file is not None:
-            return import_root(module) or str(file.parent)
-        here = Path.cwd()  # a notebook: its own modules count, if it has loaded any
+            return import_root(module) or os.path.dirname(file)
+        here = os.getcwd()  # a notebook: its own modules count, if it has loaded any
         own = [other for other in map(_file, list(sys.modules.values())) if other is not None]
-        if any(other.is_relative_to(here) and not _is_installed(other) for other in own):
-            return str(here)
+        if any(is_within(other, here) and not _is_installed(other) for other in own):
+            return here
     elif module is not None and (root := import_root(module)) is not None:
         return root
     for name, other in list(sys.modules.items()):
@@ -153,25 +151,30 @@ def _is_named(name: str, pickled: bytes) -> bool:
     return pickle.SHORT_BINUNICODE + bytes([len(encoded)]) + encoded in pickled
 
 
-def _file(module: object) -> Path | None:
+def is_within(path: str, folder: str) -> bool:
+    """Whether an absolute path is a folder, or below it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _file(module: object) -> str | None:
     name = getattr(module, "__dict__", {}).get("__file__")  # one that loads lazily is left asleep
     if not isinstance(name, str) or not name.endswith(".py") or not os.path.isfile(name):
         return None
-    return Path(os.path.realpath(name))
+    return os.path.realpath(name)
 
 
 @lru_cache(maxsize=4096)  # modules: of a function by value all are asked about
-def _is_installed(file: Path) -> bool:
+def _is_installed(file: str) -> bool:
     """Whether it came with Python or was installed: then the job's Python has it, or has not."""
-    return any(file.is_relative_to(folder) for folder in _installed_folders())
+    return any(is_within(file, folder) for folder in _installed_folders())
 
 
 @cache
-def _installed_folders() -> list[Path]:
+def _installed_folders() -> list[str]:
     paths = sysconfig.get_paths()
     folders = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders += [site.getusersitepackages(), str(Path(__file__).parents[1])]
-    return [Path(folder).resolve() for folder in folders]
+    return [os.path.realpath(folder) for folder in folders]
 
 
 def _parameters(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,20 @@ from hpcml.errors import CodeError
 LARGEST_DIFF = 256 * 1024  # bytes of a diff that are kept in the plan
 
 
-def top_level(folder: Path) -> str | None:
+def top_level(folder: str) -> str | None:
     """Absolute top folder of the working tree, ``None`` outside one or without git."""
-    if not any(os.path.exists(f"{parent}/.git") for parent in (folder, *folder.parents)):
+    if not any(os.path.exists(f"{parent}/.git") for parent in _and_above(folder)):
         return None
-    output = _git(folder, "rev-parse", "--show-toplevel")
+    output = _git(Path(folder), "rev-parse", "--show-toplevel")
     return None if output is None else os.path.realpath(os.fsdecode(output.removesuffix(b"\n")))
+
+
+def _and_above(folder: str) -> Iterator[str]:
+    """An absolute folder and all those that it is in."""
+    while folder != "/":
+        yield folder
+        folder = os.path.dirname(folder)
+    yield ""
 
 
 def files(folder: str) -> list[str]:

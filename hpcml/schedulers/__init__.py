@@ -158,8 +158,8 @@ class Scheduler(Protocol):
     def submit(self, chunks: Sequence[Chunk]) -> list[str]:
         """Queue chunks; ids in the same order.
 
-        QueueError says that the queue has certainly not taken them; after any other error it may
-        have.
+        QueueError says that the queue has certainly not taken them, RefusedError that it never
+        will; after any other error it may have.
         """
         ...
 

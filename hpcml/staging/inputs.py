@@ -1,9 +1,10 @@
 """Inputs that go to a site: each content once, under its digest, and believed only when whole.
 
 Files go there in streams, each appearing whole, and only with the SHA-256 that it must have. Then
-the site reads all of it once more, and if that gives the digest, a marker beside it says so
-(:func:`hpcml.agent.wire.data_marker`). Nobody believes what has no marker: what a broken-off
-submission has left there is gone on with.
+all of it becomes read-only, the site reads it once more, and if that gives the digest, a marker
+beside it says that it is whole (:func:`hpcml.agent.wire.data_marker`). Nobody believes what has no
+marker: what a broken-off submission has left there is gone on with. What somebody has changed in
+spite of all that is brought anew.
 """
 
 from __future__ import annotations
@@ -43,9 +44,14 @@ class Input:
     file: str
 
     @property
+    def folder(self) -> str:
+        """Where its content lies in the workspace, under each name."""
+        return wire.data_folder(self.digest)
+
+    @property
     def path(self) -> str:
-        """Where it lies in the workspace."""
-        return f"{wire.data_folder(self.digest)}/{self.file}"
+        """Where it lies there."""
+        return f"{self.folder}/{self.file}"
 
     @property
     def marker(self) -> str:
@@ -55,7 +61,7 @@ class Input:
     @property
     def needed(self) -> tuple[str, str]:
         """What must be there; data that was removed by hand may have left its marker."""
-        return wire.data_folder(self.digest), self.marker
+        return self.folder, self.marker
 
 
 def staged_inputs(plan: Plan) -> dict[str, Input]:
@@ -114,28 +120,46 @@ class _Staging:
 
     def bring(self) -> None:
         """Send what is missing, and have the site say that it is whole."""
-        self._name_after_another()
+        there, whole = self._names()
+        if self.one.file in whole:  # it was changed since, or another client has just mended it
+            if self.one.marker in self.files.touch([], [self.one.marker]) or self._is_verified():
+                return
+            self._take_away()
+        elif whole and self.one.file not in there:  # a link beside that is all it takes
+            self.files.link({self.one.path: min(whole)})
         for _ in range(2):
             self._send()
-            said = self.files.digest([self.one.path]).get(self.one.path)
-            if said is not None and said.sha256 == self.one.digest:
-                mark = {"sha256": said.sha256, "bytes": said.bytes, "stamp": said.stamp}
-                return self.files.put({self.one.marker: wire.canonical(mark)})
-            # After a power loss files may be there without their content.
-            self.files.remove([self.one.path])
+            if self._is_verified():
+                return
+            self._take_away()  # after a power loss files may be there without their content
         raise TransportError(
             f"the copy of {self.source} on the site is not what was sent",
             "Look for who else writes to the workspace, or whether its disk fails.",
         )
 
-    def _name_after_another(self) -> None:
-        """Where it is whole under another name, a link beside that is all it takes."""
-        data, markers = self.one.needed[0], posixpath.dirname(self.one.marker)
+    def _names(self) -> tuple[set[str], set[str]]:
+        """The names that the content has there, and those under which it was found to be whole."""
+        data, markers = self.one.folder, posixpath.dirname(self.one.marker)
         found = self.files.names_in([data, markers])
         there = found.get(data, set())
-        whole = there & found.get(markers, set())
-        if whole and self.one.file not in there:
-            self.files.link({self.one.path: min(whole)})
+        return there, there & found.get(markers, set())
+
+    def _is_verified(self) -> bool:
+        """Have the site make it read-only and read it, and note that it is whole if so."""
+        self.files.seal(self.one.folder)  # before: a file's times change with its mode
+        said = self.files.digest([self.one.path]).get(self.one.path)
+        if said is None or said.sha256 != self.one.digest:
+            return False
+        mark = {"sha256": said.sha256, "bytes": said.bytes, "stamp": said.stamp}
+        self.files.put({self.one.marker: wire.canonical(mark)})
+        return True
+
+    def _take_away(self) -> None:
+        """Out of the way at once, under all its names, and what says that it is whole first."""
+        for path in (posixpath.dirname(self.one.marker), self.one.folder):
+            aside = f"{posixpath.dirname(path)}/.tmp-{wire.unique()}"
+            if self.files.move(path, aside):
+                self.files.remove([aside])
 
     def _send(self) -> None:
         """Send the files and links that are not there."""

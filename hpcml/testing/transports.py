@@ -394,7 +394,7 @@ class TransportSuite:
 
         assert files.names("data") == {"a", "run", "big"}
         assert files.get({"data/a": 0, "data/big": 0}) == {"data/a": b"1", "data/big": BIG}
-        assert self.told(files, "stat -c %a data data/a data/run").split() == ["700", "600", "700"]
+        assert self.told(files, "stat -c %a data data/a data/run").split() == ["700", "400", "500"]
         with pytest.raises(TransportError, match="cannot be read"):
             files.put_verified({"data/c": tmp_path / "c"}, {"data/c": ""}, ())
         assert files.names("data") == {"a", "run", "big"}
@@ -419,6 +419,40 @@ class TransportSuite:
         assert {it.name: it.target for it in files.list("") or () if it.kind == "link"} == {
             "top": "a/b"
         }
+
+    def test_what_is_sealed_is_read_only_until_it_is_moved_or_removed_or_something_is_brought(
+        self, files: Transport, tmp_path: Path
+    ) -> None:
+        files.put({"data/a/b/c": b"", "data/x/y/z": b""})
+        files.link({"data/a/link": "../x"})
+        files.seal("data/a")
+        modes = self.told(files, "stat -c %a data/a data/a/b data/a/b/c data/x").split()
+        assert modes == ["500", "500", "400", "700"]
+
+        (tmp_path / "a").write_bytes(b"1")
+        files.put_verified({"data/a/b/d": tmp_path / "a"}, {"data/a/b/d": wire.sha256(b"1")}, ())
+        files.link({"data/a/second": "b"})
+        assert files.names("data/a/b") == {"c", "d"}
+        assert files.names("data/a") == {"b", "link", "second"}
+
+        files.seal("data/a")
+        files.seal("data/x")
+        assert files.move("data/x", "x")
+        files.remove(["data/a"])
+        assert files.names("data") == set()
+
+    def test_markers_of_inputs_that_were_changed_are_left_out(self, files: Transport) -> None:
+        files.put({"data/a/t2m": b"1", "data/b/t2m": b"1"})
+        markers = ["data/a.whole/t2m", "data/b.whole/t2m", "data/c.whole/t2m"]
+        for path, said in files.digest(["data/a/t2m", "data/b/t2m"]).items():
+            name = path.removesuffix("/t2m")
+            files.put({f"{name}.whole/t2m": wire.canonical({"stamp": said.stamp})})
+        assert {*files.touch(["data/a"], markers)} == {"data/a", *markers[:2]}
+
+        self.told(files, "touch data/a/t2m")
+        assert {*files.touch([], markers)} == {markers[1]}
+        self.told(files, "rm data/b/t2m")
+        assert files.touch([], markers) == {}
 
     # --- moving and removing --------------------------------------------------------------
 

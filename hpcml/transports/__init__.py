@@ -144,7 +144,7 @@ class Transport(Protocol):
     def put_verified(
         self, files: Mapping[str, Path], digests: Mapping[str, str], executable: Collection[str]
     ) -> set[str]:
-        """Write files as :meth:`put` does, each only if it has the SHA-256 that it must have.
+        """Write files, each read-only and only if it has the SHA-256 that it must have.
 
         One that is there already, of the same length, stays. Returns the paths of those that had
         another SHA-256 when they came: nothing was written there.
@@ -153,6 +153,10 @@ class Transport(Protocol):
 
     def link(self, links: Mapping[str, str]) -> None:
         """Make symbolic links, each with its target, and their folders."""
+        ...
+
+    def seal(self, folder: str) -> None:
+        """Make a folder and all that is in it read-only; it can be moved and removed as ever."""
         ...
 
     def append(self, path: str, record: Mapping[str, Any]) -> None:
@@ -189,8 +193,12 @@ class Transport(Protocol):
         """
         ...
 
-    def touch(self, paths: Iterable[str]) -> dict[str, FileStatus]:
-        """Make the times of files and folders now; those that are not there are left out."""
+    def touch(self, paths: Iterable[str], markers: Iterable[str] = ()) -> dict[str, FileStatus]:
+        """Make the times of files and folders now; those that are not there are left out.
+
+        ``markers`` say of inputs that they are whole (:func:`hpcml.agent.wire.data_marker`): of
+        these, those are left out as well whose input somebody has changed since.
+        """
         ...
 
     def usage(self, paths: Iterable[str]) -> Usage | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,10 +80,12 @@ def by_name(entries: Iterable[Sequence[Any]]) -> dict[str, FileStatus]:
     return {entry[0]: FileStatus(*entry) for entry in entries}
 
 
-@contextmanager
-def told() -> Iterator[None]:
+class told:
     """What is wrong with a site's files, as TransportError."""
-    try:
-        yield
-    except files.Trouble as trouble:
-        raise TransportError(trouble.problem, trouble.advice) from trouble.__cause__
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, files.Trouble):
+            raise TransportError(error.problem, error.advice) from error.__cause__

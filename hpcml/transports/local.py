@@ -85,6 +85,10 @@ class LocalTransport:
             for path, target in links.items():
                 self._files.link(path, target)
 
+    def seal(self, folder: str) -> None:
+        with told():
+            self._files.seal(folder)
+
     def append(self, path: str, record: Mapping[str, Any]) -> None:
         with told():
             self._files.append(path, record)
@@ -112,8 +116,9 @@ class LocalTransport:
         with told():
             return self._files.move(source, target)
 
-    def touch(self, paths: Iterable[str]) -> dict[str, FileStatus]:
+    def touch(self, paths: Iterable[str], markers: Iterable[str] = ()) -> dict[str, FileStatus]:
         with told():
+            paths = [*paths, *filter(self._files.is_whole, markers)]
             found = {path: self._files.touch(path) for path in paths}
         return {path: FileStatus(*entry) for path, entry in found.items() if entry is not None}
 

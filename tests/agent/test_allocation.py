@@ -8,12 +8,15 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from hpcml.agent import share
+import hpcml
+from hpcml.agent import share, wire
 from hpcml.agent.allocation import Allocation
 from hpcml.agent.launch import SHIM
+from tests.agent.direct import Agent, command, publish
 
 AS_JSON = "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]]))"
 IGNORED = re.compile("PWD|OLDPWD|SHLVL|_|LC_CTYPE")  # shells and Python set them
@@ -75,6 +78,23 @@ def test_an_attempt_is_followed_only_by_a_later_life_of_its_allocation(
     assert not first.is_later(None)
     monkeypatch.setenv("SLURM_JOB_ID", "6")
     assert not Allocation(ON_SLURM).is_later(first.facts["allocation"]), "the queue had it twice"
+
+
+def test_a_run_that_was_cancelled_while_its_allocation_was_requeued_does_not_begin_again() -> None:
+    job = command("/bin/sh", "-c", "echo began", checkpoint=hpcml.Checkpoint())
+    batch = publish(job, scheduler="slurm")
+    attempts, words = wire.Attempts(str(batch)), Path(wire.words_file(str(batch)))
+    attempts.start(0, 1, allocation={"job": "5", "array": "5", "restarts": 0})
+    words.write_text(json.dumps({"indices": [0], "request": "cancel", "time": time.time()}) + "\n")
+    given = {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "1"}
+    Agent(batch, env={**os.environ, **given}).wait()
+
+    assert not (batch / "0").exists()
+    end = attempts.read(0, 2, "end")
+    assert wire.how_it_ended(end, None, 0.0) == (
+        "CANCELLED",
+        "cancelled before it started again",
+    )
 
 
 def test_a_rank_knows_its_place_and_one_a_node_tells_events() -> None:

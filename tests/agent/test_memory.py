@@ -129,6 +129,23 @@ def test_version_2_goes_before_version_1(tmp_path: Path) -> None:
     assert evidence.killed()
 
 
+def test_the_smallest_limit_of_a_cgroup_and_those_above_it_is_told(tmp_path: Path) -> None:
+    step = tmp_path / "job" / "step"
+    step.mkdir(parents=True)
+    (step / "memory.max").write_text("max\n")
+    assert memory.Evidence(str(step)).limit is None
+    (step.parent / "memory.max").write_text(f"{200 * MiB}\n")
+    assert memory.Evidence(str(step)).limit == 200 * MiB
+
+
+@pytest.mark.parametrize(("told", "limit"), [(100 * MiB, 100 * MiB), ((1 << 63) - 4096, None)])
+def test_in_version_1_the_kernel_itself_tells_the_smallest_limit(
+    tmp_path: Path, told: int, limit: int | None
+) -> None:
+    (tmp_path / "memory.stat").write_text(f"cache 0\nhierarchical_memory_limit {told}\n")
+    assert memory.Evidence(str(tmp_path)).limit == limit
+
+
 # --- the agent's own limit ------------------------------------------------------------------------
 
 
@@ -138,7 +155,7 @@ def test_the_limit_is_enforced_as_well_as_this_machine_allows() -> None:
 
     assert ended.state == "OUT_OF_MEMORY" and ended.end["signal"] == signal.SIGKILL
     if cgroups_can_be_made():
-        assert ended.end["reason"] == BY_KERNEL
+        assert ended.end["reason"] == f"{BY_KERNEL}; the limit is 100 MiB"
         assert 90 * MiB < ended.end["usage"]["peak_memory"] <= 101 * MiB
     else:
         assert ended.end["reason"].startswith(BY_WATCHING)
@@ -242,7 +259,10 @@ def test_a_kill_in_the_cgroup_of_the_agent_is_evidence() -> None:
         ended = Agent(batch, preexec_fn=lambda: procs.write_text(str(os.getpid()))).wait()
 
     assert ended.end["signal"] == signal.SIGKILL
-    assert ended.state == "OUT_OF_MEMORY" and ended.end["reason"] == BY_KERNEL
+    assert (
+        ended.state == "OUT_OF_MEMORY"
+        and ended.end["reason"] == f"{BY_KERNEL}; the limit is 120 MiB"
+    )
 
 
 def test_a_kill_by_hand_in_a_limited_cgroup_is_no_evidence() -> None:

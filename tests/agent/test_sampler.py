@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hpcml.agent import energy, processes, wire
+from hpcml.agent import energy, processes, starting, wire
 from hpcml.agent.energy import domains
 from hpcml.agent.energy.sampler import Sampler
 from hpcml.energy.readings import Series, read
@@ -367,7 +367,7 @@ def test_where_nothing_is_shown_it_is_written_down_once_and_nothing_is_started(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("no process is needed")
 
-    monkeypatch.setattr(subprocess, "call", refuse)
+    monkeypatch.setattr(starting, "start", refuse)
 
     for _ in range(2):
         energy.ensure_sampler(str(tmp_path), {"system_root": str(tmp_path / "nothing")})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import pytest
+
 import hpcml
+from hpcml.batch import batch_of
 from hpcml.cli import showing
 from tests.cli.calling import call
 from tests.cli.test_shapes import tables
@@ -60,11 +64,61 @@ def test_a_copy_that_cannot_be_written_is_70(project: Path) -> None:
         assert done.returncode in (2, 70) and "Traceback" not in done.stderr
 
 
-def test_sync_that_passes_over_a_site_is_70_and_records_the_others(home: Path) -> None:
+def elsewhere(home: Path, settings: str = UNREACHABLE) -> None:
+    """There is a site of that name."""
     profile = home / "config" / "hpcml" / "sites" / "elsewhere.yaml"
-    profile.parent.mkdir(parents=True)
+    profile.parent.mkdir(parents=True, exist_ok=True)
     profile.write_text("extends: local\n")
-    (profile.parent.parent / "settings.yaml").write_text(UNREACHABLE)
+    (profile.parent.parent / "settings.yaml").write_text(settings)
+
+
+def test_runs_of_other_sites_are_shown_where_one_cannot_be_reached(home: Path) -> None:
+    elsewhere(home)
+    run = hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
+
+    for command in (["runs"], ["status", run.id]):
+        done = call(*command)
+        assert done.stdout.split("\t")[::3] == [run.id, "COMPLETED"]
+    done = call("runs")
+    assert done.returncode == 70
+    assert re.fullmatch("hpcml: elsewhere: the workspace /proc/no/such/place .*\n", done.stderr)
+    assert [run["id"] for run in json.loads(call("runs", "--json").stdout)] == [run.id]
+    assert call("status", run.id).returncode == 0
+
+
+def test_runs_of_a_site_that_cannot_be_reached_are_shown_as_on_record(
+    home: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "there"
+    elsewhere(home, f"sites:\n  elsewhere:\n    workspace: {there}\n")
+    ended = hpcml.submit(hpcml.Job(["false"], code=None), "elsewhere").wait(30)
+    going = hpcml.submit(hpcml.Job(["sleep", "600"], code=None), "elsewhere")
+    hpcml.sync()
+    before = {run.id: str(run.state) for run in (ended, going)}
+    there.rename(tmp_path / "away")
+    there.write_text("in its place")
+
+    def told(*command: str) -> dict[str, tuple[str, str]]:
+        done = call(*command, "--json")
+        assert (done.returncode, done.stderr.count("\n")) == (70, 1), done.stderr
+        assert str(there) in done.stderr
+        return {run["id"]: (run["state"], run["reason"]) for run in json.loads(done.stdout)}
+
+    why = f"it cannot be seen now; it was {before[going.id]} when it was last recorded"
+    known = {ended.id: ("FAILED", "exit code 1"), going.id: ("UNKNOWN", why)}
+    assert told("runs") == told("runs", "--site", "elsewhere") == known
+    assert told("runs", "--state", "unknown") == {going.id: known[going.id]}
+    assert told("status", ended.id) == {ended.id: known[ended.id]}
+    assert told("status", batch_of(going.id)) == {going.id: known[going.id]}
+    with pytest.warns(hpcml.records.SiteWarning, match="elsewhere is passed over"):
+        assert list(hpcml.runs()) == []
+    there.unlink()
+    (tmp_path / "away").rename(there)
+    going.cancel()
+
+
+def test_sync_that_passes_over_a_site_is_70_and_records_the_others(home: Path) -> None:
+    elsewhere(home)
     run = hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
 
     done = call("sync")

@@ -147,3 +147,17 @@ def test_streams_that_were_closed_are_no_error(closed: str) -> None:
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [run.state for run in hpcml.runs()] == ["COMPLETED"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_who_waits_in_a_pipe_is_told_once_what_a_run_waits_for(options: list[str]) -> None:
+    first = hpcml.submit(hpcml.Job(["sleep", "600"], code=None))
+    second = hpcml.submit(hpcml.Job(["true"], code=None), after=first)
+    argv = [*HPCML, "wait", *options, second.id]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as wait:
+        assert wait.stderr is not None
+        line = wait.stderr.readline()
+        assert line == f"hpcml: {second.id} is PENDING: {second.reason}\n"
+        first.cancel()
+        assert wait.wait(60) == 130
+        assert "PENDING" not in wait.stderr.read()

@@ -23,6 +23,7 @@ from hpcml.connection import connect
 from hpcml.errors import HpcmlError, JobError, TransportError
 from hpcml.pruning import Pruning
 from hpcml.staging import inputs as staging
+from hpcml.staging import stage_image
 from hpcml.transports import FileStatus
 from hpcml.transports.ssh import SshTransport, streams
 from tests.conftest import eventually
@@ -330,7 +331,7 @@ def test_a_submission_whose_input_is_gone_by_then_is_not_resumed(
     (batch,) = outbox_ids()
     subprocess.run(["rm", "-r", there / "data"], check=True)
 
-    with pytest.raises(JobError, match=r"inputs\.x.*is not on far any more"):
+    with pytest.raises(JobError, match=r"inputs\.x.*is not on far any more, or was changed"):
         submission.resume(batch, far)
 
 
@@ -377,6 +378,73 @@ def test_two_clients_at_once_do_each_other_no_harm(
     assert errors == []
     assert agent_s(submitted(zarr)).check() == {"x": digest_of(zarr)}
     assert [name for name in os.listdir(there / "data") if name.startswith(".tmp-")] == []
+
+
+# --- somebody writes to it there ----------------------------------------------------------
+
+
+def on_site(run: hpcml.Run, script: str) -> int:
+    """What a command of the site's user ends with, in the folder of an input."""
+    folder = posixpath.dirname(run.plan.where["inputs"]["x"])
+    return connect(run.site).files.run(["/bin/sh", "-c", script, folder]).exit_code
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param('echo x >> "$0"/t2m.zarr/zarr.json', id="written-to"),
+        pytest.param('echo x > "$0"/t2m.zarr/c/0/new', id="added-to"),
+        pytest.param('rm "$0"/t2m.zarr/c/0/7', id="removed"),
+        pytest.param('sed -i s/0/1/ "$0"/t2m.zarr/c/0/7', id="replaced"),
+        pytest.param('mv "$0"/t2m.zarr "$0"/other', id="renamed"),
+    ],
+)
+def test_a_job_cannot_change_its_input(far: str, zarr: Path, spoil: str) -> None:
+    run = submitted(zarr)
+
+    assert on_site(run, spoil) != 0
+    assert agent_s(run).check() == {"x": digest_of(zarr)}
+
+
+SPOILT = [
+    pytest.param(
+        'chmod u+w "$0"/t2m.zarr/zarr.json; echo x > "$0"/t2m.zarr/zarr.json', id="longer"
+    ),
+    pytest.param('chmod u+w "$0"/t2m.zarr/c/0; rm -f "$0"/t2m.zarr/c/0/7', id="removed"),
+    pytest.param('chmod u+w "$0"/t2m.zarr; touch "$0"/t2m.zarr/more', id="added"),
+    pytest.param('chmod u+w "$0"; mv "$0"/t2m.zarr "$0"/other; mkdir "$0"/t2m.zarr', id="another"),
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_an_input_that_somebody_has_changed_there_is_brought_anew(
+    far: str, zarr: Path, there: Path, sent: list[str], spoil: str
+) -> None:
+    run = submitted(zarr)
+    assert on_site(run, spoil) == 0
+    with pytest.raises(InputError):
+        agent_s(run).check()
+    sent.clear()
+
+    again = submitted(zarr)
+
+    assert len(sent) == 22
+    assert agent_s(again).check() == agent_s(run).check() == {"x": digest_of(zarr)}
+    digest = digest_of(zarr)
+    assert {*os.listdir(there / "data")} == {digest, f"{digest}.whole"}
+    assert os.listdir(there / "data" / digest) == ["t2m.zarr"]
+
+
+def test_an_input_that_has_only_got_other_times_is_read_there_and_not_sent_again(
+    far: str, zarr: Path, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert on_site(submitted(zarr), 'touch "$0"/t2m.zarr/zarr.json') == 0
+    sent.clear()
+    run = submitted(zarr)
+
+    monkeypatch.setattr(wire, "sha256_file", lambda path: pytest.fail(f"{path} is read"))
+    assert agent_s(run).check() == {"x": digest_of_tree(run)}
+    assert sent == []
 
 
 # --- no room ------------------------------------------------------------------------------
@@ -458,6 +526,60 @@ def test_a_half_staged_input_is_a_leftover_unless_somebody_goes_on_with_it(
     later(2)
     assert items(hpcml.prune(far).apply()) == {digest_of(zarr): "leftover"}
     assert os.listdir(there / "data") == []
+
+
+# --- images -------------------------------------------------------------------------------
+
+
+def contained(image: Path) -> hpcml.Run:
+    return hpcml.submit(hpcml.Job(["true"], code=None, image=str(image)), site="far")
+
+
+def test_an_image_goes_there_once_by_digest_and_is_read_only(
+    far: str, project: Path, there: Path, sent: list[str]
+) -> None:
+    image = project / "python.sif"
+    image.write_bytes(b"1" * 1000)
+    planned = hpcml.plan(hpcml.Job(["true"], code=None, image="python.sif"), site=far)
+    run = contained(image)
+    path = there / "images" / f"{digest_of(image)}.sif"
+
+    assert planned.where["image"] == run.plan.where["image"] == str(path)
+    assert path.read_bytes() == b"1" * 1000
+    assert path.stat().st_mode & 0o777 == 0o400
+    assert trips(far, lambda: contained(image)) <= 6
+    assert len(sent) == 1
+
+
+def test_an_image_that_was_cut_short_there_is_brought_anew(
+    far: str, project: Path, there: Path
+) -> None:
+    image = project / "python.sif"
+    image.write_bytes(b"1" * 1000)
+    contained(image)
+    path = there / "images" / f"{digest_of(image)}.sif"
+    os.truncate(path, 10)
+
+    contained(image)
+
+    assert path.read_bytes() == b"1" * 1000
+
+
+def test_an_image_that_no_run_needs_any_more_is_freed(
+    far: str, project: Path, there: Path, later: Callable[[float], None]
+) -> None:
+    for name in ("used", "old"):
+        (project / name).write_text(name)
+    contained(project / "used")
+    digest = digest_of(project / "old")
+    stage_image(digest, project / "old", connect(far).files)
+    assert not [item for item in hpcml.prune(far).items if item.kind == "image"]
+    later(40)
+
+    done = hpcml.prune(far).apply()
+
+    assert [item.name for item in done.items if item.kind == "image"] == [f"{digest}.sif"]
+    assert os.listdir(there / "images") == [f"{digest_of(project / 'used')}.sif"]
 
 
 # --- coming back --------------------------------------------------------------------------
@@ -555,6 +677,21 @@ def test_what_came_before_a_connection_was_lost_is_whole_and_does_not_come_again
 
     assert (got / "out.zarr" / "zzz").stat().st_size == 3
     assert not before & {posixpath.basename(path) for path in came}
+
+
+def test_what_two_runs_have_left_does_not_go_into_one_folder(
+    left: tuple[hpcml.Run, Path], far: str, tmp_path: Path, came: list[str]
+) -> None:
+    run, _ = left
+    run.fetch(tmp_path / "got")
+    came.clear()
+    other = hpcml.submit(hpcml.Job(["true"], code=None), site=far)
+
+    with pytest.raises(HpcmlError, match=f"holds what {run.id} has left") as caught:
+        other.fetch(tmp_path / "got")
+    assert str(tmp_path / "got" / other.id) in caught.value.advice
+    run.fetch(tmp_path / "got")
+    assert came == []
 
 
 @pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", "a//b", ".", "a/."])

@@ -38,8 +38,7 @@ def beside_a_box(home: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:  # hosts have a /tmp of their own
         Path(name).chmod(0o755)
         Path(name, "python.sif").symlink_to(image)
-        seen = {path: path for path in (name, str(image))}
-        for box in brought_up(binds={**this_python(), **seen}):
+        for box in brought_up(binds={**this_python(), name: name}):
             make_python(box)
             (home / ".ssh").mkdir()
             shutil.copy(box.ssh_config(), home / ".ssh" / "config")

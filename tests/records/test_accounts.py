@@ -390,6 +390,19 @@ def test_show_prints_both_accounts_of_a_run_and_where_they_disagree(
     assert run.state == "COMPLETED", "nothing follows from it"
 
 
+def test_a_life_shorter_than_a_second_is_not_shown_as_none(
+    accounting: Asked, made: Callable[..., ByHand]
+) -> None:
+    (run,) = made().runs
+    now = time.time()
+    short = {"started": now, "submitted": now, "ended": now, "elapsed": 0.0, "joules": 60.0}
+    accounting.answer = {0: [life(**{**FAILED, **short, "covered": 0.0})]}
+    shown = CliRunner().invoke(cli, ["show", run.id]).output
+
+    assert "in the queue less than 1 s; lasted less than 1 s;" in shown
+    assert "60 J in less than 1 s" in shown
+
+
 def test_a_comparison_says_of_how_many_runs_there_are_two_accounts() -> None:
     odd = record(attempts=(attempt(),), allocations=(life(**FAILED),))
     said = "the site's accounting disagrees with 1 of 2 runs: `hpcml show` says in what"

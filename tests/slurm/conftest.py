@@ -30,6 +30,18 @@ def forgetful() -> Iterator[Box]:
 
 
 @pytest.fixture(scope="session")
+def confining() -> Iterator[Box]:
+    """A cluster whose kernel keeps jobs within their memory."""
+    yield from brought_up(binds=this_python(), memory_enforced=True)
+
+
+@pytest.fixture(scope="session")
+def confining_without_accounting() -> Iterator[Box]:
+    """The same without accounting."""
+    yield from brought_up(binds=this_python(), memory_enforced=True, slurmdbd=False)
+
+
+@pytest.fixture(scope="session")
 def strict() -> Iterator[Box]:
     """A cluster with the limits of real ones."""
     yield from brought_up(
@@ -87,6 +99,15 @@ def either(request: pytest.FixtureRequest) -> Login:
     names = {"with accounting": "login", "without accounting": "login_without_accounting"}
     found: Login = request.getfixturevalue(names[request.param])
     return found
+
+
+@pytest.fixture(params=[True, False], ids=["with accounting", "without accounting"])
+def confined(request: pytest.FixtureRequest) -> Iterator[Login]:
+    """A login node of each kind, where the kernel keeps jobs within their memory."""
+    names = {True: "confining", False: "confining_without_accounting"}
+    box: Box = request.getfixturevalue(names[request.param])
+    yield Login(box)
+    emptied(box)
 
 
 @pytest.fixture

@@ -41,6 +41,8 @@ import json, os, sys, time
 import hpcml
 from hpcml.agent import wire
 import logging; logging.captureWarnings(False)
+from hpcml.schedulers.slurm import SlurmScheduler
+SlurmScheduler.patience = 5.0  # these hosts see at once what another one has written
 S = json.loads({said!r})
 def job(command, name="job", env=(), checkpoint=None, outputs=(), **resources):
     return hpcml.Job(["/bin/sh", "-c", command], name=name, code=None, checkpoint=checkpoint,
@@ -79,9 +81,16 @@ class Login:
         named = [f"HOME={self.home}", *(f"{name}={it}" for name, it in environment.items())]
         return ["env", f"--chdir={self.home}", *named, *python(), "-c", text]
 
-    def do(self, code: str, environment: dict[str, str] | None = None, **values: Any) -> Any:
+    def do(
+        self,
+        code: str,
+        environment: dict[str, str] | None = None,
+        patience: float = 120,
+        **values: Any,
+    ) -> Any:
         """Run code that may use ``S``, the values, and ``job``; gives what it tells."""
-        done = self.box.run("login", self.argv(code, environment or {}, values), check=False)
+        argv = self.argv(code, environment or {}, values)
+        done = self.box.run("login", argv, timeout=patience, check=False)
         told = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
         if done.returncode or not told:
             raise CommandFailed([code], done)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from tests.conftest import eventually
 from tests.slurm.site import Login
-from tests.slurm.test_causes import UNTIL_GATE
-from tests.testbed.using import PATIENCE
+from tests.slurm.test_causes import UNTIL_GATE, hungry
+from tests.testbed.box import Box
+from tests.testbed.using import PATIENCE, accounted
 
 pytestmark = pytest.mark.testbed
 
@@ -161,6 +163,50 @@ def test_a_cancelled_run_is_cancelled_by_both_accounts(login: Login) -> None:
     found = final(login, run)
     assert [life["meaning"] for life in found["lives"]] == ["CANCELLED"]
     assert found["disagreements"] == []
+
+
+def shown(site: Login, run: str) -> str:
+    """The line on disagreement that ``hpcml show`` prints; empty if there is none."""
+    lines = str(site.do(SHOWN, run=run)).splitlines()
+    return next((line.strip() for line in lines if line.strip().startswith("disagreement")), "")
+
+
+def test_slurm_counts_a_kill_for_memory_that_the_script_has_got_over_and_both_are_shown(
+    confining: Box,
+) -> None:
+    """To the agent it ended well, by its exit code; to Slurm any kill in it is OUT_OF_MEMORY."""
+    site = Login(confining)
+    run = site.submit(f"""job("{hungry(400)} || true", memory="100 MiB")""")
+    assert site.wait(run) == [("COMPLETED", "")]
+
+    sentence = "Slurm says OUT_OF_MEMORY, signal 125; the agent says COMPLETED, exit code 0"
+    assert final(site, run)["disagreements"] == [sentence]
+    assert sentence in shown(site, run)
+    assert site.wait(run) == [("COMPLETED", "")], "a final state never changes"
+
+
+def test_slurm_loses_a_node_before_it_hears_of_the_end_and_both_accounts_are_shown(
+    login: Login,
+) -> None:
+    """The end is on disk; what would tell Slurm of it stands still, and dies with its node."""
+    run = login.submit(f'job("{UNTIL_GATE}")')
+    eventually(login.ledger, PATIENCE)
+    start = json.loads(login.read(f"ws/runs/{run[:-6]}/attempts/0.1.start"))
+    node = start["owner"]["host"]
+    login.box.hosts.run(node, "pkill", "-STOP", "slurmstepd")
+    login.open_gate()
+    eventually(lambda: login.read(f"ws/runs/{run[:-6]}/attempts/0.1.end"), PATIENCE)
+    login.box.kill_node(node)
+    job = login.queue_id(run)
+    try:
+        eventually(lambda: "NODE_FAIL" in accounted(login.box, job, "State"), PATIENCE)
+    finally:
+        login.box.revive_node(node)
+
+    assert login.wait(run) == [("COMPLETED", "")]
+    sentence = "Slurm says NODE_FAIL, exit code 1; the agent says COMPLETED, exit code 0"
+    assert sentence in final(login, run)["disagreements"]
+    assert sentence in shown(login, run)
 
 
 def test_without_accounting_runs_are_final_on_record_at_once_and_have_no_figures_of_it(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 import hpcml
+from hpcml.agent import wire
 from hpcml.batch import batch_of
 from hpcml.batch_view import BatchView, look
 from hpcml.connection import connect
@@ -54,3 +56,32 @@ def test_a_look_at_many_batches_asks_the_queue_once(slurm: FakeSlurm) -> None:
     assert slurm.called()[before:] == ["squeue"]
     assert {view.seen[index].state for view in views for index in (0, 100)} == {State.RUNNING}
     assert {view.seen[index].state for view in views for index in (1, 149)} == {State.PENDING}
+
+
+def test_a_job_that_is_submitted_again_has_the_plan_of_what_has_changed(
+    slurm: FakeSlurm, home: Path
+) -> None:
+    """1, 1.0 and True are equal, but no job is given the one in place of the other."""
+    values: list[object] = [1, 1.0, True, 1]
+    runs = [hpcml.submit(TRUE, "fake", params={"n": value}) for value in values]
+    assert [repr(run.plan.what["params"]["n"]) for run in runs] == ["1", "1.0", "True", "1"]
+    assert len({run.plan.digest for run in runs}) == 3
+
+    profile = home / "config" / "hpcml" / "sites" / "fake.yaml"
+    profile.write_text(profile.read_text().replace("cpu:", "other:"))
+    again = hpcml.submit(TRUE, "fake", params={"n": 1})
+    assert again.plan.what["placement"]["partition"] == "other"
+
+
+def test_who_submits_is_the_process_itself_after_a_fork_too() -> None:
+    ours, (reader, writer) = wire.identity(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, wire.canonical(wire.identity()))
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as file:
+        theirs = json.loads(file.read())
+    os.waitpid(child, 0)
+    assert ours == wire.identity(os.getpid())
+    assert theirs["pid"] == child and theirs["boot"] == ours["boot"]

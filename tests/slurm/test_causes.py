@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import eventually
 from tests.slurm.site import Login
 from tests.testbed.box import Box
-from tests.testbed.using import PATIENCE
+from tests.testbed.using import PATIENCE, shown
 
 pytestmark = pytest.mark.testbed
 
@@ -84,13 +84,68 @@ def test_walltime_is_a_timeout_also_of_a_command_that_does_not_listen(either: Lo
     assert (state, reason) == ("TIMEOUT", "walltime of 3 s is over")
 
 
+def hungry(mebibytes: int) -> str:
+    hoard = f"hoard = bytearray({mebibytes} << 20)"
+    return f"python3 -c 'import time; {hoard}; time.sleep(60)'"
+
+
 def test_too_much_memory_is_out_of_memory(login: Login) -> None:
-    hungry = "import time; hoard = bytearray(400 << 20); time.sleep(60)"
-    run = login.submit(f"""job("exec python3 -c '{hungry}'", memory="100 MiB")""")
+    run = login.submit(f"""job("exec {hungry(400)}", memory="100 MiB")""")
 
     ((state, reason),) = login.wait(run)
     assert state == "OUT_OF_MEMORY"
     assert "the limit is 100 MiB" in reason
+
+
+def test_a_run_that_slurm_kills_for_the_memory_that_it_got_unasked_is_out_of_memory(
+    either: Login,
+) -> None:
+    """Without cgroups Slurm looks, kills the whole job, and says FAILED by signal 9."""
+    run = either.submit(f"""job("exec {hungry(3000)}")""")
+
+    ((state, reason),) = either.wait(run, timeout=90)
+    assert state == "OUT_OF_MEMORY"
+    assert reason.startswith("Slurm killed it: StepId=")
+    assert "exceeded memory limit" in reason
+
+
+def test_a_run_whose_rank_slurm_kills_for_memory_is_out_of_memory(login: Login) -> None:
+    run = login.submit(f"""job("exec {hungry(3000)}", nodes=2, tasks=2)""")
+
+    ((state, reason),) = login.wait(run)
+    assert state == "OUT_OF_MEMORY"
+    assert reason.startswith("a rank was killed for want of memory: StepId=")
+
+
+@pytest.mark.parametrize("asked", [', memory="100 MiB"', ""], ids=["asked for", "not asked for"])
+def test_a_run_that_the_kernel_kills_for_memory_is_out_of_memory_and_its_limit_is_told(
+    confined: Login, asked: str
+) -> None:
+    run = confined.submit(f"""job("exec {hungry(3000)}"{asked})""")
+
+    reason = "the kernel killed a process of the run for want of memory; the limit is "
+    most = 100 if asked else 2000  # what this site gives a CPU
+    assert confined.wait(run) == [("OUT_OF_MEMORY", f"{reason}{most} MiB")]
+    assert slurm_s_word(confined, run) == "OUT_OF_MEMORY"
+
+
+def test_a_run_whose_rank_the_kernel_kills_for_memory_is_out_of_memory(confined: Login) -> None:
+    run = confined.submit(f"""job("exec {hungry(3000)}", nodes=2, tasks=2)""")
+
+    ((state, reason),) = confined.wait(run)
+    assert state == "OUT_OF_MEMORY"
+    assert reason.startswith("a rank was killed for want of memory: Detected 1 oom_kill event in")
+
+
+def test_a_run_that_lost_its_agent_and_its_memory_is_out_of_memory_by_slurm_s_word(
+    confined: Login,
+) -> None:
+    """Nobody is left to write an end; what is known is what Slurm says."""
+    run = confined.submit(f"""job("{hungry(3000)}; kill -KILL $PPID")""")
+
+    assert confined.wait(run, timeout=90) == [
+        ("OUT_OF_MEMORY", "it took more memory than it was given (Slurm: OUT_OF_MEMORY)")
+    ]
 
 
 def test_a_lost_node_is_node_fail_and_the_run_is_not_run_again(either: Login) -> None:
@@ -230,6 +285,48 @@ def test_while_the_controller_is_down_nothing_but_unknown_is_said(either: Login)
     assert either.ledger() == ["began"]
 
 
+WATCHED = """
+    import hpcml.errors
+    names = "goes", "ends", "waits"
+    runs = {name: hpcml.attach(S[name], "box") for name in names}
+    said = {name: set() for name in names}
+    begun, opened = time.monotonic(), False
+    while time.monotonic() - begun < S["seconds"]:
+        for name, run in runs.items():
+            try: said[name].add(str(run.state))
+            except hpcml.errors.QueueError: said[name].add("no answer")
+        if not opened and time.monotonic() - begun > S["seconds"] / 3:
+            open(os.environ["HOME"] + "/early", "w").close()
+            opened = True
+        time.sleep(1)
+    tell({name: sorted(states) for name, states in said.items()})
+"""
+
+
+def test_while_the_controller_is_down_for_three_minutes_nothing_false_is_said_of_any_run(
+    either: Login,
+) -> None:
+    """One goes on, one ends meanwhile, one waits. Soon after it is back all have ended."""
+    early = UNTIL_GATE.replace("gate", "early")
+    goes, ends = either.submit(f'job("{UNTIL_GATE}")'), either.submit(f'job("{early}")')
+    waits = either.submit(f'job("{BEGIN}")', after=goes)
+    began(either, 2)
+    either.box.stop_controller()
+    try:
+        seconds = 180.0
+        said = either.do(WATCHED, patience=400, goes=goes, ends=ends, waits=waits, seconds=seconds)
+    finally:
+        either.box.start_controller()
+    either.open_gate()
+
+    nothing = {"UNKNOWN", "no answer"}
+    assert set(said["goes"]) <= nothing | {"RUNNING"}
+    assert set(said["ends"]) <= nothing | {"RUNNING", "COMPLETED"}
+    assert set(said["waits"]) <= nothing | {"PENDING"}
+    assert either.wait(goes, ends, waits) == [("COMPLETED", "")] * 3
+    assert either.ledger() == ["began"] * 3
+
+
 def test_a_run_whose_agent_was_killed_failed_though_others_would_call_it_gone(
     either: Login,
 ) -> None:
@@ -251,6 +348,13 @@ def test_a_missing_job_is_not_called_completed(forgetful_login: Login) -> None:
     state, reason = forgetful_login.state(run)
     assert state == "UNKNOWN"
     assert "neither its agent nor the queue" in reason
+
+
+def slurm_s_word(site: Login, run: str) -> str:
+    """The state of a run's allocation, as the controller shows it once that has ended."""
+    job, going = f"{site.queue_id(run)}_0", ("RUNNING", "COMPLETING")
+    eventually(lambda: shown(site.box, job, "JobState") not in going, PATIENCE)
+    return shown(site.box, job, "JobState")
 
 
 def kill_agents(site: Login) -> None:

@@ -11,25 +11,26 @@ from typing import Any
 import pytest
 
 import hpcml
-from hpcml.connection import connect
 from hpcml.states import State
 from hpcml.testing.schedulers import SchedulerSuite
 from hpcml.transports.ssh import SshTransport
 from tests.conftest import eventually
+from tests.contract.conftest import ssh_of
 from tests.slurm.conftest import emptied
 from tests.slurm.outside import Outside
-from tests.testbed.box import Box
+from tests.testbed.box import Box, this_python
+from tests.testbed.conftest import brought_up
 from tests.testbed.using import PATIENCE
 
 pytestmark = pytest.mark.testbed
+
+RANKS = hpcml.Resources(nodes=2, tasks=2, cpus=1, time="5m")
 
 
 @contextmanager
 def from_outside(box: Box, *args: Any, **kwargs: Any) -> Iterator[Outside]:
     yield Outside(box, *args, **kwargs)
-    files = connect("box")._files
-    assert isinstance(files, SshTransport)
-    files.close()
+    ssh_of("box").close()
     emptied(box)
 
 
@@ -45,6 +46,15 @@ def outside_of_unfriendly(unfriendly: Box, home: Path) -> Iterator[Outside]:
     partition, account = "memory_option: never", "climate"
     with from_outside(unfriendly, home, facts=facts, partition=partition, account=account) as found:
         yield found
+
+
+@pytest.fixture(params=["/bin/bash", "/bin/csh"])
+def outside_of_profiles(request: pytest.FixtureRequest, home: Path) -> Iterator[Outside]:
+    """Where only a login shell finds Slurm, and prints what it likes."""
+    switches = {"login_shell": request.param, "chatty": True, "slurmdbd": False}
+    for box in brought_up(binds=this_python(), slurm_of_profile=True, **switches):
+        yield Outside(box, home)
+        ssh_of("box").close()
 
 
 class TestSlurmBySsh(SchedulerSuite):
@@ -108,6 +118,37 @@ def test_inputs_from_outside_are_read_on_a_compute_node_and_sent_once(
     assert hpcml.submit(job, "box").wait().logs().splitlines()[1:] == ["99", "mean"]
 
 
+def test_a_job_that_writes_to_its_input_fails_and_spoils_it_for_nobody(
+    outside: Outside, tmp_path: Path
+) -> None:
+    (tmp_path / "t2m.nc").write_text("measured\n")
+    inputs = {"t2m": str(tmp_path / "t2m.nc")}
+    for spoil in ('echo x >> "$0"', 'sed -i s/m/n/ "$0"', 'rm -f "$0"'):
+        command = ["/bin/sh", "-c", spoil, "{inputs.t2m}"]
+        assert hpcml.submit(hpcml.Job(command, code=None), "box", inputs=inputs).wait().exit_code
+
+    read = hpcml.Job(["cat", "{inputs.t2m}"], code=None)
+    assert hpcml.submit(read, "box", inputs=inputs).wait().logs() == "measured\n"
+
+
+def test_an_image_from_outside_is_brought_there_once(
+    outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python.sif").symlink_to(outside.box.path("login", outside.box.image))
+    command = ["python3", "-c", "import hpcml, sys; print(sys.prefix)"]
+    job = hpcml.Job(command, code=None, image=str(tmp_path / "python.sif"))
+
+    run = hpcml.submit(job, "box").wait()
+    assert run.logs() == "/usr\n", run.reason
+    assert run.plan.where["image"] == f"{outside.there}/ws/images/{run.plan.what['image']}.sif"
+
+    def send(*_: object) -> set[str]:
+        raise AssertionError("it was there already")
+
+    monkeypatch.setattr(SshTransport, "put_verified", send)
+    assert hpcml.submit(job, "box").wait().logs() == "/usr\n"
+
+
 def test_a_function_is_given_the_path_of_an_input_there(outside: Outside, tmp_path: Path) -> None:
     (tmp_path / "t2m.zarr" / "c").mkdir(parents=True)
     (tmp_path / "t2m.zarr" / "c" / "7").write_text("7")
@@ -149,3 +190,16 @@ def test_a_chatty_csh_few_inodes_and_few_jobs_are_no_obstacle(
 
     assert {run.state for run in runs} == {State.COMPLETED}
     assert [run.logs() for run in runs] == [f"{n}\n" for n in range(60)]
+
+
+def test_slurm_is_found_where_only_a_login_shell_finds_it(outside_of_profiles: Outside) -> None:
+    config = str(outside_of_profiles.box.ssh_config())
+    plain = ["ssh", "-F", config, "box", "/bin/sh -c 'command -v sbatch'"]
+    assert subprocess.run(plain, capture_output=True, check=False).returncode != 0
+
+    job = hpcml.Job(["/bin/sh", "-c", 'echo "$PATH"'], code=None)
+    runs = [hpcml.submit(job, "box"), hpcml.submit(job, "box", resources=RANKS)]
+
+    for run in runs:
+        assert run.wait().state is State.COMPLETED, run.reason
+        assert "/opt/slurm/bin" in run.logs().split()[0].split(":")

@@ -59,6 +59,28 @@ def test_a_client_killed_before_sbatch_leaves_a_run_that_is_resumed_and_runs_onc
     assert either.ledger() == ["began"]
 
 
+def test_an_array_that_slurm_forgot_before_its_id_was_written_down_is_known_by_what_began_in_it(
+    forgetful_login: Login,
+) -> None:
+    """One of it began and ended; the other one never did, and nobody can say any more why."""
+    site = forgetful_login
+    swept = KILLED.replace('), "box")', ").sweep(x=[0, 1]), 'box', max_running=1)")
+    argv = site.argv(swept, {}, {"when": "after", "command": UNTIL_GATE})
+    site.box.run("login", argv, check=False)
+    began(site)
+    batch = site.box.run("login", ["ls", f"{site.home}/ws/runs"]).stdout.strip()
+    (job,) = site.box.run("login", ["squeue", "--me", "-h", "--format=%F"]).stdout.split()[:1]
+    site.box.run("login", ["scancel", f"{job}_1"])
+    site.open_gate()
+    show = ["scontrol", "show", "job", job]
+    eventually(lambda: site.box.run("login", show, check=False).returncode, PATIENCE)
+
+    (first, _), (second, reason) = site.seen(f"{batch}.00000", f"{batch}.00001")
+    assert (first, second) == ("COMPLETED", "UNKNOWN")
+    assert "the queue took it, and does not know it any more" in reason
+    assert site.queue_id(f"{batch}.00000") == job
+
+
 def test_a_reply_of_sbatch_that_is_lost_does_not_queue_it_twice(either: Login) -> None:
     either.box.lose_sbatch_reply()
     try:
@@ -84,8 +106,9 @@ def test_a_controller_that_is_down_refuses_and_the_submission_is_resumed(login: 
     finally:
         login.box.start_controller()
 
-    assert told[0] in ("QueueError", "TransportError")
     batch = login.box.run("login", ["ls", f"{login.home}/ws/runs"]).stdout.strip()
+    assert told[0] in ("QueueError", "TransportError")
+    assert f"`hpcml resume {batch}`" in told[2]
     old = f"{login.home}/ws/runs/{batch}/queue/0.intent"
     login.box.run("login", ["touch", "-c", "-d", "-10 minutes", old])
     login.do('hpcml.attach(S["run"], "box").resume(); tell(0)', run=f"{batch}.00000")

@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import eventually
 from tests.slurm.site import Login
 from tests.slurm.test_causes import BEGIN, UNTIL_GATE, occupy
+from tests.testbed.machine import CommandFailed
 from tests.testbed.using import PATIENCE
 
 pytestmark = pytest.mark.testbed
@@ -58,33 +59,85 @@ def test_what_the_queue_does_not_take_is_refused_with_its_words_and_advice(
     hold = ["--hold", "--account=climate", "--output=/dev/null", "--wrap=true"]
     strict_login.box.run("login", ["sbatch", "--array=0-9", *hold])
     strict_login.box.run("login", ["sbatch", "--array=0-9", *hold])
-    told = strict_login.do(
-        """
-        from hpcml.errors import QueueError
-        try: hpcml.submit(job("true"), "box")
-        except QueueError as error: tell([error.problem, error.advice])
-        """
-    )
+    told = refused(strict_login, 'job("true")')
 
     assert "AssocMaxSubmitJobLimit" in told[0]
     assert "Wait until others have ended" in told[1]
 
 
-def test_an_account_that_is_none_is_refused_with_advice(strict_login: Login) -> None:
+REFUSED = """
+    from hpcml.errors import RefusedError
+    try: hpcml.submit({job}, "box")
+    except RefusedError as error: tell([error.problem, error.advice])
+"""
+
+
+def refused(site: Login, job: str) -> list[str]:
+    """Problem and advice of a submission that is refused."""
+    told: list[str] = site.do(REFUSED.format(job=job))
+    return told
+
+
+def test_of_a_sweep_that_is_more_than_one_may_submit_the_rest_has_ended_and_nothing_twice(
+    strict_login: Login,
+) -> None:
+    """Its first array fits, and the second does not: somebody else's jobs are there as well."""
+    hold = ["--hold", "--account=climate", "--output=/dev/null", "--wrap=true"]
+    strict_login.box.run("login", ["sbatch", "--array=0-7", *hold])
+    told = refused(strict_login, f'job("{UNTIL_GATE}").sweep(x=range(15))')
+    strict_login.open_gate()
+    batch = strict_login.box.run("login", ["ls", f"{strict_login.home}/ws/runs"]).stdout.strip()
+    runs = [f"{batch}.{index:05}" for index in range(15)]
+
+    assert f"5 of 15 runs, from {runs[10]} on, have ended as FAILED" in told[1]
+    assert "the 10 before are in the queue" in told[1]
+    ended = strict_login.wait(*runs)
+    assert ended[:10] == [("COMPLETED", "")] * 10
+    assert {state for state, _ in ended[10:]} == {"FAILED"}
+    assert all(reason.startswith("never queued: box: sbatch says: ") for _, reason in ended[10:])
+    with pytest.raises(CommandFailed, match="waits for nothing"):
+        strict_login.do('hpcml.attach(S["run"], "box").resume()', run=runs[0])
+    assert len(strict_login.ledger()) == 10
+
+
+def test_an_account_that_is_none_is_refused_with_advice_and_its_run_has_ended(
+    strict_login: Login,
+) -> None:
     strict_login.write(
         ".config/hpcml/settings.yaml",
         "sites: {box: {python: /usr/bin/python3, account: nobodys}}\n",
     )
-    told = strict_login.do(
-        """
-        from hpcml.errors import QueueError
-        try: hpcml.submit(job("true"), "box")
-        except QueueError as error: tell([error.problem, error.advice])
-        """
-    )
+    planned = strict_login.do('tell(hpcml.plan(job("true"), "box").decisions)')
+    told = refused(strict_login, 'job("true")')
+    batch = strict_login.box.run("login", ["ls", f"{strict_login.home}/ws/runs"]).stdout.strip()
+    run = f"{batch}.00000"
 
+    assert "account: nobodys (sbatch --account), by the settings" in planned
     assert "Invalid account" in told[0]
-    assert "sites.box.account" in told[1]
+    assert "The account was 'nobodys', by sites.box.account in the settings" in told[1]
+    assert f"`hpcml resubmit {run}`" in told[1]
+    state, reason = strict_login.state(run)
+    assert (state, "Invalid account" in reason) == ("FAILED", True)
+
+    strict_login.write(
+        ".config/hpcml/settings.yaml",
+        "sites: {box: {python: /usr/bin/python3, account: climate}}\n",
+    )
+    again = strict_login.do('tell(hpcml.resubmit(S["run"])[0].id)', run=run)
+    assert strict_login.wait(again) == [("COMPLETED", "")]
+
+
+def test_what_comes_after_a_run_that_was_refused_is_cancelled(strict_login: Login) -> None:
+    account = "sites: {{box: {{python: /usr/bin/python3, account: {}}}}}\n"
+    strict_login.write(".config/hpcml/settings.yaml", account.format("nobodys"))
+    refused(strict_login, 'job("true")')
+    batch = strict_login.box.run("login", ["ls", f"{strict_login.home}/ws/runs"]).stdout.strip()
+    strict_login.write(".config/hpcml/settings.yaml", account.format("climate"))
+    after = strict_login.submit(f"job('{BEGIN}')", after=f"{batch}.00000")
+
+    reason = f"it was to run after {batch}.00000, which is FAILED"
+    assert strict_login.wait(after) == [("CANCELLED", reason)]
+    assert strict_login.ledger() == []
 
 
 def test_no_more_runs_than_allowed_run_at_once(login: Login) -> None:

@@ -36,6 +36,17 @@ CHATTY = {
 }
 
 
+SLURM_OF_PROFILE = """
+mkdir -p /opt/slurm/bin
+for name in sbatch squeue sacct scontrol scancel sinfo srun; do
+    cp /usr/bin/$name /opt/slurm/bin
+    mount --bind /dev/null /usr/bin/$name
+done
+echo 'PATH=$PATH:/opt/slurm/bin' > /etc/profile.d/slurm.sh
+echo 'setenv PATH ${PATH}:/opt/slurm/bin' >> /etc/csh.login
+"""
+
+
 def this_python() -> dict[str, str]:
     """What the hosts need to see (`binds`) so that `python` runs on them."""
     found = {sys.prefix, sys.base_prefix, str(ROOT)}
@@ -127,6 +138,8 @@ class Box(Faults):
             self._furnish_homes()
             self.services.start_control()
             self.services.start_login()
+            if self.switches.slurm_of_profile:
+                self.hosts.run(LOGIN, "sh", "-ec", SLURM_OF_PROFILE)
             for host in COMPUTE:
                 self.services.start_compute(host)
             self.services.wait_until_usable()

@@ -57,6 +57,11 @@ mkdir sys/class sys/.class
 mount --bind run/sysfs/class sys/.class
 (cd sys/class && ln -s ../.class/* . && rm -f powercap)
 umount run/sysfs
+if [ -n "${MEMORY_CGROUP:-}" ]; then # this host's own part of them, in a namespace
+    mount -t tmpfs -o mode=755,size=1m cgroup sys/fs/cgroup
+    mkdir sys/fs/cgroup/memory
+    mount -t cgroup -o memory memory sys/fs/cgroup/memory
+fi
 
 link=lo # a host without network: no name is found where there is only 127.0.0.1
 if [ -e sys/class/net/eth0 ]; then link=eth0; fi

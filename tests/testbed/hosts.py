@@ -17,7 +17,7 @@ from typing import NoReturn
 from tests.testbed.machine import CannotHaveBox, CommandFailed, run
 from tests.testbed.rootfs import RootFs
 from tests.testbed.slurmconf import COMPUTE
-from tests.testbed.state import Process, State, link_name
+from tests.testbed.state import MEMORY, Process, State, link_name, memory_cgroup
 
 LOGIN, CONTROL = "login", "control"
 
@@ -28,7 +28,7 @@ ADDRESSES = {CONTROL: 2, LOGIN: 3} | {name: 11 + i for i, name in enumerate(COMP
 OWN = ("/tmp/", "/run/", "/dev/", "/proc/", "/sys/")  # what each host has for itself
 
 HERE = Path(__file__).parent
-NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
+NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -108,7 +108,8 @@ class Hosts:
         inside = self.state.folder / "inside"
         host = [
             *("nsenter", f"--net={inside}/net/{name}"),
-            *("unshare", *NAMESPACES[:3], NAMESPACES[4], "--fork", "--kill-child"),
+            *self._confining(name),
+            *("unshare", *(it for it in NAMESPACES if it != "--net"), "--fork", "--kill-child"),
             *("env", f"MACHINE_PROC={inside}/proc"),
             *("sh", str(HERE / "host.sh"), f"{inside}/root", name, f"{self.address(name)}/24"),
             *(str(COMPUTE.get(name, 0)), "tini", "-s", "--", "sleep", "infinity"),
@@ -119,6 +120,20 @@ class Hosts:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
             )
+
+    def _confining(self, name: str) -> list[str]:
+        """The beginning of a command in a host's own part of the memory cgroups, if it has one."""
+        if not (self.state.switches.get("memory_enforced") and name in COMPUTE):
+            return []
+        if not MEMORY.is_dir():
+            raise CannotHaveBox(
+                f"memory is not limited in cgroups of version 1, at {MEMORY}",
+                "Boot with systemd.unified_cgroup_hierarchy=0.",
+            )
+        folder = memory_cgroup(self.state.name) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        entering = 'echo $$ >"$0" && exec "$@"'
+        return ["env", "MEMORY_CGROUP=yes", "sh", "-c", entering, f"{folder}/cgroup.procs"]
 
     def _bind(self, source: str, target: str) -> None:
         if target.startswith(OWN):

@@ -34,12 +34,17 @@ class Switches:
         The users' shell.
     chatty
         Shells print on start, not only interactive ones.
+    slurm_of_profile
+        On the login node Slurm's commands are on PATH in login shells alone.
     home_inodes
         How many files a home holds; None: plenty.
     node_timeout
         Seconds until a silent node is down.
     kill_wait
         Seconds between SIGTERM and SIGKILL at the time limit.
+    memory_enforced
+        The kernel keeps jobs within their memory, in cgroups (of version 1, which the machine must
+        have). Else Slurm looks once a second, and kills a job that has more.
     """
 
     slurmdbd: bool = True
@@ -50,9 +55,11 @@ class Switches:
     mem_forbidden: bool = False
     login_shell: str = "/bin/bash"
     chatty: bool = False
+    slurm_of_profile: bool = False
     home_inodes: int | None = None
     node_timeout: int = 10
     kill_wait: int = 2
+    memory_enforced: bool = False
 
 
 def files(switches: Switches) -> dict[str, str]:
@@ -60,7 +67,7 @@ def files(switches: Switches) -> dict[str, str]:
     found = {
         "slurm.conf": slurm_conf(settings(switches), NODES, PARTITIONS),
         "gres.conf": GRES_CONF,
-        "cgroup.conf": "CgroupPlugin=disabled\n",
+        "cgroup.conf": CGROUP_CONF if switches.memory_enforced else "CgroupPlugin=disabled\n",
     }
     if switches.mem_forbidden:
         found["job_submit.lua"] = memory_rule(required=False)
@@ -89,7 +96,7 @@ def settings(switches: Switches) -> dict[str, object]:
         "SlurmdSpoolDir": "/run/slurm/d",
         "SlurmctldPidFile": "/run/slurm/slurmctld.pid",
         "SlurmdPidFile": "/run/slurm/slurmd.pid",
-        # The machine's cores are shared by all nodes, and cgroups are not at hand.
+        # The machine's cores are shared by all nodes.
         "SelectType": "select/cons_tres",
         "SelectTypeParameters": "CR_Core_Memory",
         "SlurmdParameters": "config_overrides",
@@ -108,7 +115,8 @@ def settings(switches: Switches) -> dict[str, object]:
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
         "GresTypes": "gpu",
-        # Memory is enforced by watching, energy comes from the nodes' counters.
+        # Memory is enforced by watching, if the kernel does not, energy comes from the nodes'
+        # counters.
         "JobAcctGatherType": "jobacct_gather/linux",
         "JobAcctGatherParams": "OverMemoryKill",
         "JobAcctGatherFrequency": "task=1,energy=1",
@@ -125,6 +133,9 @@ def settings(switches: Switches) -> dict[str, object]:
             "AccountingStorageTRES": "gres/gpu",
             "AccountingStorageEnforce": "associations,limits",
         }
+    if switches.memory_enforced:
+        settings["TaskPlugin"] = "task/cgroup"
+        del settings["JobAcctGatherParams"]
     if switches.mem_forbidden:
         found["JobSubmitPlugins"] = "lua"
     return found
@@ -154,6 +165,11 @@ PARTITIONS = (
     "PartitionName=whole Nodes=cpu[1-2],gpu[1-2] OverSubscribe=EXCLUSIVE",
     "PartitionName=low Nodes=cpu[1-2],gpu[1-2] PriorityTier=1 PreemptMode=REQUEUE",
 )
+
+CGROUP_CONF = """\
+CgroupPlugin=cgroup/v1
+ConstrainRAMSpace=yes
+"""
 
 GRES_CONF = """\
 AutoDetect=off

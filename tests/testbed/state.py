@@ -21,6 +21,7 @@ from typing import Any
 
 FOLDER = Path("/run/hpcml-box")
 NUMBERS = range(1, 255)
+MEMORY = Path("/sys/fs/cgroup/memory")  # where the kernel has memory cgroups of version 1
 NAME = re.compile(r"[a-z][a-z0-9]{0,8}")  # a network device's name has 15 characters
 
 
@@ -88,12 +89,19 @@ class State:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"box {self.name} does not go away: {everyone}, {link}")
             time.sleep(0.01)
+        for folder, _, _ in os.walk(memory_cgroup(self.name), topdown=False):
+            os.rmdir(folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def link_name(name: str) -> str:
     """The network device by which the machine reaches a box."""
     return f"hpcml-{name}"
+
+
+def memory_cgroup(name: str) -> Path:
+    """Below which the kernel limits the memory of a box's jobs, if it is to."""
+    return MEMORY / f"hpcml-{name}"
 
 
 def all_boxes() -> list[State]:

@@ -14,7 +14,7 @@ from tests.conftest import eventually
 from tests.testbed import machine
 from tests.testbed.box import Box, python
 from tests.testbed.machine import CannotHaveBox, CommandFailed
-from tests.testbed.state import FOLDER, State, link_name
+from tests.testbed.state import FOLDER, State, link_name, memory_cgroup
 from tests.testbed.using import (
     PATIENCE,
     accounted,
@@ -29,6 +29,7 @@ from tests.testbed.using import (
 pytestmark = pytest.mark.testbed
 
 ROOT = Path(__file__).parents[2]
+HUNGRY = "python3 -c 'import time; hoard = bytearray(400 << 20); time.sleep(600)'"
 
 # ------------------------------------------------------------------ a cluster
 
@@ -88,11 +89,18 @@ def test_a_user_runs_a_container_in_a_job_of_two_nodes(box: Box) -> None:
 
 
 def test_a_job_that_needs_more_memory_than_it_asked_for_is_killed(box: Box) -> None:
-    """By watching: Slurm says OUT_OF_MEMORY only where cgroups enforce it, which are not here."""
-    hungry = "python3 -c 'import time; hoard = bytearray(400 << 20); time.sleep(600)'"
-    job = sbatch(box, "--mem=50", "--wrap", hungry)
+    """By watching: Slurm says OUT_OF_MEMORY only where cgroups enforce it."""
+    job = sbatch(box, "--mem=50", "--wrap", HUNGRY)
     becomes(box, job, "FAILED")
     assert shown(box, job, "ExitCode") == "0:9"
+
+
+def test_the_kernel_kills_a_job_that_needs_more_memory_than_it_asked_for() -> None:
+    with Box("confining", memory_enforced=True) as box:
+        job = sbatch(box, "--mem=50", "--wrap", HUNGRY)
+        becomes(box, job, "OUT_OF_MEMORY")
+        assert list(memory_cgroup("confining").iterdir())
+    assert nothing_is_left("confining")
 
 
 def test_homes_are_shared_and_tmp_is_each_host_s_own(box: Box) -> None:
@@ -359,6 +367,7 @@ def nothing_is_left(name: str) -> bool:
         Path(folder).exists()
         or folder in Path("/proc/self/mountinfo").read_text()
         or Path(f"/sys/class/net/{link_name(name)}").exists()
+        or memory_cgroup(name).exists()
         or any(f"{folder}/".encode() in read(path) for path in commands)
     )
 
@@ -410,7 +419,8 @@ MOMENTS: dict[str, Callable[[State], object]] = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_owner_s_box_vanishes_and_the_next_one_goes_up(moment: str) -> None:
-    up = "from tests.testbed.box import Box; Box('killed').up(); import time; time.sleep(600)"
+    box = "Box('killed', memory_enforced=True)"
+    up = f"from tests.testbed.box import Box; {box}.up(); import time; time.sleep(600)"
     owner = subprocess.Popen([sys.executable, "-c", up], cwd=ROOT)
     try:
         eventually(lambda: reached(moment), PATIENCE)
@@ -418,8 +428,8 @@ def test_a_killed_owner_s_box_vanishes_and_the_next_one_goes_up(moment: str) -> 
         owner.kill()
         owner.wait()
     if moment == "connected":
-        with Box("killed") as box:
-            assert box.run("login", ["srun", "hostname"]).stdout == "cpu1\n"
+        with Box("killed", memory_enforced=True) as again:
+            assert again.run("login", ["srun", "hostname"]).stdout == "cpu1\n"
     else:
         with Box("killed", slurmdbd=False):
             pass

@@ -629,7 +629,7 @@ CPUS = len(os.sched_getaffinity(0))
 # What the job says → field, words of the message.
 REFUSED: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     # time
-    "time over the limit": (resources(time="31d"), "resources.time", ["30-00:00:00", "2592000s"]),
+    "time over the limit": (resources(time="31d"), "resources.time", ["30-00:00:00", '"30d"']),
     "an unknown unit of time": (resources(time="10 mins"), "resources.time", ["'min'"]),
     "no unit of time": (resources(time="10"), "resources.time", ["no unit", '"10m"']),
     "a number as time": (resources(time=10), "resources.time", ['"10s", "10m"']),

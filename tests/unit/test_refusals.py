@@ -109,7 +109,7 @@ def test_more_than_two_hours_on_50_nodes_of_frontier_are_refused_and_what_fits_i
     told = refusal("frontier", device="gpu", nodes=50, time="3h", options=options)
 
     assert told.startswith("resources.time: walltime limit of 50 nodes of batch: 02:00:00 (source:")
-    assert 'time="7200s", or nodes=92.' in told
+    assert 'time="2h", or nodes=92.' in told
     assert plan("frontier", device="gpu", nodes=92, time="3h", options=options)
     elsewhere = plan("frontier", device="gpu", nodes=50, time="3h")
     assert elsewhere.what["placement"]["partition"] == "extended"

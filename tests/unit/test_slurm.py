@@ -403,7 +403,9 @@ def queue(tmp_path: Path) -> SlurmScheduler:
         }
     )
     binding = Binding(str(workspace), "python3", "python3", "hpcml.pyz")
-    return SlurmScheduler(site, binding, Answering(site, binding))
+    made = SlurmScheduler(site, binding, Answering(site, binding))
+    made.patience = 20.0  # an attempt of now may have ended so long ago by a clock that is wrong
+    return made
 
 
 def answering(queue: SlurmScheduler, **answers: Completed | Sequence[Completed]) -> Answering:
@@ -532,6 +534,67 @@ def test_a_run_is_judged_by_the_allocation_that_it_began_in(queue: SlurmSchedule
     assert queue.account(chunk(1), [(0, 1)])[0, 1].state is State.TIMEOUT
 
 
+KILLED = "error: StepId={}.batch exceeded memory limit (2688229376 > 2097152000), being killed\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "restarts", "state"),
+    [
+        ("7", 0, State.OUT_OF_MEMORY),
+        ("77", 0, State.FAILED),  # of another allocation
+        ("7", 1, State.FAILED),  # it may be of the life before
+    ],
+)
+def test_a_kill_for_want_of_memory_is_told_from_others_by_what_slurm_has_printed(
+    queue: SlurmScheduler, printed: str, restarts: int, state: State
+) -> None:
+    folder = Path(queue.binding.workspace) / "runs" / BATCH
+    life = {"job": "7", "array": "5", "restarts": restarts}
+    wire.Attempts(str(folder)).start(0, 1, allocation=life)
+    (folder / "queue" / "0.out").write_text(KILLED.format(printed))
+    ended = int(queue.files.now()) - 30
+    answering(queue, sacct=answer(f"5_0|FAILED|0:9|None|{ended}|{NAME}\n"))
+    word = queue.account(chunk(1), [(0, 1)])[0, 1]
+
+    assert word.state is state
+    killed = word.reason.startswith("Slurm killed it: StepId=7.batch exceeded")
+    assert killed is (state is State.OUT_OF_MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("runs", "state"), [(1, State.OUT_OF_MEMORY), (2, State.FAILED)], ids=["alone", "shared"]
+)
+def test_who_has_an_end_on_a_signal_may_have_been_killed_before_its_shared_allocation_was(
+    queue: SlurmScheduler, runs: int, state: State
+) -> None:
+    folder = Path(queue.binding.workspace) / "runs" / BATCH
+    attempts = wire.Attempts(str(folder))
+    attempts.start(0, 1, allocation={"job": "7", "array": "5", "restarts": 0})
+    attempts.end(0, 1, exit_code=None, signal=9, received=[], cause=None, reason=None)
+    (folder / "queue" / "0.out").write_text(KILLED.format("7"))
+    answering(queue, sacct=answer(f"5_0|FAILED|0:9|None|1000|{NAME}\n"))
+    shared = chunk(runs, layout=Layout(runs, 1, 1000))
+
+    assert queue.account(shared, [(0, 1)])[0, 1].state is state
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch. Some of the step tasks",
+        "slurmstepd: error: Detected 2 oom-kill event(s) in StepId=7.0 cgroup. Some of your",
+        "slurmstepd: error: Detected 1 oom-kill event(s) in step 7.0 cgroup. Some of your",
+        "slurmstepd: error: Step 7.0 exceeded memory limit (2048 > 1024), being killed",
+        "slurmstepd: error: Job 7 exceeded memory limit (2048 > 1024), being killed",
+    ],
+)
+def test_what_slurm_prints_of_a_kill_for_memory_is_known_in_the_words_of_its_versions(
+    line: str,
+) -> None:
+    assert wire.killed_for_memory(f"epoch 1\n{line}\n", "7") is not None
+    assert wire.killed_for_memory(line.replace("7.", "77.").replace("7 ", "77 "), "7") is None
+
+
 def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> None:
     off = answer(stderr="Slurm accounting storage is disabled", code=1)
     shown = f"JobId=5 ArrayJobId=5 ArrayTaskId=0 JobName={NAME} JobState=CANCELLED EndTime=1000"
@@ -544,6 +607,25 @@ def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> No
     files = answering(queue)
     assert queue.account(chunk(3, first=0), [(2, 1)]) == {}
     assert files.asked == [], "it is not asked again at once"
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("None", "it never began: cancelled (Slurm: CANCELLED)"),
+        ("DependencyNeverSatisfied", "it was to run after"),
+    ],
+)
+def test_a_dependency_is_blamed_only_where_the_controller_names_it(
+    queue: SlurmScheduler, reason: str, says: str
+) -> None:
+    """It does not say who cancelled a job."""
+    off = answer(stderr="Slurm accounting storage is disabled", code=1)
+    shown = f"JobId=5 ArrayJobId=5 ArrayTaskId=0 JobName={NAME} JobState=CANCELLED Reason={reason}"
+    answering(queue, sacct=off, scontrol=answer(shown))
+    after = replace(chunk(1), after=("20261121-141502-k3f9a2.00000",))
+
+    assert queue.account(after, [(0, 1)])[0, 1].reason.startswith(says)
 
 
 def test_cancelling_refuses_what_has_not_begun_and_asks_for_the_rest(

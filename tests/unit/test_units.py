@@ -151,3 +151,14 @@ def test_the_nearest_word_is_found_in_spite_of_its_case() -> None:
     assert nearest("x", ["alpha", "beta"]) == "valid: alpha, beta"
     assert nearest("x", []) == "there is none to choose from"
     assert nearest("x", map(str, range(10, 30))).endswith(", …")
+
+
+@pytest.mark.parametrize("text", ["1d", "30d", "1h30m", "90s", "1d1s", "2h"])
+def test_a_time_is_told_as_one_asks_for_it(text: str) -> None:
+    told = units.time_text(units.seconds(text))
+    assert units.seconds(told) == units.seconds(text) and len(told) <= 5
+
+
+def test_a_duration_below_a_second_is_not_told_as_nothing() -> None:
+    told = [units.lasting(seconds) for seconds in (0.0, 0.7, 1.0, 59.6)]
+    assert told == ["less than 1 s", "less than 1 s", "1 s", "60 s"]

@@ -18,10 +18,9 @@ client (:mod:`hpcml.energy`). The lines of that file:
 """
 
 import os
-import subprocess
 import sys
 
-from hpcml.agent import processes, wire
+from hpcml.agent import processes, starting, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,13 +124,11 @@ def _begin(path: str, root: str) -> None:
 def _start(path: str, descriptor: int, root: str) -> None:
     library = os.path.abspath(sys.path[0])
     argv = [sys.executable, "-I", "-S", library, "sample", path, str(descriptor), root]
-    subprocess.call(
-        ["/bin/sh", "-c", DETACHED, "sh", *argv],
-        cwd="/",
-        env=dict(processes.SERVICE, PATH=os.defpath, LC_ALL="C.UTF-8"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=[descriptor],
-    )
+    detached = ["/bin/sh", "-c", DETACHED, "sh", *argv]
+    environment = dict(processes.SERVICE, PATH=os.defpath, LC_ALL="C.UTF-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        shell = starting.start(detached, "/", environment, [nowhere] * 2, keep=[descriptor])
+    finally:
+        os.close(nowhere)
+    os.waitpid(shell, 0)

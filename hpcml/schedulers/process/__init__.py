@@ -48,7 +48,7 @@ class ProcessScheduler:
             os.makedirs(self.queue.folder, mode=0o700, exist_ok=True)
 
     def submit(self, chunks: Sequence[Chunk]) -> list[str]:
-        with self._told("Nothing was lost: free some space, then `hpcml resume` the run."):
+        with self._told("Nothing was queued: free some space."):
             ids = [self._enqueue(chunk) for chunk in chunks]
         self.wake()
         return ids

@@ -6,6 +6,7 @@ All that it does on the site goes through the transport, so that it works from a
 from __future__ import annotations
 
 import calendar
+import signal
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from hpcml.agent import wire
-from hpcml.errors import QueueError, TransportError
+from hpcml.errors import QueueError, RefusedError, TransportError
 from hpcml.schedulers import Accounted, Chunk, JobStatus, Word
 from hpcml.schedulers.slurm import accounting, commands, words
 from hpcml.schedulers.slurm.commands import Row, Trouble
@@ -43,7 +44,7 @@ class SlurmScheduler:
     """
 
     poll_interval = (1.0, 30.0)
-    patience = 20.0
+    patience = wire.STALE
 
     def __init__(self, site: Site, binding: Binding, files: Transport) -> None:
         self.site, self.binding, self.files = site, binding, files
@@ -158,10 +159,12 @@ class SlurmScheduler:
         rows = {chunk.id: self._histories(chunk, chunk.id, due)}
         names = self.files.names(f"{chunk.folder}/attempts") or ()
         known, found = wire.attempts_of(names), dict[tuple[int, int], Word]()
-        starts = self._starts(chunk, known, attempts)
+        asked = [key for runs in due.values() for key in runs]
+        starts = self._starts(chunk, known, asked)
         jobs = {key: _array(start) or chunk.id for key, start in starts.items()}
         for job in {*jobs.values()} - rows.keys():
             rows[job] = self._histories(chunk, job, due)
+        killed: dict[tuple[int, int], dict[str, Any]] = {}
         for task, runs in due.items():
             rows_of = {key: rows[jobs.get(key, chunk.id)].get(task) for key in runs}
             judged = {
@@ -169,13 +172,18 @@ class SlurmScheduler:
                 for key, row in rows_of.items()
             }
             said = {key: word for key, word in judged.items() if word is not None}
+            killed |= {
+                key: starts[key]
+                for key in said.keys() & starts.keys()
+                if _was_killed(chunk, rows_of[key], _kinds(known, key))
+            }
             unbegun = {key: word for key, word in said.items() if not _kinds(known, key)}
             for key in self._refuse(chunk, unbegun):  # somebody has begun it meanwhile
                 del said[key]
             found.update(said)
             note = self._ask_again.answered if len(said) == len(runs) else self._ask_again.failed
             note((chunk.name, task))
-        return self._record(chunk, found)
+        return self._record(chunk, found | self._for_want_of_memory(chunk, killed))
 
     def _starts(
         self, chunk: Chunk, known: Known, attempts: Iterable[tuple[int, int]]
@@ -208,6 +216,27 @@ class SlurmScheduler:
         if start is not None and ended < start.get("time", 0.0) - CLOCKS:
             return None  # this is an earlier life of its allocation
         return word if self.files.now() - ended >= self.patience else None
+
+    def _for_want_of_memory(
+        self, chunk: Chunk, killed: Mapping[tuple[int, int], Mapping[str, Any]]
+    ) -> dict[tuple[int, int], Word]:
+        """Without cgroups Slurm kills who has too much, calls that FAILED, and prints why.
+
+        Of attempts in the first life of their allocation alone: all lives print into one file.
+        """
+        lives = {key: start.get("allocation") or {} for key, start in killed.items()}
+        jobs = {key: str(it["job"]) for key, it in lives.items() if it.get("restarts") == 0}
+        printed = f"{chunk.folder}/queue/{chunk.number}.out"
+        text = self.files.get({printed: 0}).get(printed, b"") if jobs else b""
+        said = {
+            key: wire.killed_for_memory(text.decode(errors="replace"), job)
+            for key, job in jobs.items()
+        }
+        return {
+            key: Word(State.OUT_OF_MEMORY, f"Slurm killed it: {why}")
+            for key, why in said.items()
+            if why is not None
+        }
 
     def _histories(self, chunk: Chunk, job: str, tasks: Iterable[int]) -> dict[int, Row]:
         """How allocations are, or have ended, by the accounting, else by the controller."""
@@ -350,8 +379,10 @@ class SlurmScheduler:
         said, command = _said(done), done.argv[len(commands.clean(()))]
         problem = f"{self.site.name}: {command} says: {said or 'nothing'}"
         if commands.trouble(said) in (Trouble.BUSY, Trouble.LOST):
-            return QueueError(problem, "Nothing was lost: try again in a minute.")
-        return QueueError(problem, commands.advice(said, self.site.name))
+            later = "Nothing was queued." if command == "sbatch" else "Try again in a minute."
+            return QueueError(problem, later)
+        kind = RefusedError if command == "sbatch" and commands.refuses(said) else QueueError
+        return kind(problem, commands.advice(said, self.site.name, self.binding.account))
 
 
 Known = Mapping[int, Mapping[int, set[str]]]
@@ -360,6 +391,15 @@ Known = Mapping[int, Mapping[int, set[str]]]
 def _kinds(known: Known, key: tuple[int, int]) -> set[str]:
     """Which files there are of an attempt."""
     return known.get(key[0], {}).get(key[1], set())
+
+
+def _was_killed(chunk: Chunk, row: Row | None, kinds: set[str]) -> bool:
+    """Whether an attempt was killed with its allocation, and that is all that Slurm says.
+
+    Where others share the allocation, one with an ``.end`` may have been killed before that.
+    """
+    with_it = chunk.layout.size == 1 or "end" not in kinds
+    return with_it and row is not None and row.state == "FAILED" and row.signal == signal.SIGKILL
 
 
 def _array(start: Mapping[str, Any]) -> str | None:
@@ -399,7 +439,8 @@ def _queued_at(name: str) -> float:
 
 def _before_it(chunk: Chunk, row: Row, word: Word) -> Word:
     """The word on a run that never began: Slurm cancels by itself what comes after a failure."""
-    if chunk.after and row.state == "CANCELLED" and not row.by:
+    itself = row.by == "" or row.reason.startswith("Dependency")
+    if chunk.after and row.state == "CANCELLED" and itself:
         before = ", ".join(chunk.after)
         return Word(State.CANCELLED, f"it was to run after {before}, which did not end well")
     return word

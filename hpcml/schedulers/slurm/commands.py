@@ -149,8 +149,8 @@ class Row:
         Whether these are the tasks that have never started, in one row.
     state, reason : str
         In Slurm's words.
-    by : str
-        Who cancelled it: a user id.
+    by : str or None
+        Who cancelled it: a user id; empty: Slurm itself. ``None``: that is not told.
     exit_code, signal : int
     ended : float or None
         When, by the site's clock in s since the epoch.
@@ -162,7 +162,7 @@ class Row:
     reason: str = ""
     name: str = ""
     waiting: bool = False
-    by: str = ""
+    by: str | None = ""
     exit_code: int = 0
     signal: int = 0
     ended: float | None = None
@@ -236,6 +236,7 @@ def parse_scontrol(answer: str) -> Iterator[Row]:
                 found.get("Reason", ""),
                 found.get("JobName", ""),
                 waiting,
+                by=None,
                 exit_code=code,
                 signal=signal,
                 ended=moment(found.get("EndTime", "")),
@@ -305,6 +306,9 @@ SAID = (
             "controller not responding",
             "Connection refused",
             "Slurm backup controller in standby mode",
+            "Protocol authentication error",
+            "Invalid authentication credential",
+            "I/O error writing script/environment to file",
         ),
     ),
     (Trouble.DISABLED, ("accounting storage is disabled",)),
@@ -312,8 +316,16 @@ SAID = (
     (Trouble.GONE, ("Invalid job id specified", "Job/step already completing or completed")),
 )
 
+# How sbatch speaks of a job that is not taken as it is. Else it may be in trouble itself.
+ABOUT_THE_JOB = ("Batch job submission failed", "nvalid", "not valid")
+
+ACCOUNT = (
+    "{said} `sacctmgr show associations user=$USER format=account,partition,qos` lists yours there."
+)
+NO_ACCOUNT = "No account was named: write sites.{site}.account into the settings."
+ITS_ACCOUNT = "The account was {account!r}, by sites.{site}.account in the settings."
+
 ADVICE = (
-    ("Invalid account", "Write sites.{site}.account into the settings: the account that pays."),
     ("MaxSubmitJob", "Wait until others have ended, or write max_submitted into the profile."),
     ("Invalid job array", "Write max_array into the profile: MaxArraySize of the site."),
     ("Invalid qos", "Ask the site which QOS your account may use."),
@@ -330,8 +342,16 @@ def trouble(said: str) -> Trouble:
     return Trouble.REFUSED
 
 
-def advice(said: str, site: str) -> str:
+def refuses(said: str) -> bool:
+    """Whether sbatch does not take a job as it is, now or later."""
+    return trouble(said) is Trouble.REFUSED and any(words in said for words in ABOUT_THE_JOB)
+
+
+def advice(said: str, site: str, account: str | None) -> str:
     """What to do about a refusal."""
+    if "Invalid account" in said:
+        named = NO_ACCOUNT if account is None else ITS_ACCOUNT
+        return ACCOUNT.format(said=named.format(site=site, account=account))
     for part, text in ADVICE:
         if part.lower() in said.lower():
             return text.format(site=site)

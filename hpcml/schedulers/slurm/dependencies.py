@@ -56,8 +56,10 @@ def group_file(chunk: Chunk) -> str:
 
 def _after(runs: Sequence[str], files: Transport) -> list[str]:
     """Runs that come first, by the allocations that they are in."""
+    if not runs:
+        return []
     batches = {wire.run_parts(run)[0] for run in runs}
-    plans = files.get({f"runs/{batch}/plan.json": 0 for batch in batches}) if batches else {}
+    plans = files.get({f"runs/{batch}/plan.json": 0 for batch in batches})
     layouts = {
         path.split("/")[1]: Layout(**json.loads(plan)["batch"]["layout"])
         for path, plan in plans.items()

@@ -77,7 +77,7 @@ HOW = {
     "CANCELLED": "cancelled",
     "TIMEOUT": "its walltime was over",
     "DEADLINE": "its deadline was over",
-    "OUT_OF_MEMORY": "it took more memory than it had asked for",
+    "OUT_OF_MEMORY": "it took more memory than it was given",
     "PREEMPTED": "it had to give way to a job that comes first",
     "NODE_FAIL": "a node of it failed",
     "BOOT_FAIL": "its nodes could not be started",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from hpcml.agent.trees import Usage
-from hpcml.errors import ProfileError, TransportError
+from hpcml.errors import ProfileError, TransportError, UnreachableError
 from hpcml.settings import Binding, cache_folder
 from hpcml.sites import Site
 from hpcml.transports import Completed, Digest, FileStatus
@@ -29,8 +29,10 @@ from hpcml.transports.ssh.streams import Outgoing, receive
 # Done twice they leave what they leave when done once, and answer the same.
 REPEATABLE = {
     *("put", "put_verified", "link", "get", "list", "names_in", "walk", "digest"),
-    *("open_private", "fetch", "remove", "touch", "usage", "lock"),
+    *("open_private", "fetch", "remove", "touch", "usage", "lock", "seal"),
 }
+
+WANTED = {"slurm": "sbatch"}  # what must be found on a site, by its scheduler
 
 NOTHING = Outgoing({})
 
@@ -54,6 +56,7 @@ class SshTransport:
         self.workspace, self.round_trips = binding.workspace, 0
         self._way = way_to(site, binding)
         self._python = site.agent_python.login or "python3"
+        self._wanted = WANTED.get(site.scheduler, "")
         self._archive = cache_folder() / "lib" / binding.library
         self._clock, self._chains = Clock(), itertools.count(1)
         self._open: list[Link] = []  # the conversation, once there is one
@@ -118,6 +121,9 @@ class SshTransport:
     def link(self, links: Mapping[str, str]) -> None:
         self._tell("link", dict(links))
 
+    def seal(self, folder: str) -> None:
+        self._call("seal", folder)
+
     def append(self, path: str, record: Mapping[str, Any]) -> None:
         self._tell("append", path, dict(record))
 
@@ -139,8 +145,8 @@ class SshTransport:
     def move(self, source: str, target: str) -> bool:
         return bool(self._call("move", source, target)[0])
 
-    def touch(self, paths: Iterable[str]) -> dict[str, FileStatus]:
-        found = self._call("touch", list(paths))[0]
+    def touch(self, paths: Iterable[str], markers: Iterable[str] = ()) -> dict[str, FileStatus]:
+        found = self._call("touch", list(paths), list(markers))[0]
         return {path: FileStatus(*entry) for path, entry in found.items()}
 
     def usage(self, paths: Iterable[str]) -> Usage | None:
@@ -233,7 +239,7 @@ class SshTransport:
         try:
             return once()
         except Lost as lost:
-            raise TransportError(
+            raise UnreachableError(
                 f"the connection to {self._way.site} was lost, and lost again",
                 f"See whether `ssh {self._way.host}` works by hand.",
             ) from lost
@@ -259,13 +265,20 @@ class SshTransport:
                     "Do it again; `hpcml resume` goes on with a submission.",
                 )
             if link is None or link.dead:
-                link = Link(self._way, self._python, self.workspace, self._archive, self._clock)
+                link = Link(
+                    self._way,
+                    self._python,
+                    self.workspace,
+                    self._archive,
+                    self._wanted,
+                    self._clock,
+                )
                 self._open[:] = [link]
                 self.workspace = link.workspace
             return link
 
     def _in_doubt(self, call: str) -> TransportError:
-        return TransportError(
+        return UnreachableError(
             f"the connection to {self._way.site} was lost: {call} may have been done, or not",
             "Look before you do it again; `hpcml resume` does, for a submission.",
         )

@@ -3,7 +3,7 @@
 The login shell is the user's own, may be a csh, and prints what it likes. It is asked for /bin/sh
 alone, which reads its script from standard input; what comes before a line that begins with a
 random word is not ours. The script becomes the site's Python, and that becomes hpcml's helper, once
-hpcml's archive is there.
+hpcml's archive is there. Where only a login shell finds Slurm, the helper gets the PATH of one.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def receive(path, size):
             size -= len(piece)
             while piece:
                 piece = piece[os.write(descriptor, piece):]
+        os.fsync(descriptor)  # its length is what it is known by, and must not be there alone
         os.close(descriptor)
         os.rename(temporary, path)
     finally:
@@ -57,11 +58,38 @@ def is_whole(path, size):
     status = private(path, 0o022)
     return stat.S_ISREG(status.st_mode) and status.st_size == size
 
-def main(workspace, library, size):
+def find_in_login_shell(wanted):
+    # Every shell is a login shell if its name begins with a dash; a csh only if it is given nothing
+    # else. Its output is no pipe: what it leaves in the background might keep that open.
+    import subprocess, tempfile
+    shell = os.environ.get("SHELL", "/bin/sh")
+    names = "PATH", "LD_LIBRARY_PATH", "SLURM_CONF"
+    tell = "; ".join('echo "%s %s=$%s"' % (word, name, name) for name in names)
+    argv, null = ["-" + os.path.basename(shell)], subprocess.DEVNULL
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as told:
+        asked.write(("exec /bin/sh -c 'echo; %s'\n" % tell).encode())
+        asked.seek(0)
+        try:
+            subprocess.call(
+                argv, executable=shell, stdin=asked, stdout=told, stderr=null, timeout=PATIENCE
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return
+        told.seek(0)
+        lines = told.read().decode(errors="surrogateescape").splitlines()
+    start = word + " "
+    found = dict(line[len(start):].split("=", 1) for line in lines if line.startswith(start))
+    folders = found.get("PATH", "").split(":")
+    if any(os.access(os.path.join(folder, wanted), os.X_OK) for folder in folders):
+        os.environ.update((name, value) for name, value in found.items() if value)
+
+def main(workspace, library, size, wanted):
     os.umask(0o077)
     version = "%d.%d.%d" % sys.version_info[:3]
     if sys.version_info < (3, 6):
         return say(old=version)
+    if wanted:
+        find_in_login_shell(wanted)
     workspace = os.path.expanduser(workspace)
     folder(workspace, 0o077)
     folder(workspace + "/lib", 0o022)
@@ -77,8 +105,9 @@ def main(workspace, library, size):
     os.execv(sys.executable, argv)
 
 word = sys.argv[1]
+PATIENCE = 20  # seconds
 try:
-    main(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
 except NotPrivate as error:
     path = str(error)
     advice = "Run `chmod go-rwx %s`, or choose another workspace in the settings." % path
@@ -88,7 +117,9 @@ except EnvironmentError as error:
 """
 
 
-def script(word: str, python: str, workspace: str, library: str, size: int) -> bytes:
+def script(
+    word: str, python: str, workspace: str, library: str, size: int, wanted: str = ""
+) -> bytes:
     """What /bin/sh reads.
 
     Parameters
@@ -103,6 +134,8 @@ def script(word: str, python: str, workspace: str, library: str, size: int) -> b
         File name of hpcml's archive.
     size : int
         Its bytes.
+    wanted : str, optional
+        A command. Where it is not on PATH, the environment of a login shell is tried.
     """
     # As "-I -S" starts it, in the words of a Python that is too old.
     start = [python, "-E", "-s", "-S", "-c", PYTHON, word, workspace, library, str(size)]
@@ -111,7 +144,8 @@ def script(word: str, python: str, workspace: str, library: str, size: int) -> b
         f"""{{ echo; echo '{word} {{"missing": true}}'; exit; }}""",
         "cd /",
         "echo",
-        f"exec {shlex.join(start)}",
+        f'wanted={shlex.quote(wanted)}; command -v "$wanted" > /dev/null && wanted=',
+        f'exec {shlex.join(start)} "$wanted"',
         "",
     ]
     return "\n".join(lines).encode("utf-8", "surrogateescape")

@@ -19,7 +19,7 @@ from typing import Any
 from hpcml.agent import wire
 from hpcml.agent.files import pieces_of
 from hpcml.agent.files import told as of_system
-from hpcml.errors import TransportError
+from hpcml.errors import TransportError, UnreachableError
 from hpcml.transports.base import told
 from hpcml.transports.ssh import first_contact
 from hpcml.transports.ssh.openssh import Way
@@ -33,7 +33,7 @@ GATHERED = 1 << 16  # bytes that are written at once
 Frame = tuple[dict[str, Any], bytes]
 
 
-class Lost(TransportError):
+class Lost(UnreachableError):
     """The connection has ended before the answer came."""
 
 
@@ -116,6 +116,8 @@ class Link:
         Of the site; the workspace may begin with ``~/``.
     archive : Path
         Of all of hpcml, to bring if it is not there.
+    wanted : str
+        A command that must be found there, if need be as a login shell does; ``""``: none.
     clock : Clock
         What is set by its answers.
 
@@ -132,7 +134,9 @@ class Link:
         The site cannot be reached, or its Python is missing or too old.
     """
 
-    def __init__(self, way: Way, python: str, workspace: str, archive: Path, clock: Clock) -> None:
+    def __init__(
+        self, way: Way, python: str, workspace: str, archive: Path, wanted: str, clock: Clock
+    ) -> None:
         self.way, self.clock, self.dead = way, clock, False
         self._numbers = itertools.count(1)
         self._answers: dict[int, Answer] = {}
@@ -147,13 +151,15 @@ class Link:
         self._from = io.BufferedReader(stdout, GATHERED)
         _links.add(self)
         try:
-            self.workspace = self._introduce(python, workspace, archive, size)
+            self.workspace = self._introduce(python, workspace, archive, size, wanted)
         except BaseException as error:
             self._process.kill()
             self._process.wait()
             self.dead = True
+            said = self._said()
+            self._close_files()
             if isinstance(error, EOFError | OSError):
-                raise way.refused(self._said()) from None
+                raise way.refused(said) from None
             raise
         threading.Thread(target=self._listen, name=f"ssh {way.site}", daemon=True).start()
 
@@ -257,6 +263,15 @@ class Link:
             answer.put(None)
         self.close()
         self._process.wait()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        """Once ssh has ended; their numbers may be other files' from now on."""
+        with self._sending:
+            _links.discard(self)
+            for file in (self._process.stdin, self._from, self._errors):
+                if file is not None:
+                    file.close()
 
     def _read(self, size: int) -> bytes:
         data = self._from.read(size)
@@ -266,10 +281,10 @@ class Link:
 
     # --- first contact --------------------------------------------------------------------
 
-    def _introduce(self, python: str, workspace: str, archive: Path, size: int) -> str:
+    def _introduce(self, python: str, workspace: str, archive: Path, size: int, wanted: str) -> str:
         """Make the site's shell hpcml's helper. Returns the literal path of the workspace."""
         word = f"hpcml-{wire.random_letters(16)}"
-        self._write([first_contact.script(word, python, workspace, archive.name, size)])
+        self._write([first_contact.script(word, python, workspace, archive.name, size, wanted)])
         said = self._hear(word)
         if "send" in said:
             self._write(pieces_of(str(archive)))
@@ -313,7 +328,7 @@ class Link:
         except EOFError:
             if late.is_set():
                 self.way.close()
-                raise TransportError(
+                raise UnreachableError(
                     f"{self.way.site} has not answered for {START:.0f} s",
                     f"See whether `ssh {self.way.host}` works by hand.",
                 ) from None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from hpcml.errors import TransportError
+from hpcml.errors import TransportError, UnreachableError
 
 KEPT = 1800  # seconds for which an unused connection stays open
 ALIVE = 15  # seconds between two signs of life; after three without, the connection is given up
@@ -30,6 +30,7 @@ LOGIN = (
     "Too many authentication failures",
     "passphrase",
 )
+NO_HOST = ("Name or service not known", "No address associated with hostname")
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,13 @@ class Way:
     def refused(self, said: str) -> TransportError:
         """What it means that ssh has ended before the site's shell answered."""
         said = said.strip() or "ssh ended without a word"
-        advice = f"Try `ssh {self.host}` by hand."
+        problem = f"{self.site} cannot be reached: {said.splitlines()[-1]}"
         if any(word in said for word in LOGIN):
             advice = f"Run `hpcml sites login {self.site}`: it asks what there is to ask."
-        return TransportError(f"{self.site} cannot be reached: {said.splitlines()[-1]}", advice)
+            return TransportError(problem, advice)
+        final = any(word in said for word in NO_HOST)
+        error = TransportError if final else UnreachableError
+        return error(problem, f"Try `ssh {self.host}` by hand.")
 
     def _ended(self, *options: str) -> int:
         try:
