@@ -58,8 +58,8 @@ class Fitting:
         Of each task.
     doubts : list of str
         What nobody knows for sure, though the job relies on it.
-    beyond_hints : bool
-        Whether the job asks for more than a hint says there is.
+    beyond : list of str
+        Those in which the job asks for more than a hint says there is.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class Fitting:
         self.partition = site.partitions[name]
         self.key = f"partitions.{name}"
         self.doubts: list[str] = []
-        self.beyond_hints = False
+        self.beyond: list[str] = []
         # Of these hpcml starts one process a run.
         self.alone = site.scheduler == "process" or resolved.entry["kind"] == "function"
         self._check_image()
@@ -163,9 +163,10 @@ class Fitting:
 
     def _devices(self) -> int:
         """Devices on each node."""
-        there, wanted, nodes = self.partition.node.devices, self.asked.devices, self.nodes
-        if wanted is None:
-            return there
+        there, nodes = self.partition.node.devices, self.nodes
+        wanted = there * nodes if self.asked.devices is None else self.asked.devices
+        if not wanted:
+            return 0
         self._check(
             "resources.devices",
             "node.devices",
@@ -288,8 +289,8 @@ class Fitting:
             self._doubt(f"{what} is not known")
         elif self.site.is_hint(f"{self.key}.{key}"):
             more = f"; the job asks for {show(wanted)}" if limit < wanted else ""
-            self.beyond_hints |= limit < wanted
             self._doubt(f"{what}: {show(limit)}{self.said(key)}{more}")
+            self.beyond += self.doubts[-1:] if more else []
         elif limit < wanted:
             problem = f"{what} of {self.name}: {show(limit)}{self.said(key)}; the job asks for "
             raise Misfit(field, problem + show(wanted), f"The nearest that fits: {fits}.", limit)

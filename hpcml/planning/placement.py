@@ -1,4 +1,4 @@
-"""Where a job runs on a site, how much of it it takes, and how the scheduler is asked for it."""
+"""Where a job runs on a site, how much of it it takes, and why."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hpcml import units
 from hpcml.errors import PlanError, nearest
 from hpcml.planning.asked import asked_for
+from hpcml.planning.asking import memory_to_ask_for, options_to_give
 from hpcml.planning.fitting import Fitting, Misfit
 from hpcml.planning.options import check_options
 from hpcml.planning.paying import check_own_account
@@ -93,14 +93,16 @@ def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]
         except Misfit as misfit:
             misfits.append(misfit)
             continue
-        if not found.beyond_hints:
+        if not found.beyond:
             break
         beyond.append(found)
     else:
         if not beyond:
             raise _nearest(misfits)
-        found = beyond[0]  # a hint may be wrong, and the plan tells it
-    _tell_partition(found, preferred, misfits, decisions)
+        found = beyond.pop(0)  # a hint may be wrong, and the plan tells it
+    passed_over = [misfit.error.problem for misfit in misfits]
+    passed_over += [doubt for other in beyond for doubt in other.beyond]
+    _tell_partition(found, preferred, passed_over, decisions)
     return _placement(found, decisions)
 
 
@@ -185,12 +187,9 @@ def _ways(names: list[str], resolved: Resolved, site: Site) -> Iterator[tuple[st
         yield from ((name, other) for other in partition.qos if other != partition.default_qos)
 
 
-# --- how the scheduler is asked ---------------------------------------------------------------
-
-
 def _placement(found: Fitting, decisions: list[str]) -> Placement:
-    said_memory, of_node = _said_memory(found, decisions)
-    options = _options(found, decisions)
+    memory, of_node = memory_to_ask_for(found, decisions)
+    options = options_to_give(found, decisions)
     devices_by = "none" if "gres" in options else found.partition.asks_devices_by
     _tell_amounts(found, devices_by, decisions)
     decisions += found.doubts
@@ -201,75 +200,18 @@ def _placement(found: Fitting, decisions: list[str]) -> Placement:
         told={
             "devices_by": devices_by if found.devices else "none",
             "gres": found.partition.gres,
-            "memory": said_memory,
+            "memory": memory,
             "memory_of_node": of_node,
             "options": options,
         },
     )
 
 
-def _options(found: Fitting, decisions: list[str]) -> dict[str, str | bool]:
-    """Long options of sbatch: the partition's, and over them what the job says."""
-    site, partition = found.site, found.partition
-    if site.scheduler == "process":
-        return {"partition": found.name}
-    options: dict[str, str | bool] = {}
-    if partition.partition_option:
-        options["partition"] = found.name
-    if partition.constraint is not None:
-        options["constraint"] = partition.constraint
-        decisions.append(f"constraint {partition.constraint}: its nodes{found.said('constraint')}")
-    if found.qos is not None:
-        options["qos"] = found.qos
-    for name, value in partition.options.items():
-        options[name] = value
-        decisions.append(f"--{name}: partition {found.name}{found.said(f'options.{name}')}")
-    for number, meter in enumerate(site.energy):
-        if meter.readable != "no" and (found.devices or meter.scope in ("node", "cpu")):
-            for name, value in meter.options.items():
-                options[name] = value
-                told = said(site, f"energy.{number}.options.{name}")
-                decisions.append(f"--{name}: so that {meter.name} can be read{told}")
-    asked = {
-        name: value
-        for name, value in found.resolved.resources.options.items()
-        if name != "partition"
-    }
-    decisions += [f"--{name}: asked for" for name in asked]
-    return {**options, **asked}
-
-
-def _said_memory(found: Fitting, decisions: list[str]) -> tuple[int | None, bool]:
-    """Bytes that the scheduler is asked for, and whether they are those of a whole node."""
-    asked, policy = found.asked.memory, found.partition.memory_option
-    why = found.said("memory_option")
-    if policy in ("never", "implicit"):
-        if asked is not None:
-            none = "is refused" if policy == "never" else "is not said, a node's comes with it"
-            decisions.append(f"memory: --mem {none}{why}; the agent watches the limit")
-        return None, False
-    if asked is not None or policy == "optional":
-        return asked, False
-    there = found.partition.node.memory_bytes or 0
-    whole = found.partition.node_sharing == "exclusive"
-    share = there if whole else int(there * _part_of_node(found))
-    of = f"{'a' if whole else 'its share of a'} node's{found.said('node.memory')}"
-    decisions.append(f"memory {units.memory_text(share)}: {of}, since it must be said{why}")
-    return share, whole
-
-
-def _part_of_node(found: Fitting) -> float:
-    node = found.partition.node
-    cpus = node.cpus if isinstance(node.cpus, int) else found.cpus * found.tasks
-    of_devices = found.devices / node.devices if node.devices else 0
-    return min(1.0, max(found.cpus * found.tasks / cpus, of_devices))
-
-
 # --- why ----------------------------------------------------------------------------------------
 
 
 def _tell_partition(
-    found: Fitting, preferred: str | None, misfits: list[Misfit], decisions: list[str]
+    found: Fitting, preferred: str | None, passed_over: list[str], decisions: list[str]
 ) -> None:
     resources = found.resolved.resources
     why = "asked for"
@@ -277,9 +219,9 @@ def _tell_partition(
         why = "your settings prefer it"
     elif "partition" not in resources.options:
         why = f"the first with device {resources.device!r}"
-        why += " that the job fits into" if misfits else ""
+        why += " that the job fits into" if passed_over else ""
     decisions.append(f"partition {found.name}: {why}")
-    decisions += [f"not elsewhere: {misfit.error.problem}" for misfit in misfits]
+    decisions += [f"not elsewhere: {why}" for why in passed_over]
     if found.qos is not None:
         default = found.qos == found.partition.default_qos
         why = "the partition's default" if default else "the first in which the job fits"

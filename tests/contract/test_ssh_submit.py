@@ -41,7 +41,8 @@ def test_a_plan_holds_the_sites_own_paths_and_nothing_of_this_machines(
         "/opt/venv/bin/python",
         "/usr/bin/python3",
     )
-    assert where["environment"].keys() == {"PYTHONUNBUFFERED", "OMP_NUM_THREADS"}
+    ours = {"PYTHONUNBUFFERED", "OMP_NUM_THREADS", "SRUN_CPUS_PER_TASK"}
+    assert where["environment"].keys() == ours
     assert run.state == "PENDING"
 
 

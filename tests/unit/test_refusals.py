@@ -116,6 +116,17 @@ def test_more_than_two_hours_on_50_nodes_of_frontier_are_refused_and_what_fits_i
     assert any(line.startswith("not elsewhere: resources.time") for line in elsewhere.decisions)
 
 
+def test_a_walltime_that_is_counted_in_node_hours_is_refused_by_the_number_of_nodes(
+    settings: Callable[[str], None],
+) -> None:
+    settings("sites: {clariden: {account: a1, user: me, partition: debug}}")
+    asked = {"device": "gpu", "options": {"partition": "debug"}}
+    told = refusal("clariden", nodes=2, time="1h", **asked)
+
+    assert told.startswith("resources.time: walltime limit of 2 nodes of debug: 00:45:00 (source:")
+    assert plan("clariden", nodes=1, time="1h", **asked)
+
+
 LOGIN_ONLY = """\
 name: archive
 scheduler: slurm
