@@ -37,16 +37,13 @@ class Kind:
 
 def kinds(site: Site) -> list[Kind]:
     """The kinds of nodes of a site."""
-    found: list[Kind] = []
+    found: dict[tuple[Node, str, str], Kind] = {}
     for name, partition in site.partitions.items():
-        made = Kind(partition.node, _features(partition), _gres(partition))
-        alike = (it.node == made.node and it.features == made.features for it in found)
-        kind = next((it for it, same in zip(found, alike, strict=True) if same), made)
-        if kind is made:
-            found.append(made)
+        alike = partition.node, _features(partition), _gres(partition)
+        kind = found.setdefault(alike, Kind(*alike))
         kind.partitions.append(name)
         kind.count = min(kind.count, partition.nodes or NODES)
-    return found
+    return [*found.values()]
 
 
 def really(site: Site, partition: str) -> dict[str, str]:
@@ -70,7 +67,7 @@ def _gres_conf(site: Site, up: dict[str, str]) -> str:
     """``gres.conf``: files stand for devices."""
     lines = ["AutoDetect=off"]
     for kind in kinds(site):
-        for name in set(kind.names) & set(up) if kind.gres else ():
+        for name in [name for name in kind.names if name in up and kind.gres]:
             model = kind.gres.split(":")[1] if kind.gres.count(":") > 1 else ""
             typed = f" Type={model}" if model else ""
             files = f"/dev/nvidia[0-{kind.node.devices - 1}]"

@@ -7,14 +7,24 @@ from typing import Any, get_args
 import pytest
 
 from hpcml import units
+from hpcml.job import Job, Resources
+from hpcml.planning import Plan, make_plan
+from hpcml.resolving import resolve
 from hpcml.sites import Partition, Site, load_site
 from hpcml.sites.profile import Meter
-from tests.golden.plans import sites
+from tests.golden.plans import sites, yours
 
 
 def partition(name: str) -> Partition:
     site, _, part = name.partition("/")
     return load_site(site).partitions[part]
+
+
+def asked(name: str, *options: str) -> Plan:
+    """The plan of a job for a GPU node, with options of sbatch."""
+    site = load_site(name)
+    resources = Resources(device="gpu", options=dict.fromkeys(options, True))
+    return make_plan(resolve(Job(["true"], code=None, resources=resources)), site, yours(site))
 
 
 def every_site() -> list[Site]:
@@ -198,6 +208,8 @@ def test_13_which_energy_figures_to_expect_the_widest_first_and_who_may_read_the
     meters = {it.name: it for it in load_site("jureca-dc").energy}
     assert meters["gcipuinfo"].scope == "device"
     assert meters["dcgm"].options == {"disable-dcgm": True}
+    assert "#SBATCH --disable-dcgm\n" in asked("jureca-dc", "disable-dcgm").script
+    assert "--disable-dcgm" not in asked("jureca-dc").script, "the site's own reports need it"
     (pdu, _) = load_site("e4").energy
     assert (pdu.name, pdu.scope) == ("pdu", "node") and pdu.interval.startswith("1 s")
 

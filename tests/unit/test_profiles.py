@@ -14,7 +14,9 @@ import hpcml
 from hpcml.connection import bind
 from hpcml.errors import HpcmlError, ProfileError
 from hpcml.settings import load_settings
-from hpcml.sites import load_site, site_names
+from hpcml.sites import load_site, site_names, wrong_with
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Write = Callable[..., Path]
 
@@ -133,6 +135,10 @@ def test_empty_settings_are_no_settings(settings: Write) -> None:
     settings("# nothing yet\n")
 
     assert load_settings().sites == {}
+
+
+def test_the_profile_of_the_demo_on_a_box_is_in_order() -> None:
+    assert wrong_with("box", ROOT / "examples" / "box" / "box.yaml") == []
 
 
 # --- what is wrong ------------------------------------------------------------------------
