@@ -10,6 +10,7 @@ import pytest
 import hpcml
 from hpcml import plugins
 from hpcml.agent import wire
+from hpcml.batch import outbox_ids
 from hpcml.connection import connect
 from hpcml.errors import RefusedError
 from hpcml.schedulers import Chunk
@@ -55,3 +56,16 @@ def test_a_part_that_the_queue_lost_and_then_refuses_says_nothing_of_those_that_
     path = wire.words_file(f"runs/{first.rpartition('.')[0]}")
     spoken = wire.parse_lines(connect(near).files.get({path: 0})[path])
     assert {*wire.first_words(spoken)} == {(0, 1), (1, 1)}
+
+
+def test_what_is_refused_at_once_leaves_nothing_here(
+    near: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(self: PretendScheduler, chunks: Sequence[Chunk]) -> list[str]:
+        raise RefusedError("no such account", "Ask for one.")
+
+    monkeypatch.setattr(PretendScheduler, "submit", refuses)
+    with pytest.raises(RefusedError, match="5 of 5 runs"):
+        hpcml.submit(hpcml.Job(["true"], code=None).sweep(x=range(5)), near)
+
+    assert outbox_ids() == []
