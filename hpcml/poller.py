@@ -284,7 +284,9 @@ def follow(
     """What of a watch has ended, now and after each look, until all has or time is over (in s)."""
     deadline = None if timeout is None else time.monotonic() + timeout
     pollers = list(pollers)
-    blind: set[Poller] = set()
+    told: dict[
+        Poller, bool
+    ] = {}  # of which it was told that they are blind, and whether that passes
     with ExitStack() as stack:
         for poller in pollers:
             stack.enter_context(poller.telling(watch))
@@ -301,11 +303,12 @@ def follow(
                 poller.start()
             watch.heard.wait(left)
             for poller in pollers:
-                if poller.blind is None:
-                    blind.discard(poller)
-                elif poller not in blind:
-                    blind.add(poller)
-                    _warn(poller.blind)
+                error = poller.blind
+                if error is None:
+                    told.pop(poller, None)
+                elif told.get(poller) != (passes := isinstance(error, UnreachableError)):
+                    told[poller] = passes
+                    _warn(error)
 
 
 def patiently(look: Callable[[], T], timeout: float | None = None) -> T:

@@ -474,13 +474,13 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
             connection.files.put({path: wire.canonical({"owner": batch.owner, "time": asked})})
             (identifier,) = connection.queue.submit([chunk])
     except RefusedError as error:
-        left = range(chunk.first, len(batch.points))
+        left = _never_queued(chunk, batch, connection)
         word = {
             "attempt": 1,
             "state": str(State.FAILED),
             "reason": f"never queued: {error.problem}",
         }
-        said = {**word, "indices": [*left], "time": connection.files.now()}
+        said = {**word, "indices": left, "time": connection.files.now()}
         connection.files.append(wire.words_file(batch.folder), said)
         connection.files.remove([path])
         batch.forget()
@@ -494,13 +494,23 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
     note_queued(chunk, identifier, connection, asked)
 
 
-def _refused(batch: Batch, left: range) -> str:
+def _never_queued(refused: Chunk, batch: Batch, connection: Connection) -> list[int]:
+    """Runs of a chunk that the queue refuses, and of those after it that it was never asked for."""
+    names = connection.files.names(f"{batch.folder}/queue") or ()
+    asked = {name.partition(".")[0] for name in names if name.endswith((".intent", ".json"))}
+    later = [it for it in batch.chunks if it.first > refused.first and it.number not in asked]
+    return [index for chunk in (refused, *later) for index in chunk.indices]
+
+
+def _refused(batch: Batch, left: Sequence[int]) -> str:
     """What is said of the runs of a batch that were never queued."""
-    count, first = len(batch.points), wire.run_id(batch.id, left.start)
+    count, first = len(batch.points), wire.run_id(batch.id, left[0])
     if count == 1:
         return f"{first} has ended as FAILED; `hpcml resubmit {first}` when that is put right."
-    queued = f"; the {left.start} before are in the queue" if left.start else ""
-    return f"{len(left)} of {count} runs, from {first} on, have ended as FAILED{queued}."
+    others = (
+        f"; the queue was asked for the {count - len(left)} others" if len(left) < count else ""
+    )
+    return f"{len(left)} of {count} runs, from {first} on, have ended as FAILED{others}."
 
 
 def _lost(batch: Batch, connection: Connection) -> list[Chunk]:

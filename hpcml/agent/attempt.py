@@ -190,9 +190,12 @@ class Attempt:
 
     def _blame_memory_elsewhere(self, outcome: "supervise.Outcome", since: int) -> None:
         """Ranks are not this agent's processes: what killed them, Slurm says by way of srun."""
-        with open(os.path.join(self.folder, "stderr"), "rb") as file:
-            file.seek(max(since, os.fstat(file.fileno()).st_size - LAST_WORDS))
-            said = file.read().decode("utf-8", "replace")
+        try:
+            with open(os.path.join(self.folder, "stderr"), "rb") as file:
+                file.seek(max(since, os.fstat(file.fileno()).st_size - LAST_WORDS))
+                said = file.read().decode("utf-8", "replace")
+        except OSError:
+            return  # the job has removed it
         killed = wire.killed_for_memory(said, self.slot.allocation.job)
         if killed is not None:
             outcome.blame(wire.OUT_OF_MEMORY, "a rank was killed for want of memory: %s" % killed)

@@ -92,6 +92,8 @@ def remove(path: str) -> None:
 
 def seal(folder: str) -> None:
     """Let not even its owner change a folder and what is in it."""
+    if os.path.islink(folder):
+        return  # it leads elsewhere
     for path, _, names in os.walk(folder, topdown=False):
         for name in names:
             file = os.path.join(path, name)

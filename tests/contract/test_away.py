@@ -118,6 +118,22 @@ def test_a_site_that_asks_for_a_login_is_an_error_at_once(
     assert "hpcml sites login far" in command.err.read_text()
 
 
+def test_who_waits_is_told_when_a_site_that_was_away_asks_for_a_login(
+    run: hpcml.Run, server: sshd.Server, tmp_path: Path
+) -> None:
+    command = Command(tmp_path, "wait", run.id)
+    command.has_said("is PENDING")
+    server.stop()
+    command.has_said("waiting goes on")
+    (server.folder / "authorized").write_text("")
+    server.start()
+    try:
+        command.has_said("hpcml sites login far")
+    finally:
+        command.process.kill()
+        command.process.wait()
+
+
 def test_waiting_for_a_site_ends_with_its_time(
     run: hpcml.Run, server: sshd.Server, tmp_path: Path
 ) -> None:

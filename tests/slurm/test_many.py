@@ -90,7 +90,7 @@ def test_of_a_sweep_that_is_more_than_one_may_submit_the_rest_has_ended_and_noth
     runs = [f"{batch}.{index:05}" for index in range(15)]
 
     assert f"5 of 15 runs, from {runs[10]} on, have ended as FAILED" in told[1]
-    assert "the 10 before are in the queue" in told[1]
+    assert "the queue was asked for the 10 others" in told[1]
     ended = strict_login.wait(*runs)
     assert ended[:10] == [("COMPLETED", "")] * 10
     assert {state for state, _ in ended[10:]} == {"FAILED"}

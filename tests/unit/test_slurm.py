@@ -147,6 +147,14 @@ def test_scontrol_is_read() -> None:
     ("said", "meaning"),
     [
         ("Batch job submission failed: Socket timed out on send/recv operation", Trouble.LOST),
+        ("Batch job submission failed: Message receive failure", Trouble.LOST),
+        ("Batch job submission failed: Connection timed out", Trouble.LOST),
+        (
+            "auth_g_verify: RESPONSE_SUBMIT_BATCH_JOB has authentication error: it expired\n"
+            "Batch job submission failed: Protocol authentication error",
+            Trouble.LOST,
+        ),
+        ("Batch job submission failed: Protocol authentication error", Trouble.BUSY),
         ("Slurm temporarily unable to accept job, sleeping and retrying", Trouble.BUSY),
         ("Unable to contact slurm controller (connect failure)", Trouble.BUSY),
         ("Batch job submission failed: Job dependency problem", Trouble.DEPENDENCY),

@@ -146,6 +146,21 @@ def test_what_links_lead_to_stays(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "file").exists() and outside.stat().st_mode & 0o777 == 0o500
 
 
+def test_what_links_lead_to_is_not_made_read_only(folder: Path, tmp_path: Path) -> None:
+    """Somebody may have moved much data elsewhere, and put a link in its place."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine").write_text("1")
+    modes = [path.stat().st_mode for path in (elsewhere, elsewhere / "mine")]
+    (folder / "folder").symlink_to(elsewhere)
+    (folder / "file").symlink_to(elsewhere / "mine")
+    (tmp_path / "moved").symlink_to(elsewhere)
+
+    trees.seal(str(folder))
+    trees.seal(str(tmp_path / "moved"))
+    assert [path.stat().st_mode for path in (elsewhere, elsewhere / "mine")] == modes
+
+
 def test_a_link_itself_is_removed_and_not_what_it_leads_to(folder: Path, tmp_path: Path) -> None:
     (folder / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to(folder)

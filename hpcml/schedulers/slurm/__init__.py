@@ -227,11 +227,9 @@ class SlurmScheduler:
         lives = {key: start.get("allocation") or {} for key, start in killed.items()}
         jobs = {key: str(it["job"]) for key, it in lives.items() if it.get("restarts") == 0}
         printed = f"{chunk.folder}/queue/{chunk.number}.out"
-        text = self.files.get({printed: 0}).get(printed, b"") if jobs else b""
-        said = {
-            key: wire.killed_for_memory(text.decode(errors="replace"), job)
-            for key, job in jobs.items()
-        }
+        content = self.files.get({printed: 0}).get(printed, b"") if jobs else b""
+        text = content.decode(errors="replace")
+        said = {key: wire.killed_for_memory(text, job) for key, job in jobs.items()}
         return {
             key: Word(State.OUT_OF_MEMORY, f"Slurm killed it: {why}")
             for key, why in said.items()

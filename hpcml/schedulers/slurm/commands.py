@@ -291,8 +291,12 @@ SAID = (
             "Connection reset by peer",
             "Unexpected message received",
             "Insane message length",
-            "(receive failure)",
-            "(shutdown failure)",
+            "eceive failure",
+            "hutdown failure",
+            "Connection timed out",
+            "Broken pipe",
+            "Transport endpoint is not connected",
+            "auth_g_verify",  # of an answer, that is: of a call the controller itself complains
         ),
     ),
     (

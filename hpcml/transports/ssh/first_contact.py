@@ -69,11 +69,16 @@ def find_in_login_shell(wanted):
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as told:
         asked.write(("exec /bin/sh -c 'echo; %s'\n" % tell).encode())
         asked.seek(0)
+        streams = dict(stdin=asked, stdout=told, stderr=null)
         try:
-            subprocess.call(
-                argv, executable=shell, stdin=asked, stdout=told, stderr=null, timeout=PATIENCE
-            )
-        except (OSError, subprocess.TimeoutExpired):
+            started = subprocess.Popen(argv, executable=shell, start_new_session=True, **streams)
+        except OSError:
+            return
+        try:
+            started.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, 9)  # what it waits for, too: that might print without end
+            started.wait()
             return
         told.seek(0)
         lines = told.read().decode(errors="surrogateescape").splitlines()
