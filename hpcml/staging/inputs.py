@@ -122,7 +122,7 @@ class _Staging:
         """Send what is missing, and have the site say that it is whole."""
         there, whole = self._names()
         if self.one.file in whole:  # it was changed since, or another client has just mended it
-            if self.one.marker in self.files.touch([], [self.one.marker]) or self._is_verified():
+            if self._is_marked() or self._is_verified():
                 return
             self._take_away()
         elif whole and self.one.file not in there:  # a link beside that is all it takes
@@ -144,12 +144,16 @@ class _Staging:
         there = found.get(data, set())
         return there, there & found.get(markers, set())
 
+    def _is_marked(self) -> bool:
+        """Whether it is as it was when somebody found it to be whole."""
+        return self.one.marker in self.files.touch([], [self.one.marker])
+
     def _is_verified(self) -> bool:
         """Have the site make it read-only and read it, and note that it is whole if so."""
         self.files.seal(self.one.folder)  # before: a file's times change with its mode
         said = self.files.digest([self.one.path]).get(self.one.path)
         if said is None or said.sha256 != self.one.digest:
-            return False
+            return self._is_marked()  # another client has brought it anew while this one read it
         mark = {"sha256": said.sha256, "bytes": said.bytes, "stamp": said.stamp}
         self.files.put({self.one.marker: wire.canonical(mark)})
         return True

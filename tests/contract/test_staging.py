@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from hpcml.errors import HpcmlError, JobError, TransportError
 from hpcml.pruning import Pruning
 from hpcml.staging import inputs as staging
 from hpcml.staging import stage_image
-from hpcml.transports import FileStatus
+from hpcml.transports import Digest, FileStatus
 from hpcml.transports.ssh import SshTransport, streams
 from tests.conftest import eventually
 from tests.contract.conftest import ssh_of, trips
@@ -433,6 +433,27 @@ def test_an_input_that_somebody_has_changed_there_is_brought_anew(
     digest = digest_of(zarr)
     assert {*os.listdir(there / "data")} == {digest, f"{digest}.whole"}
     assert os.listdir(there / "data" / digest) == ["t2m.zarr"]
+
+
+def test_what_another_client_has_brought_anew_meanwhile_is_not_taken_away(
+    far: str, zarr: Path, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have found it changed; one of them has mended it before the other one had read it."""
+    assert on_site(submitted(zarr), 'f="$0"/t2m.zarr/zarr.json; chmod u+w "$f"; echo >> "$f"') == 0
+    sent.clear()
+    digest, others = SshTransport.digest, []
+
+    def late(self: SshTransport, paths: Iterable[str]) -> dict[str, Digest]:
+        found = digest(self, paths)
+        monkeypatch.setattr(SshTransport, "digest", digest)
+        others.append(submitted(zarr))
+        return found
+
+    monkeypatch.setattr(SshTransport, "digest", late)
+    run = submitted(zarr)
+
+    assert len(sent) == 22
+    assert agent_s(others[0]).check() == agent_s(run).check() == {"x": digest_of(zarr)}
 
 
 def test_an_input_that_has_only_got_other_times_is_read_there_and_not_sent_again(
