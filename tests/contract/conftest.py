@@ -87,7 +87,7 @@ class Loop:
         config.write_text(self.server.config("loop", user, port))
         library()
         binding = Binding(workspace, python, python, library_name(), ssh_config=str(config))
-        return SshTransport(a_site(), binding)
+        return SshTransport(a_site(python=python), binding)
 
 
 @pytest.fixture(scope="session")

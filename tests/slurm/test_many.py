@@ -107,12 +107,12 @@ def test_an_account_that_is_none_is_refused_with_advice_and_its_run_has_ended(
         ".config/hpcml/settings.yaml",
         "sites: {box: {python: /usr/bin/python3, account: nobodys}}\n",
     )
-    planned = strict_login.do('tell(hpcml.plan(job("true"), "box").decisions)')
+    planned = strict_login.do('tell(hpcml.plan(job("true"), "box").script)')
     told = refused(strict_login, 'job("true")')
     batch = strict_login.box.run("login", ["ls", f"{strict_login.home}/ws/runs"]).stdout.strip()
     run = f"{batch}.00000"
 
-    assert "account: nobodys (sbatch --account), by the settings" in planned
+    assert "#SBATCH --account=nobodys" in planned
     assert "Invalid account" in told[0]
     assert "The account was 'nobodys', by sites.box.account in the settings" in told[1]
     assert f"`hpcml resubmit {run}`" in told[1]

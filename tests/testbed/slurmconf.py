@@ -134,8 +134,8 @@ def settings(switches: Switches) -> dict[str, object]:
             "AccountingStorageEnforce": "associations,limits",
         }
     if switches.memory_enforced:
-        settings["TaskPlugin"] = "task/cgroup"
-        del settings["JobAcctGatherParams"]
+        found["TaskPlugin"] = "task/cgroup"
+        del found["JobAcctGatherParams"]
     if switches.mem_forbidden:
         found["JobSubmitPlugins"] = "lua"
     return found
