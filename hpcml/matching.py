@@ -16,6 +16,7 @@ from hpcml.settings import Binding
 from hpcml.sites import Site, load_site, site_names
 from hpcml.texts import plain
 
+SOMEBODY = "somebody"  # pays, where the settings do not say who
 NOBODY = Binding("/", "python3", "python3", "")  # where the settings say nothing
 
 
@@ -132,7 +133,8 @@ def _of_partition(
             if error.field != "account":
                 raise
             doubts += (error.problem,)  # it is for the settings to say
-            make_plan(there, site, replace(binding, account="", accounts={name: ""}))
+            paid = replace(binding, account=SOMEBODY, accounts={name: SOMEBODY})
+            make_plan(there, site, paid)
     except PlanError as error:
         return Match(site.name, name, False, error.problem)
     devices = fitting.nodes * fitting.devices

@@ -43,7 +43,7 @@ from hpcml.job import Job, Sweep
 from hpcml.layout import Layout
 from hpcml.library import function_library_name, library, put_function_library, put_library
 from hpcml.offline import Entry, job_of
-from hpcml.planning import PACK, Plan, account_rule, lay_out, make_plan
+from hpcml.planning import PACK, Plan, account, account_rule, lay_out, make_plan
 from hpcml.poller import poller
 from hpcml.resolving import Resolved, resolve_with_code
 from hpcml.run import Run, Runs
@@ -250,7 +250,8 @@ def _resubmit(runs: Iterable[Run]) -> dict[Run, Run]:
     for key, view in sorted(views.items(), key=lambda item: item[1].submission.created):
         site, members = key[0], batches[key]
         instead = {old.id: new for old, new in made.items()}
-        plan, connection = _following(view.plan, instead), connect(site)
+        connection = connect(site)
+        plan = _paid_now(_following(view.plan, instead), connection)
         most = view.submission.max_running
         batch = new_batch(
             plan,
@@ -273,6 +274,15 @@ def _following(plan: Plan, instead: Mapping[str, Run]) -> Plan:
             inputs[name] = str(new.output(origin["output"]))
             origins[name] = {**origin, "run": new.id}
     return replace(plan, where={**plan.where, "inputs": inputs, "origins": origins})
+
+
+def _paid_now(plan: Plan, connection: Connection) -> Plan:
+    """A plan that is paid for as the settings say now."""
+    site, name = connection.site, plan.what["placement"]["partition"]
+    if name not in site.partitions:
+        return plan
+    paying = account(name, site.partitions[name], site, connection.binding, [])
+    return replace(plan, where={**plan.where, "account": paying})
 
 
 def _before(view: BatchView, plan: Plan, instead: Mapping[str, Run]) -> list[str]:

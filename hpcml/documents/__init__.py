@@ -1,7 +1,7 @@
 """YAML documents checked by pydantic models, with errors that name file, line, column and key."""
 
-from hpcml.documents.checking import check_model, raise_first, read_model, wrong_in
-from hpcml.documents.parsing import Mark, Marks, Place, parse, wrong_at
+from hpcml.documents.checking import check_model, read_model, wrong_in
+from hpcml.documents.parsing import Mark, Marks, Place, parse, raise_first, wrong_at
 from hpcml.documents.reading import read_text
 
 __all__ = [

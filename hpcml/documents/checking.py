@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources.abc import Traversable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from hpcml.documents.parsing import Marks, Place, parse, wrong_at
+from hpcml.documents.parsing import Marks, Place, parse, raise_first, wrong_at
 from hpcml.documents.reading import read_text
 from hpcml.errors import ProfileError, nearest
 
@@ -57,12 +56,6 @@ def wrong_in(
     except ValidationError as error:
         return _wrong(model, error, marks, path, whole=whole)
     return []
-
-
-def raise_first(errors: Sequence[ProfileError]) -> NoReturn:
-    """Raise the first of several errors, which knows the others."""
-    errors[0].others = tuple(errors[1:])
-    raise errors[0] from None
 
 
 def _wrong(

@@ -8,9 +8,9 @@ number.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from hpcml.documents import remembered
 from hpcml.documents.reading import HIDDEN, name_of
@@ -48,6 +48,12 @@ def wrong_at(marks: Marks, place: Place, path: str, problem: str, advice: str) -
     key = ".".join(map(str, place))
     mark = marks.get(known, Mark(path, 1, 1))
     return ProfileError(f"{mark}, key {key}: {problem}", advice)
+
+
+def raise_first(errors: Sequence[ProfileError]) -> NoReturn:
+    """Raise the first of several errors, which knows the others."""
+    errors[0].others = tuple(errors[1:])
+    raise errors[0] from None
 
 
 @lru_cache(maxsize=64)  # it takes milliseconds, and each submission looks at its site's profile
@@ -92,6 +98,7 @@ class _Document:
         self.text, self.path = text, path
         self.anchors: dict[str, _Node] = {}
         self.places: dict[Place, tuple[int, int]] = {}
+        self.twice: dict[tuple[int, int], ProfileError] = {}
         self.count = 0
 
     def read(self) -> tuple[dict[str, Any], dict[Place, tuple[int, int]]]:
@@ -102,6 +109,8 @@ class _Document:
         if not isinstance(top, _Mapping):
             raise self._wrong(top.position, "a mapping is expected", 'Write "key: value" lines.')
         content = self._value(top, ())
+        if self.twice:
+            raise_first(list(self.twice.values()))
         return content, self.places
 
     # --- events to nodes ------------------------------------------------------------------
@@ -210,7 +219,8 @@ class _Document:
             if word in found:
                 problem = f"the key {word[:SHOWN]!r} stands twice"
                 advice = f"The first is in line {found[word][0][0]}; keep one."
-                raise self._wrong(key.position, problem, advice)
+                self.twice[key.position] = self._wrong(key.position, problem, advice)
+                continue
             found[word] = key.position, value
         for other in merged:
             found = {**self._pairs(other), **found}

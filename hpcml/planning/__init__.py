@@ -3,7 +3,7 @@
 from hpcml.planning.fitting import Fitting
 from hpcml.planning.model import Plan, run_digest
 from hpcml.planning.packing import PACK, lay_out
-from hpcml.planning.paying import account_rule
+from hpcml.planning.paying import account, account_rule
 from hpcml.planning.placement import fittings
 from hpcml.planning.planner import make_plan
 
@@ -11,6 +11,7 @@ __all__ = [
     "PACK",
     "Fitting",
     "Plan",
+    "account",
     "account_rule",
     "fittings",
     "lay_out",

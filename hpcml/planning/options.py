@@ -69,6 +69,6 @@ def check_options(resolved: Resolved, site: Site) -> None:
             raise PlanError("resources.options", f"unknown {option!r}", nearest(option, known))
         if value is True and option in PLACING:
             raise PlanError(field, "it takes a value", f'Write {{"{option}": "..."}}.')
-        if value is not True and not re.match(OPTION, str(value)):
+        if value is not True and not re.fullmatch(OPTION, str(value)):
             problem = f"{value!r} cannot stand in a batch script"
             raise PlanError(field, problem, "Give one word, without spaces and quotes.")

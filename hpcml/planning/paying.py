@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from hpcml.errors import PlanError
 from hpcml.planning.fitting import Misfit
 from hpcml.planning.sources import said
 from hpcml.settings import Binding
 from hpcml.sites import Partition, Site
+from hpcml.sites.facts import OPTION
 
 
 def check_own_account(name: str, site: Site, binding: Binding, doubts: list[str]) -> None:
@@ -44,6 +47,9 @@ def account(
             problem = f"{site.name} wants to know who pays{told}"
             raise PlanError("account", problem, _advice(site, "account"))
         return None
+    if not re.fullmatch(OPTION, found):
+        problem = f"{found!r} cannot stand in a batch script"
+        raise PlanError("account", problem, f"Mend it in the settings: sites.{site.name}.")
     suffix = partition.account_suffix
     if suffix is not None and not found.endswith(suffix):
         # Added and not refused: it is the same account, and the site's way to write it. One word

@@ -18,7 +18,7 @@ DIRECTIVE = {"process": "#HPCML", "slurm": "#SBATCH"}
 ENVIRONMENT = """\
 hpcml_told=$1 hpcml_library=$2 hpcml_folder=$PWD
 shift 2
-trap 'code=$?; printf %s "$line" > "$hpcml_told"; exit $((code ? code : 1))' EXIT
+trap 'code=$?; printf %s "$hpcml_line" > "$hpcml_told"; exit $((code ? code : 1))' EXIT
 {lines}
 trap - EXIT
 {own}
@@ -53,7 +53,7 @@ def render_prelude(what: Mapping[str, Any]) -> str | None:
     """
     if not what["prelude"]:
         return None
-    lines = [f'line={shlex.quote(it)}; eval "$line" || exit' for it in what["prelude"]]
+    lines = [f'hpcml_line={shlex.quote(it)}; eval "$hpcml_line" || exit' for it in what["prelude"]]
     # What the job says itself comes last.
     own = [f"export {name}={shlex.quote(value)}" for name, value in what["env"].items()]
     return ENVIRONMENT.format(lines="\n".join(lines), own="\n".join(own))

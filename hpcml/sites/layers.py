@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from importlib.metadata import entry_points
 from importlib.resources.abc import Traversable
@@ -36,14 +35,26 @@ def layers() -> list[Layer]:
 
     ``$HPCML_SITE_PATH``, the project's ``site-configs/``, yours, those of plugins, hpcml's own.
     """
-    path = [folder for folder in os.environ.get(SITE_PATH, "").split(":") if folder]
+    named = os.environ.get(SITE_PATH, "").split(":")
+    path = tuple(os.path.abspath(folder) for folder in named if folder)
+    return _layers(path, _project(), config_folder())
+
+
+@lru_cache(maxsize=16)  # it is asked for all the time
+def _layers(path: tuple[str, ...], project: str | None, config: Path) -> list[Layer]:
     return [
-        *(Layer(Path(folder).absolute()) for folder in path),
-        *_project(),
-        Layer(config_folder() / "sites"),
+        *(Layer(Path(folder)) for folder in path),
+        *([Layer(Path(project), of_project=True)] if project else []),
+        Layer(config / "sites"),
         *_plugins(),
         Layer(packaged()),
     ]
+
+
+@lru_cache(maxsize=256)  # likewise
+def file_in(layer: Layer, name: str) -> Traversable:
+    """Where the file of a profile is, if the layer has it."""
+    return layer.folder / f"{name}{SUFFIX}"
 
 
 @cache
@@ -71,16 +82,21 @@ def names_in(folder: Traversable) -> list[str]:
     return sorted(name for name in names if NAME.fullmatch(name))
 
 
-def _project() -> Iterator[Layer]:
+def _project() -> str | None:
     """Of the git repository that one stands in; without a repository, of the folder itself."""
     try:
-        here = Path.cwd()
+        here = root = os.getcwd()
     except OSError:  # it was removed
-        return
-    root = next((one for one in (here, *here.parents) if (one / ".git").exists()), here)
-    folder = root / PROJECT
-    if folder.is_dir() and folder.resolve() != packaged():
-        yield Layer(folder, of_project=True)
+        return None
+    while not os.path.lexists(os.path.join(root, ".git")):
+        above = os.path.dirname(root)
+        if above == root:
+            root = here
+            break
+        root = above
+    folder = os.path.join(root, PROJECT)
+    own = os.path.isdir(folder) and os.path.realpath(folder) != str(packaged())
+    return folder if own else None
 
 
 @cache

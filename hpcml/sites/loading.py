@@ -21,7 +21,7 @@ from hpcml.documents import (
 )
 from hpcml.errors import ArgumentError, ProfileError, nearest
 from hpcml.folders import config_folder, data_folder
-from hpcml.sites.layers import BASE, NAME, SUFFIX, layers, names_in, packaged
+from hpcml.sites.layers import BASE, NAME, SUFFIX, file_in, layers, names_in, packaged
 from hpcml.sites.profile import Partition, Site
 from hpcml.sites.sourced import Origins, facts_of, joined_origins
 from hpcml.sites.trust import demand_trust
@@ -159,7 +159,7 @@ def _find(name: str, asked: str = "", below: int = 0) -> _Found:
         problem = f"{asked}there is no site {name!r}: that is no name"
         raise ProfileError(problem, "A name is letters, digits and . _ + -, and no path.")
     for number, layer in enumerate(layers()[below:], below):
-        file = layer.folder / f"{name}{SUFFIX}"
+        file = file_in(layer, name)
         if os.path.lexists(file) if isinstance(file, Path) else file.is_file():
             return _Found(file, number + 1, layer.of_project)
     where = " below it" if below else ""

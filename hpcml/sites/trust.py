@@ -28,7 +28,7 @@ OF_PARTITIONS = frozenset(
     {
         *("description", "nodes", "node_sharing", "time", "qos", "default_qos", "memory_option"),
         *("devices_by", "gres", "constraint", "partition_option", "internet", "account_suffix"),
-        *("own_account", "node"),
+        *("own_account", "tasks_per", "cpu_bind", "node"),
     }
 )
 

@@ -103,7 +103,9 @@ def test_an_image_is_started_after_its_module_and_sees_the_site_s_folders(modula
     assert {modular.image.rpartition("/")[2], "1.0"} <= set(logs(login, run))
 
 
-def test_an_account_that_the_site_does_not_take_is_refused_with_its_own_rule(modular: Box) -> None:
+def test_an_account_that_the_site_does_not_take_is_refused_with_its_own_rule_and_can_be_mended(
+    modular: Box,
+) -> None:
     login = Login(modular, account="project7", facts="account_rule: the budget, not the project")
     told = login.do(
         """
@@ -113,4 +115,8 @@ def test_an_account_that_the_site_does_not_take_is_refused_with_its_own_rule(mod
         """
     )
     assert "account" in told
-    assert told.endswith("Of accounts on box: the budget, not the project.")
+    assert "Of accounts on box: the budget, not the project." in told
+
+    login.write(".config/hpcml/settings.yaml", "sites: {box: {account: climate}}\n")
+    again = login.do('tell(hpcml.resubmit(hpcml.runs(site="box")[0])[0].id)')
+    assert login.wait(again) == [("COMPLETED", "")]

@@ -220,6 +220,12 @@ def test_all_that_is_wrong_is_found_at_once(folder: Path) -> None:
     assert len(caught.value.others) + 1 <= len(said)
 
 
+def test_all_keys_that_stand_twice_are_told_at_once(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(WHOLE + "name: b\nssh: {host: a, host: b}\n")
+    said = [str(error) for error in wrong_with("mine")]
+    assert ["line 6" in said[0], "line 7" in said[1], len(said)] == [True, True, 2]
+
+
 # --- what was read is remembered ----------------------------------------------------------
 
 

@@ -47,6 +47,12 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "repository"
 
 
+def forget() -> None:
+    """What a process knows of the plugins that are installed."""
+    layers_module._plugins.cache_clear()
+    layers_module._layers.cache_clear()
+
+
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of an installed package that offers profiles."""
@@ -58,10 +64,10 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (told / "METADATA").write_text("Metadata-Version: 2.1\nName: kits_sites\nVersion: 1\n")
     (told / "entry_points.txt").write_text("[hpcml.sites]\nkit = kits_sites\n")
     monkeypatch.syspath_prepend(package.parent)
-    layers_module._plugins.cache_clear()
+    forget()
     monkeypatch.delitem(sys.modules, package.name, raising=False)
     yield package
-    layers_module._plugins.cache_clear()
+    forget()
 
 
 def test_the_first_place_that_has_a_name_counts(
@@ -112,6 +118,16 @@ def test_without_a_repository_the_folder_itself_is_the_project(
     write(here / "site-configs", "mine", f"name: mine\n{WHOLE}")
     monkeypatch.chdir(here)
     assert "mine" in site_names() and "above" not in site_names()
+
+
+def test_a_folder_of_the_site_path_may_be_meant_from_where_one_stands(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HPCML_SITE_PATH", "profiles")
+    for place in ("one", "two"):
+        write(tmp_path / place / "profiles", place, f"name: {place}\n{WHOLE}")
+        monkeypatch.chdir(tmp_path / place)
+        assert load_site(place).name == place
 
 
 def test_a_folder_that_was_removed_is_no_project(

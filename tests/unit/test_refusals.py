@@ -246,11 +246,16 @@ def test_an_option_that_hpcml_relies_on_is_refused_by_name(option: str, instead:
     assert told.startswith(f"resources.options.{option}: hpcml relies on") and instead in told
 
 
-@pytest.mark.parametrize("value", ["a b", "x\n#SBATCH --wrap=evil", "$(id)", "'"])
+@pytest.mark.parametrize("value", ["a b", "x\n", "x\n#SBATCH --wrap=evil", "$(id)", "'"])
 def test_an_option_that_is_no_single_word_is_refused(value: str) -> None:
     assert "cannot stand in a batch script" in refusal(
         "lumi-g", device="gpu", options={"reservation": value}
     )
+
+
+def test_an_account_that_is_no_single_word_is_refused(settings: Callable[[str], None]) -> None:
+    settings('sites: {lumi-g: {account: "a\\n#SBATCH --wrap=evil", user: me, project: p}}')
+    assert "cannot stand in a batch script" in refusal("lumi-g", device="gpu")
 
 
 CSCS = ("daint", "santis", "clariden")
