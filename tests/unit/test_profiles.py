@@ -179,7 +179,7 @@ REFUSED = {
         MINE.replace("4 GiB", "4 Gigs"),
         9,
         "partitions.small.node.memory",
-        ["unknown unit 'Gigs'", "GiB"],
+        ["node.memory: unknown unit 'Gigs' in '4 Gigs': did you mean", "GiB"],
     ),
     "CPUs in words": (
         MINE.replace("cpus: 2", "cpus: many"),
@@ -280,6 +280,15 @@ def test_a_profile_that_extends_nothing_there_says_who_wanted_it(profile: Write)
 
     assert f"{path}, line 2, column 1, key extends: there is no site 'locale'" in str(caught.value)
     assert "did you mean 'local'?" in str(caught.value)
+
+
+def test_a_profile_that_extends_its_own_name_is_not_told_to_do_so(profile: Write) -> None:
+    profile("extends: mine\n")
+
+    with pytest.raises(ProfileError, match="there is no site 'mine' below it") as caught:
+        load_site("mine")
+
+    assert "did you mean 'mine'" not in str(caught.value)
 
 
 def test_profiles_that_extend_each_other_are_refused(profile: Write) -> None:
