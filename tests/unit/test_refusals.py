@@ -220,9 +220,20 @@ def test_a_workspace_with_a_name_that_nobody_has_said_is_open_until_then(
     settings("sites: {jureca-dc: {account: deepacf, user: me}}")
 
     (why,) = plan("jureca-dc", device="gpu").unresolved
-    assert "/p/scratch/{project}/me/hpcml" in why
+    assert why.startswith("what {project} is in /p/scratch/{project}/me/hpcml is for your settings")
+    assert why.endswith("sites.jureca-dc.project")
     with pytest.raises(ProfileError, match=r"sites\.jureca-dc\.project"):
         hpcml.submit(hpcml.Job(["true"], code=None), "jureca-dc")
+
+
+def test_a_workspace_that_is_a_hint_is_told_unless_yours_is_another(
+    settings: Callable[[str], None],
+) -> None:
+    hinted = "workspace /mnt/tier2/project/p200123/me/hpcml (a hint, source: "
+    settings("sites: {meluxina: {account: p200123, project: p200123, user: me}}")
+    assert hinted in str(plan("meluxina", device="gpu"))
+    settings("sites: {meluxina: {account: p200123, user: me, workspace: /project/home/me}}")
+    assert "workspace /" not in str(plan("meluxina", device="gpu"))
 
 
 @pytest.mark.parametrize(
