@@ -82,6 +82,7 @@ def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]
         It fits into none; the message names a limit of the nearest, who says so, and what fits.
     """
     asked, preferred = asked_for(resolved.resources), binding.partition
+    _check_yours(site, binding)
     check_options(resolved, site)
     names = sorted(_partitions(resolved, site), key=lambda name: name != preferred)
     misfits: list[Misfit] = []
@@ -163,6 +164,17 @@ def _partitions(resolved: Resolved, site: Site) -> list[str]:
         _check_wanted(str(wanted), resolved, site)
         return [str(wanted)]
     return [name for name, kind in kinds.items() if kind == resources.device]
+
+
+def _check_yours(site: Site, binding: Binding) -> None:
+    """A partition that your settings name and the site does not have would count for nothing."""
+    preferred = [] if binding.partition is None else [binding.partition]
+    for key, names in (("partition", preferred), ("accounts", binding.accounts)):
+        for name in names:
+            if name not in site.partitions:
+                problem = f"{site.name} has no partition {name!r}"
+                field = f"sites.{site.name}.{key} in the settings"
+                raise PlanError(field, problem, nearest(name, site.partitions))
 
 
 def _check_partition(wanted: str, site: Site) -> None:

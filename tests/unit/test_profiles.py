@@ -321,6 +321,8 @@ WRONG_SETTINGS = {
     "an unknown top key": ("site:\n  local: {}\n", 1, "did you mean 'sites'?"),
     "a relative workspace": ("sites:\n  local:\n    workspace: runs\n", 3, "path from the root"),
     "a number": ("sites:\n  local:\n    account: 12\n", 3, "valid string"),
+    "a project that leads elsewhere": ("sites:\n  x:\n    project: ../etc\n", 3, "one word"),
+    "a user in several words": ("sites:\n  x:\n    user: a b\n", 3, "one word"),
     "nothing of a site": ("sites:\n  local:\n", 2, "dictionary"),
 }
 

@@ -181,6 +181,19 @@ def test_a_partition_with_a_typo_is_refused_with_the_nearest_one() -> None:
     assert "did you mean 'dc-gpu-devel'?" in told
 
 
+@pytest.mark.parametrize(
+    ("yours", "key"),
+    [("partition: dc-gup", "partition"), ("accounts: {dc-gup: exalab}", "accounts")],
+)
+def test_a_partition_with_a_typo_in_the_settings_is_refused_with_the_nearest_one(
+    yours: str, key: str, settings: Callable[[str], None]
+) -> None:
+    settings(f"sites: {{jureca-dc: {{account: a, project: p, user: me, {yours}}}}}")
+    told = refusal("jureca-dc", device="gpu")
+    assert told.startswith(f"sites.jureca-dc.{key} in the settings: jureca-dc has no partition")
+    assert "did you mean 'dc-gpu'?" in told
+
+
 def test_a_job_that_nobody_pays_for_is_refused_with_what_accounts_are(
     settings: Callable[[str], None],
 ) -> None:
