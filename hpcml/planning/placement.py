@@ -238,6 +238,8 @@ def _tell_partition(
         default = found.qos == found.partition.default_qos
         why = "the partition's default" if default else "the first in which the job fits"
         why = "asked for" if "qos" in resources.options else why
+        if found.partition.qos and found.qos not in found.partition.qos:
+            why += f", and not in the profile: {nearest(found.qos, found.partition.qos)}"
         key = "default_qos" if default else f"qos.{found.qos}"
         decisions.append(f"qos {found.qos}: {why}{found.said(key)}")
 

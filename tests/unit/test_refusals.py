@@ -181,6 +181,13 @@ def test_a_partition_with_a_typo_is_refused_with_the_nearest_one() -> None:
     assert "did you mean 'dc-gpu-devel'?" in told
 
 
+def test_a_quality_of_service_that_the_profile_does_not_know_is_told_with_the_nearest_one() -> None:
+    made = plan("marenostrum5", device="gpu", options={"qos": "acc_debag"})
+    assert "qos acc_debag: asked for, and not in the profile: did you mean 'acc_debug'?" in str(
+        made
+    )
+
+
 @pytest.mark.parametrize(
     ("yours", "key"),
     [("partition: dc-gup", "partition"), ("accounts: {dc-gup: exalab}", "accounts")],
