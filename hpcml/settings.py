@@ -15,6 +15,7 @@ Site profiles of your own lie beside it in ``sites/<name>.yaml``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -75,6 +76,13 @@ class SiteSettings(BaseModel):
     def _workspace_is_absolute(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("/", "~/")):
             raise ValueError('a path from the root is expected, like "/scratch/me" or "~/hpcml"')
+        return value
+
+    @field_validator("project", "user")
+    @classmethod
+    def _names_a_folder(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch(r"\w[\w.@+-]*", value, re.ASCII) is None:
+            raise ValueError("one word is expected, since folders are named after it")
         return value
 
 

@@ -315,7 +315,10 @@ class Attempt:
         with open(os.path.join(self.folder, "stderr"), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - PRELUDE_WORDS))
             words = file.read().decode("utf-8", "replace").split()
-        why = " ".join(words) or "exit code %s" % outcome.exit_code
+        end = "exit code %s" % outcome.exit_code
+        if outcome.signal is not None:
+            end = "signal %s" % outcome.signal
+        why = " ".join(words) or end
         outcome.blame(wire.FAILED, "before its command started, %r failed: %s" % (line, why))
 
     def _judge_function(self, outcome: "supervise.Outcome") -> None:

@@ -24,7 +24,7 @@ export LOCAL_WORLD_SIZE="$((SLURM_NTASKS / ${SLURM_STEP_NUM_NODES:-$SLURM_NNODES
 [ "$SLURM_LOCALID" = 0 ] || export HPCML_EVENTS=none  # one rank a node tells what goes on
 exec "$@"
 """
-FAILED = "env.failed"  # in a run's folder: the line of env.sh that did
+LINE = "env.line"  # in a run's folder: the line that env.sh is at
 
 
 def around(attempt: "Attempt", argv: "list[str]") -> "list[str]":
@@ -41,18 +41,18 @@ def prepared(attempt: "Attempt", argv: "list[str]") -> "list[str]":
     """A command after the site's modules and prelude, in the shell that these are written for."""
     if not attempt.what.get("prelude"):
         return argv
-    failed = os.path.join(attempt.folder, FAILED)
-    if os.path.exists(failed):  # in an earlier attempt
-        os.unlink(failed)
+    line = os.path.join(attempt.folder, LINE)
+    if os.path.exists(line):  # of an earlier attempt
+        os.unlink(line)
     script = os.path.join(attempt.batch, "env.sh")
-    return ["bash", "-l", script, failed, os.path.abspath(sys.path[0]), *argv]
+    return ["bash", "-l", script, line, os.path.abspath(sys.path[0]), *argv]
 
 
 def failed_line(attempt: "Attempt") -> "str | None":
-    """The line of ``env.sh`` that failed; ``None``: none did."""
+    """The line of ``env.sh`` that it did not come past; ``None``: it came past all."""
     try:
-        with open(os.path.join(attempt.folder, FAILED), encoding="utf-8") as file:
-            return file.read()
+        with open(os.path.join(attempt.folder, LINE), encoding="utf-8") as file:
+            return file.read() or None
     except OSError:
         return None
 

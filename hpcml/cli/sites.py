@@ -66,10 +66,7 @@ def show_command(ctx: click.Context, name: str, as_json: bool) -> None:
         told: shapes.SiteFacts = {"name": name, "facts": facts}
         print_json(told)
         return
-    rows = [
-        (fact["key"], str(fact["value"]), "; ".join(filter(None, (fact["where"], fact["source"]))))
-        for fact in facts
-    ]
+    rows = [(fact["key"], str(fact["value"]), _from(fact)) for fact in facts]
     print_table(("fact", "is", "from"), rows, folded=("is", "from"))
 
 
@@ -152,7 +149,12 @@ def _told(fact: shapes.Fact | None) -> str:
     """A fact in one cell."""
     if fact is None:
         return ""
-    return f"{fact['value']} ({'; '.join(filter(None, (fact['where'], fact['source'])))})"
+    return f"{fact['value']} ({_from(fact)})"
+
+
+def _from(fact: shapes.Fact) -> str:
+    sure = fact["confidence"] and f"confidence {fact['confidence']}"
+    return "; ".join(filter(None, (fact["where"], fact["source"], sure)))
 
 
 def _site(name: str) -> shapes.Site:
@@ -209,6 +211,8 @@ def _facts(name: str) -> list[shapes.Fact]:
 def _fact(
     key: tuple[str, ...], value: Any, places: dict[tuple[str, ...], str], origin: Origin | None
 ) -> shapes.Fact:
+    if key not in places:
+        origin = None  # nobody says a default, though somebody says what it is in
     return {
         "key": ".".join(key),
         "value": value,
@@ -219,8 +223,11 @@ def _fact(
 
 
 def _leaves(tree: dict[str, Any], above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """All facts by their keys; each item of a list of mappings has its own."""
     found = []
     for key, value in tree.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
         inner = isinstance(value, dict)
         found += _leaves(value, (*above, key)) if inner else [((*above, key), value)]
     return found

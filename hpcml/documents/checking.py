@@ -76,8 +76,9 @@ def _wrong(
             known = place
             while known and known not in marks:
                 known = known[:-1]
+            problem = one["msg"].removeprefix("Value error, ")  # which pydantic puts before ours
             advice = f"It says {_shortened(repr(one['input']))}."
-            found.setdefault(known, wrong_at(marks, known or place, path, one["msg"], advice))
+            found.setdefault(known, wrong_at(marks, known or place, path, problem, advice))
     return list(found.values())
 
 

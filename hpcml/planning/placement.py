@@ -82,6 +82,7 @@ def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]
         It fits into none; the message names a limit of the nearest, who says so, and what fits.
     """
     asked, preferred = asked_for(resolved.resources), binding.partition
+    _check_yours(site, binding)
     check_options(resolved, site)
     names = sorted(_partitions(resolved, site), key=lambda name: name != preferred)
     misfits: list[Misfit] = []
@@ -165,6 +166,17 @@ def _partitions(resolved: Resolved, site: Site) -> list[str]:
     return [name for name, kind in kinds.items() if kind == resources.device]
 
 
+def _check_yours(site: Site, binding: Binding) -> None:
+    """A partition that your settings name and the site does not have would count for nothing."""
+    preferred = [] if binding.partition is None else [binding.partition]
+    for key, names in (("partition", preferred), ("accounts", binding.accounts)):
+        for name in names:
+            if name not in site.partitions:
+                problem = f"{site.name} has no partition {name!r}"
+                field = f"sites.{site.name}.{key} in the settings"
+                raise PlanError(field, problem, nearest(name, site.partitions))
+
+
 def _check_partition(wanted: str, site: Site) -> None:
     if wanted in site.partitions:
         return
@@ -226,6 +238,8 @@ def _tell_partition(
         default = found.qos == found.partition.default_qos
         why = "the partition's default" if default else "the first in which the job fits"
         why = "asked for" if "qos" in resources.options else why
+        if found.partition.qos and found.qos not in found.partition.qos:
+            why += f", and not in the profile: {nearest(found.qos, found.partition.qos)}"
         key = "default_qos" if default else f"qos.{found.qos}"
         decisions.append(f"qos {found.qos}: {why}{found.said(key)}")
 

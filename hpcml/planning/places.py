@@ -32,6 +32,22 @@ def filled(path: str, site: Site, binding: Binding, field: str) -> str:
     return NAME.sub(name, path)
 
 
+def open_names(path: str, site: Site) -> list[str]:
+    """What of a path only you can say, and where."""
+    return [
+        f"what {{{name}}} is in {path} is for your settings to say: sites.{site.name}.{name}"
+        for name in NAME.findall(path)
+    ]
+
+
+def tell_hinted_workspace(site: Site, binding: Binding, decisions: list[str]) -> None:
+    """Say that runs lie where nobody is sure of, unless your settings have another place."""
+    if site.workspace is None or not site.is_hint("workspace"):
+        return
+    if re.fullmatch(_pattern(site.workspace, binding), binding.workspace):
+        decisions.append(f"workspace {binding.workspace}{said(site, 'workspace')}")
+
+
 def check_places(
     paths: Mapping[str, str], site: Site, binding: Binding, decisions: list[str]
 ) -> None:

@@ -13,7 +13,7 @@ from hpcml.planning.launching import binds, container, environment, launch, laun
 from hpcml.planning.model import Plan
 from hpcml.planning.paying import account
 from hpcml.planning.placement import Placement, place
-from hpcml.planning.places import check_places
+from hpcml.planning.places import check_places, open_names, tell_hinted_workspace
 from hpcml.planning.render import DIRECTIVE
 from hpcml.resolving import Resolved
 from hpcml.settings import Binding
@@ -88,6 +88,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     }
     if resolved.entry["kind"] == "function":
         where["functions"] = binding.functions
+    tell_hinted_workspace(site, binding, decisions)
     check_places(_places(where), site, binding, decisions)
     if resolved.code:
         decisions.append(f"code: snapshot {resolved.code[:12]}")
@@ -96,8 +97,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
     unresolved = resolved.unresolved
     if binding.workspace.startswith("~"):
         unresolved += (f"what {binding.workspace} is on {site.name} is asked at first contact",)
-    if "{" in binding.workspace:
-        unresolved += (f"what the names in {binding.workspace} are is for your settings to say",)
+    unresolved += tuple(open_names(binding.workspace, site))
     return Plan(what, where, tuple(decisions), unresolved)
 
 

@@ -14,13 +14,12 @@ from hpcml.planning.directives import directives
 
 DIRECTIVE = {"process": "#HPCML", "slurm": "#SBATCH"}
 
-# The trap hears of a syntax error, and of a line that says `exit`, too.
+# A line is named before it runs: it may exit, be no bash, or become another program by `exec`.
 ENVIRONMENT = """\
 hpcml_told=$1 hpcml_library=$2 hpcml_folder=$PWD
 shift 2
-trap 'code=$?; printf %s "$hpcml_line" > "$hpcml_told"; exit $((code ? code : 1))' EXIT
 {lines}
-trap - EXIT
+: >| "$hpcml_told"
 {own}
 export PYTHONPATH="$hpcml_library${{PYTHONPATH:+:$PYTHONPATH}}"
 cd "$hpcml_folder" || exit
@@ -48,12 +47,13 @@ def render_script(what: Mapping[str, Any], where: Mapping[str, Any], layout: Lay
 def render_prelude(what: Mapping[str, Any]) -> str | None:
     """``env.sh`` of a batch, around each of its commands; ``None``: there is nothing in it.
 
-    Its arguments are a file that names the line that failed, if one does, hpcml's library, and the
-    command that it becomes.
+    Its arguments are a file that names the line that it is at, and is empty once all are done,
+    hpcml's library, and the command that it becomes.
     """
     if not what["prelude"]:
         return None
-    lines = [f'hpcml_line={shlex.quote(it)}; eval "$hpcml_line" || exit' for it in what["prelude"]]
+    do = 'printf %s "$hpcml_line" >| "$hpcml_told"; eval "$hpcml_line" || exit'
+    lines = [f"hpcml_line={shlex.quote(it)}; {do}" for it in what["prelude"]]
     # What the job says itself comes last.
     own = [f"export {name}={shlex.quote(value)}" for name, value in what["env"].items()]
     return ENVIRONMENT.format(lines="\n".join(lines), own="\n".join(own))

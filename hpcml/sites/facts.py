@@ -26,7 +26,8 @@ def _checked(parse: Callable[[str, str], int]) -> AfterValidator:
         try:
             parse(value, "value")
         except JobError as error:
-            raise ValueError(str(error).replace("\n", " ")) from None
+            problem = error.problem.removeprefix("value: ")
+            raise ValueError(f"{problem}: {error.advice}") from None
         return value
 
     return AfterValidator(check)

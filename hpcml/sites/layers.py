@@ -43,8 +43,8 @@ def layers() -> list[Layer]:
 @lru_cache(maxsize=16)  # it is asked for all the time
 def _layers(path: tuple[str, ...], project: str | None, config: Path) -> list[Layer]:
     return [
-        *(Layer(Path(folder)) for folder in path),
-        *([Layer(Path(project), of_project=True)] if project else []),
+        *(Layer(Path(folder), of_project=folder == project) for folder in path),
+        *([Layer(Path(project), of_project=True)] if project and project not in path else []),
         Layer(config / "sites"),
         *_plugins(),
         Layer(packaged()),

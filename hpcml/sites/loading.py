@@ -163,9 +163,10 @@ def _find(name: str, asked: str = "", below: int = 0) -> _Found:
         if os.path.lexists(file) if isinstance(file, Path) else file.is_file():
             return _Found(file, number + 1, layer.of_project)
     where = " below it" if below else ""
+    others = nearest(name, set(site_names()) - {name})
     raise ProfileError(
         f"{asked}there is no site {name!r}{where}",
-        f"{nearest(name, site_names())}; profiles of your own go to {config_folder() / 'sites'}.",
+        f"{others}; profiles of your own go to {config_folder() / 'sites'}.",
     )
 
 

@@ -76,7 +76,7 @@ class _Reader:
     def facts(self, value: Any, place: Place, outer: Origin) -> Any:
         if isinstance(value, dict):
             here = self._origin(value, place, outer)
-            if "value" in value:
+            if "value" in value and place:  # a profile as a whole is no fact
                 self._only_a_value(value, place)
                 return self.facts(value["value"], place, here)
             return {

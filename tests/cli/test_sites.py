@@ -66,6 +66,15 @@ def test_each_fact_of_a_site_is_shown_with_its_file_and_line(small: Path, home: 
     assert facts["yours.account"]["value"] == "hpc123"
 
 
+def test_how_sure_a_fact_is_is_shown_of_those_in_lists_too() -> None:
+    rows = [line.split("\t") for line in call("sites", "show", "lumi-g").stdout.splitlines()]
+    (meter,) = (row for row in rows if row[0] == "energy.0.name")
+    assert meter[1] == "pm_counters" and "a Cray EX has them" in meter[2]
+    assert meter[2].endswith("; confidence C")
+    assert ["energy.1.name", "slurm"] in [row[:2] for row in rows]
+    assert ["energy.0.interval", "", "default of hpcml"] in rows
+
+
 def test_what_nobody_says_is_hpcmls_default(small: Path) -> None:
     small.write_text(
         "name: small\nscheduler: process\ntransport: local\nworkspace: /tmp/x\n"

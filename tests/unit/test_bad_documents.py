@@ -197,6 +197,19 @@ def test_a_value_that_looks_like_shell_is_no_option(folder: Path) -> None:
         assert f"key {key}: " in said
 
 
+def test_a_profile_that_is_a_value_as_a_whole_is_refused_and_breaks_no_other(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "site-configs" / "mine.yaml"
+    path.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for value in ("3", "[a]", "{prelude: [a]}"):
+        path.write_text(f"extends: local\nvalue: {value}\n")
+        assert "line 2, column 1, key value: unknown key" in str(wrong_with("mine")[0])
+        with pytest.raises(ProfileError):
+            load_site("mine")
+
+
 def test_all_that_is_wrong_is_found_at_once(folder: Path) -> None:
     path = folder / "mine.yaml"
     path.write_text(

@@ -130,6 +130,18 @@ def test_a_folder_of_the_site_path_may_be_meant_from_where_one_stands(
         assert load_site(place).name == place
 
 
+def test_a_projects_folder_in_the_site_path_is_asked_for_and_extends_what_is_below_it(
+    repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = repository / "site-configs"
+    write(theirs, "local", "extends: local\nmax_array: 7\n")
+    write(theirs, "acting", "extends: local\nprelude: [a]\n")
+    monkeypatch.setenv("HPCML_SITE_PATH", str(theirs))
+    assert load_site("local").max_array == 7
+    with pytest.raises(UntrustedError):
+        load_site("acting")
+
+
 def test_a_folder_that_was_removed_is_no_project(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,7 +179,7 @@ REFUSED = {
         MINE.replace("4 GiB", "4 Gigs"),
         9,
         "partitions.small.node.memory",
-        ["unknown unit 'Gigs'", "GiB"],
+        ["node.memory: unknown unit 'Gigs' in '4 Gigs': did you mean", "GiB"],
     ),
     "CPUs in words": (
         MINE.replace("cpus: 2", "cpus: many"),
@@ -282,6 +282,15 @@ def test_a_profile_that_extends_nothing_there_says_who_wanted_it(profile: Write)
     assert "did you mean 'local'?" in str(caught.value)
 
 
+def test_a_profile_that_extends_its_own_name_is_not_told_to_do_so(profile: Write) -> None:
+    profile("extends: mine\n")
+
+    with pytest.raises(ProfileError, match="there is no site 'mine' below it") as caught:
+        load_site("mine")
+
+    assert "did you mean 'mine'" not in str(caught.value)
+
+
 def test_profiles_that_extend_each_other_are_refused(profile: Write) -> None:
     profile("extends: b", "a")
     profile("extends: c", "b")
@@ -312,6 +321,8 @@ WRONG_SETTINGS = {
     "an unknown top key": ("site:\n  local: {}\n", 1, "did you mean 'sites'?"),
     "a relative workspace": ("sites:\n  local:\n    workspace: runs\n", 3, "path from the root"),
     "a number": ("sites:\n  local:\n    account: 12\n", 3, "valid string"),
+    "a project that leads elsewhere": ("sites:\n  x:\n    project: ../etc\n", 3, "one word"),
+    "a user in several words": ("sites:\n  x:\n    user: a b\n", 3, "one word"),
     "nothing of a site": ("sites:\n  local:\n", 2, "dictionary"),
 }
 

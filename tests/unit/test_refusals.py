@@ -181,6 +181,26 @@ def test_a_partition_with_a_typo_is_refused_with_the_nearest_one() -> None:
     assert "did you mean 'dc-gpu-devel'?" in told
 
 
+def test_a_quality_of_service_that_the_profile_does_not_know_is_told_with_the_nearest_one() -> None:
+    made = plan("marenostrum5", device="gpu", options={"qos": "acc_debag"})
+    assert "qos acc_debag: asked for, and not in the profile: did you mean 'acc_debug'?" in str(
+        made
+    )
+
+
+@pytest.mark.parametrize(
+    ("yours", "key"),
+    [("partition: dc-gup", "partition"), ("accounts: {dc-gup: exalab}", "accounts")],
+)
+def test_a_partition_with_a_typo_in_the_settings_is_refused_with_the_nearest_one(
+    yours: str, key: str, settings: Callable[[str], None]
+) -> None:
+    settings(f"sites: {{jureca-dc: {{account: a, project: p, user: me, {yours}}}}}")
+    told = refusal("jureca-dc", device="gpu")
+    assert told.startswith(f"sites.jureca-dc.{key} in the settings: jureca-dc has no partition")
+    assert "did you mean 'dc-gpu'?" in told
+
+
 def test_a_job_that_nobody_pays_for_is_refused_with_what_accounts_are(
     settings: Callable[[str], None],
 ) -> None:
@@ -220,9 +240,20 @@ def test_a_workspace_with_a_name_that_nobody_has_said_is_open_until_then(
     settings("sites: {jureca-dc: {account: deepacf, user: me}}")
 
     (why,) = plan("jureca-dc", device="gpu").unresolved
-    assert "/p/scratch/{project}/me/hpcml" in why
+    assert why.startswith("what {project} is in /p/scratch/{project}/me/hpcml is for your settings")
+    assert why.endswith("sites.jureca-dc.project")
     with pytest.raises(ProfileError, match=r"sites\.jureca-dc\.project"):
         hpcml.submit(hpcml.Job(["true"], code=None), "jureca-dc")
+
+
+def test_a_workspace_that_is_a_hint_is_told_unless_yours_is_another(
+    settings: Callable[[str], None],
+) -> None:
+    hinted = "workspace /mnt/tier2/project/p200123/me/hpcml (a hint, source: "
+    settings("sites: {meluxina: {account: p200123, project: p200123, user: me}}")
+    assert hinted in str(plan("meluxina", device="gpu"))
+    settings("sites: {meluxina: {account: p200123, user: me, workspace: /project/home/me}}")
+    assert "workspace /" not in str(plan("meluxina", device="gpu"))
 
 
 @pytest.mark.parametrize(
