@@ -43,8 +43,8 @@ class Unicore(Facts):
 class AgentPython(Facts):
     """Pythons >= 3.6 for hpcml's own programs; default: python3, or the one that runs hpcml."""
 
-    login: Option | None = Field(None, description="On login nodes, for its helper.")
-    compute: Option | None = Field(None, description="On compute nodes, for its agent.")
+    login: str | None = Field(None, description="On login nodes, for its helper.")
+    compute: str | None = Field(None, description="On compute nodes, for its agent.")
 
 
 class FileSystem(Facts):

@@ -448,7 +448,7 @@ def test_the_python_of_a_run_is_what_it_says_of_itself_by_whatever_name_it_was_s
     runs = []
     for link in links:
         link.symlink_to(sys.executable)
-        profile.write_text(f"extends: local\npython: {link}\n")
+        profile.write_text(f"extends: local\nagent_python: {link}\n")
         runs.append(hpcml.submit("train.py", site="linked").wait(60))
     versions = {hpcml.compare(run).points[0].aspects["Python"] for run in runs}
     assert versions == {platform.python_version()}

@@ -25,7 +25,8 @@ class TestChattyCsh(TransportSuite):
         return lambda: loop.transport(csh_user.pw_name, workspace)
 
 
-OLDEST, *_, NEWEST = pythons().values()
+FOUND = [*pythons().values()]
+OLDEST, NEWEST = FOUND[0], FOUND[-1]
 
 
 @pytest.mark.parametrize("python", sorted({OLDEST, NEWEST}), indirect=True)

@@ -406,7 +406,7 @@ def test_many_submissions_at_once_have_one_dispatcher_and_none_is_forgotten(
 def test_a_script_that_cannot_start_fails_with_what_it_said(scene: Scene, home: Path) -> None:
     blocker = hpcml.submit(scene.gated("blocker", cpus=1))  # its dispatcher serves both
     eventually(scene.lines)
-    site = write_profile(home, "broken", "python: /nonexistent/python\n")
+    site = write_profile(home, "broken", "agent_python: /nonexistent/python\n")
 
     run = hpcml.submit(scene.job(cpus=1), site)
     scene.open("blocker")
@@ -423,7 +423,7 @@ def test_a_script_that_cannot_start_fails_with_what_it_said(scene: Scene, home: 
 def test_a_dispatcher_that_cannot_start_is_an_error_and_loses_nothing(
     scene: Scene, home: Path
 ) -> None:
-    site = write_profile(home, "broken", "python: /nonexistent/python\n")
+    site = write_profile(home, "broken", "agent_python: /nonexistent/python\n")
 
     with pytest.raises(HpcmlError, match="/nonexistent/python"):
         hpcml.submit(scene.job(), site)

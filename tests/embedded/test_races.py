@@ -143,7 +143,7 @@ def slow_agents(home: Path, tmp_path: Path) -> str:
         f'exec {shlex.quote(sys.executable)} "$@"\n'
     )
     python.chmod(0o755)
-    return write_profile(home, "slow", f"python: {python}\n")
+    return write_profile(home, "slow", f"agent_python: {python}\n")
 
 
 def children(pid: int) -> list[int]:
