@@ -284,9 +284,7 @@ def follow(
     """What of a watch has ended, now and after each look, until all has or time is over (in s)."""
     deadline = None if timeout is None else time.monotonic() + timeout
     pollers = list(pollers)
-    told: dict[
-        Poller, bool
-    ] = {}  # of which it was told that they are blind, and whether that passes
+    told: dict[Poller, bool] = {}  # that they are blind, and whether that passes
     with ExitStack() as stack:
         for poller in pollers:
             stack.enter_context(poller.telling(watch))

@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -199,10 +198,5 @@ def load_settings() -> Settings:
     ProfileError
         Naming file, line and key.
     """
-    path = _settings_file(config_folder())
+    path = config_folder() / "settings.yaml"
     return read_model(Settings, path) if path.exists() else Settings()
-
-
-@lru_cache(maxsize=16)
-def _settings_file(folder: Path) -> Path:
-    return folder / "settings.yaml"

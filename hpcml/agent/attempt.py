@@ -190,15 +190,19 @@ class Attempt:
 
     def _blame_memory_elsewhere(self, outcome: "supervise.Outcome", since: int) -> None:
         """Ranks are not this agent's processes: what killed them, Slurm says by way of srun."""
-        try:
-            with open(os.path.join(self.folder, "stderr"), "rb") as file:
-                file.seek(max(since, os.fstat(file.fileno()).st_size - LAST_WORDS))
-                said = file.read().decode("utf-8", "replace")
-        except OSError:
-            return  # the job has removed it
+        said = self._last_words(LAST_WORDS, since)
         killed = wire.killed_for_memory(said, self.slot.allocation.job)
         if killed is not None:
             outcome.blame(wire.OUT_OF_MEMORY, "a rank was killed for want of memory: %s" % killed)
+
+    def _last_words(self, most: int, since: int = 0) -> str:
+        """What its stderr ends with, of so many bytes; nothing if the job has removed it."""
+        try:
+            with open(os.path.join(self.folder, "stderr"), "rb") as file:
+                file.seek(max(since, os.fstat(file.fileno()).st_size - most))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
 
     def _watch(self, limit: "memory.Limit", streams: "list[int]") -> "supervise.Supervisor":
         if self.what["entry"]["kind"] == "function":
@@ -312,9 +316,7 @@ class Attempt:
         line = launch.failed_line(self)
         if line is None or outcome.received:
             return
-        with open(os.path.join(self.folder, "stderr"), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - PRELUDE_WORDS))
-            words = file.read().decode("utf-8", "replace").split()
+        words = self._last_words(PRELUDE_WORDS).split()
         end = "exit code %s" % outcome.exit_code
         if outcome.signal is not None:
             end = "signal %s" % outcome.signal

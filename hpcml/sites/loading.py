@@ -81,7 +81,7 @@ def load_site(name: str) -> Site:
         A project's file acts as the user, who has not agreed to that.
     """
     texts = _texts(_name(name))
-    of_project = [(it.path, it.text, _facts(it)) for it in texts if it.of_project]
+    of_project = [(it.path, it.text, _facts(it)[0]) for it in texts if it.of_project]
     demand_trust(name, of_project)
     return _measured_site(_load(name, texts))
 
@@ -199,10 +199,11 @@ def _packaged_text(name: str) -> str | None:
     return read_text(file) if file.is_file() else None
 
 
-def _facts(text: _Text) -> dict[str, Any]:
+def _facts(text: _Text) -> tuple[dict[str, Any], Origins, list[ProfileError]]:
+    """What a file says of its site, as :func:`hpcml.sites.sourced.facts_of` gives it."""
     content, marks = parse(text.text, text.path)
-    facts: dict[str, Any] = facts_of(content, marks, text.path)[0]
-    return {key: value for key, value in facts.items() if key != "extends"}
+    own = {key: value for key, value in content.items() if key != "extends"}
+    return facts_of(own, marks, text.path)
 
 
 @lru_cache(maxsize=64)  # each submission looks at its site's profile
@@ -221,12 +222,11 @@ def _joined(name: str, texts: _Texts) -> _Joined:
     marks: Marks = {}
     origins: Origins = {}
     wrong: list[ProfileError] = []
-    for path, text, _ in reversed(texts):
-        said, places = parse(text, path)
-        own = {key: it for key, it in said.items() if key != "extends"}
-        facts, theirs, mistakes = facts_of(own, places, path)
+    for text in reversed(texts):
+        facts, theirs, mistakes = _facts(text)
         content = _merged(content, facts)
-        marks, origins = {**marks, **places}, joined_origins(origins, theirs)
+        marks = {**marks, **parse(text.text, text.path)[1]}
+        origins = joined_origins(origins, theirs)
         wrong += mistakes
     path = texts[0].path
     own_name = parse(texts[0].text, path)[0].get("name")
