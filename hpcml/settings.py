@@ -1,6 +1,6 @@
 """What is yours: settings and where hpcml keeps its files.
 
-``$XDG_CONFIG_HOME/hpcml/settings.yaml`` says what differs from person to person::
+``$XDG_CONFIG_HOME/hpcml/config.yaml`` says what differs from person to person::
 
     sites:
       local:
@@ -198,5 +198,5 @@ def load_settings() -> Settings:
     ProfileError
         Naming file, line and key.
     """
-    path = config_folder() / "settings.yaml"
+    path = config_folder() / "config.yaml"
     return read_model(Settings, path) if path.exists() else Settings()

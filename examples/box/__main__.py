@@ -81,7 +81,7 @@ def environment_of_user(box: Box) -> dict[str, str]:
     (config / "sites").mkdir(parents=True)
     shutil.copy(HERE / "box.yaml", config / "sites")
     settings = SETTINGS.format(ssh_config=box.ssh_config(), python=PYTHON)
-    (config / "settings.yaml").write_text(settings)
+    (config / "config.yaml").write_text(settings)
     ours = ("XDG_", "HPCML_")
     environment = {name: it for name, it in os.environ.items() if not name.startswith(ours)}
     return {**environment, "HOME": str(HOME)}

@@ -116,7 +116,7 @@ def _workspaces(ctx: click.Context) -> list[str]:
 
     try:
         config = folders.config_folder()
-        if not any((config / name).exists() for name in ("settings.yaml", "sites")):
+        if not any((config / name).exists() for name in ("config.yaml", "sites")):
             return [str(folders.data_folder() / EMBEDDED)]  # the profile is slow to load
         from hpcml.connection import bind, known_sites
         from hpcml.sites import load_site

@@ -192,7 +192,7 @@ def _facts(name: str) -> list[shapes.Fact]:
     facts = [_fact(key, value, places, site.origin(".".join(key))) for key, value in _leaves(told)]
     yours = load_settings().sites.get(name)
     if yours is not None:
-        path = config_folder() / "settings.yaml"
+        path = config_folder() / "config.yaml"
         _, marks = parse(read_text(path), str(path))
         for key, value in _leaves(yours.model_dump(exclude_unset=True)):
             where = f"{path}, line {marks['sites', name, *key].line}"

@@ -140,7 +140,7 @@ def _taken(folder: Path) -> str:
 
 def _checked(url: str) -> str:
     """The settings' URL, with the driver that we use. It is quoted in no error: see why."""
-    where = f"{config_folder() / 'settings.yaml'}, key records"
+    where = f"{config_folder() / 'config.yaml'}, key records"
     try:
         scheme, secret = urlsplit(url).scheme, password_in(url) is not None
     except ValueError:

@@ -16,7 +16,7 @@ SAID = {
     "partitions.NAME.node.memory": "unknown",
 }
 HEAD = """\
-# Facts of a site that everybody who uses it shares; what is yours stands in settings.yaml.
+# Facts of a site that everybody who uses it shares; what is yours stands in config.yaml.
 # Any mapping may say `source:` and `confidence:`; a single fact: {value: 24h, source: …}.
 # What is not known is `unknown`. `hpcml sites explain KEY` tells more of a key, and
 # `hpcml sites validate FILE` what is wrong.

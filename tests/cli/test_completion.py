@@ -159,7 +159,7 @@ def test_names_that_want_to_steer_the_terminal_are_escaped(project: Path, worksp
 def test_runs_of_a_workspace_that_the_settings_name_are_offered(
     project: Path, home: Path, tmp_path: Path
 ) -> None:
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True)
     settings.write_text(f"sites:\n  local:\n    workspace: {tmp_path / 'elsewhere'}\n")
     batch = submitted("there")

@@ -39,7 +39,7 @@ def findings(*, code: int | None = None, **env: str) -> dict[str, list[dict[str,
 
 
 def settings(home: Path, text: str) -> Path:
-    path = home / "config" / "hpcml" / "settings.yaml"
+    path = home / "config" / "hpcml" / "config.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path

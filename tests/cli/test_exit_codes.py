@@ -69,7 +69,7 @@ def elsewhere(home: Path, settings: str = UNREACHABLE) -> None:
     profile = home / "config" / "hpcml" / "sites" / "elsewhere.yaml"
     profile.parent.mkdir(parents=True, exist_ok=True)
     profile.write_text("extends: local\n")
-    (profile.parent.parent / "settings.yaml").write_text(settings)
+    (profile.parent.parent / "config.yaml").write_text(settings)
 
 
 def test_runs_of_other_sites_are_shown_where_one_cannot_be_reached(home: Path) -> None:

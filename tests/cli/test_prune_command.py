@@ -70,7 +70,7 @@ def test_json_has_its_documented_shape(run: hpcml.Run) -> None:
 
 
 def test_what_had_to_stay_is_told_and_is_no_success(run: hpcml.Run, home: Path) -> None:
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text("records: postgresql://nobody@127.0.0.1:1/none\n")
 

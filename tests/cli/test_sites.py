@@ -21,7 +21,7 @@ def small(home: Path) -> Path:
     profile = home / "config" / "hpcml" / "sites" / "small.yaml"
     profile.parent.mkdir(parents=True)
     profile.write_text("extends: local\npartitions:\n  local:\n    node: {cpus: 1}\n")
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.write_text("sites:\n  small:\n    account: hpc123\n    workspace: ~/small\n")
     return profile
 
@@ -61,7 +61,7 @@ def test_each_fact_of_a_site_is_shown_with_its_file_and_line(small: Path, home: 
     assert facts[f"{node}.memory"]["where"] == f"measured, as asked in {PACKAGED}, line {below}"
     assert facts["kill_wait"]["source"].startswith("a choice of hpcml")
     assert (facts["name"]["value"], facts["name"]["where"]) == ("small", str(small))
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     assert facts["yours.account"]["where"] == f"{settings}, line 3"
     assert facts["yours.account"]["value"] == "hpc123"
 

@@ -552,7 +552,7 @@ def test_a_site_that_is_away_is_named_and_comes_back(
     run = hpcml.submit(shell("exit 0", name="here")).wait(30)
     place = tmp_path / "away"
     place.write_text("no folder")
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(f"sites: {{far: {{workspace: {place}}}}}\n")
     small_machine(home, cpus=1, name="far")

@@ -141,7 +141,7 @@ def far(
     folder = home / "config" / "hpcml"
     (folder / "sites").mkdir(parents=True)
     (folder / "sites" / "far.yaml").write_text(PROFILE)
-    (folder / "settings.yaml").write_text(
+    (folder / "config.yaml").write_text(
         "sites:\n  far:\n"
         f"    workspace: ~/{wire.random_letters(8)}\n    user: {csh_user.pw_name}\n"
         f"    python: /opt/venv/bin/python\n    ssh_config: {config}\n"

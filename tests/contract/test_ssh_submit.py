@@ -58,7 +58,7 @@ def test_a_home_is_asked_for_once(far: str, script: Callable[..., str]) -> None:
 
 
 def test_a_workspace_far_away_is_named_from_the_root(far: str, home: Path) -> None:
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     before = settings.read_text()
     profile = home / "config" / "hpcml" / "sites" / "far.yaml"
     settings.write_text(before.replace("    workspace: ~/", "    account: "))
@@ -75,14 +75,14 @@ def test_a_site_of_which_nobody_says_the_host_is_no_site_to_reach(far: str, home
 
     with pytest.raises(ProfileError, match="nothing says which host"):
         connect(far)
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.write_text(settings.read_text() + "    ssh_host: loop\n")
     assert connect(far).files.names("") == {"lib"}
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=sh", "a b", ""])
 def test_no_host_is_an_option(far: str, home: Path, host: str) -> None:
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     before = settings.read_text()
     settings.write_text(f"{before}    ssh_host: {host!r}\n")
 
@@ -158,7 +158,7 @@ def test_login_says_where_one_is(far: str, csh_user: pwd.struct_passwd) -> None:
 
 
 def test_who_is_not_let_in_is_told_by_ssh(far: str, home: Path) -> None:
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     before = settings.read_text()
     settings.write_text(before.replace("    user: ", "    user: not-"))
 

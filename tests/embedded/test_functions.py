@@ -32,7 +32,7 @@ def git(folder: Path, *words: str) -> None:
 
 def in_python(python: Path | str, home: Path) -> None:
     """From now on the embedded site's jobs have this Python."""
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(f"sites: {{local: {{python: {python}}}}}")
 

@@ -429,7 +429,7 @@ def test_project_workspace_and_interpreters_may_lie_anywhere(
     if in_git:
         assert os.system("git init -q") == 0
     yours = {"workspace": str(tmp_path / f"{folder}.ws"), "python": str(python)}
-    write_yaml(home, "settings.yaml", {"sites": {"mine": yours}})
+    write_yaml(home, "config.yaml", {"sites": {"mine": yours}})
     write_yaml(home, "sites/mine.yaml", {"extends": "local", "agent_python": str(python)})
 
     run = hpcml.submit(hpcml.Job("train.py", params={"x": "y"}), site="mine").wait(30)

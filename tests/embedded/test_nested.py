@@ -423,7 +423,7 @@ def test_a_python_without_pydantic_is_told_what_to_do(script: Write, home: Path,
     """Marks need nothing; submitting needs what a client needs."""
     folder = home / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True)
     settings.write_text(f"sites: {{local: {{python: {folder}/bin/python}}}}")
     entry = script(f"import hpcml; hpcml.log(loss=0.5); print(1, flush=True); hpcml.{name}")

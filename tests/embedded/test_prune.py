@@ -747,7 +747,7 @@ def test_on_a_full_disk_leftovers_go_before_anything_is_recorded(
 @pytest.fixture
 def small_disk(home: Path) -> Iterator[Path]:
     """A disk of 8 MiB that has the embedded site's workspace."""
-    settings, folder = home / "config" / "hpcml" / "settings.yaml", home / "disk"
+    settings, folder = home / "config" / "hpcml" / "config.yaml", home / "disk"
     settings.parent.mkdir(parents=True)
     settings.write_text(f"sites: {{local: {{workspace: {folder}/workspace}}}}\n")
     folder.mkdir()

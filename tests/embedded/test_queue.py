@@ -513,7 +513,7 @@ class Disk:
 @pytest.fixture
 def disk(home: Path) -> Iterator[Disk]:
     """A disk that can be filled, and has the embedded site's workspace."""
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True)
     settings.write_text(f"sites: {{local: {{workspace: {home}/disk/workspace}}}}\n")
     made = Disk(home / "disk")

@@ -383,7 +383,7 @@ def test_a_mirror_that_is_killed_leaves_nothing_half_copied_that_is_believed(
 
 
 def settings(home: Path, text: str) -> None:
-    path = home / "config" / "hpcml" / "settings.yaml"
+    path = home / "config" / "hpcml" / "config.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(textwrap.dedent(text))
 

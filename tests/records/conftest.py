@@ -80,7 +80,7 @@ def team(postgres: Path, home: Path) -> str:
         connection.execute("DROP DATABASE IF EXISTS records")
         connection.execute("CREATE DATABASE records")
     url = f"postgresql://scientist@/records?host={postgres}"
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(f"records: {url}\n")
     return url

@@ -526,7 +526,7 @@ def test_the_kind_of_a_file_system_is_the_one_that_stat_tells(tmp_path: Path) ->
 def test_a_url_that_will_not_do_is_refused_and_not_repeated(
     home: Path, url: str, problem: str
 ) -> None:
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True)
     settings.write_text(f"records: '{url}'\n")
     with pytest.raises(ProfileError, match=problem) as error:
@@ -543,13 +543,13 @@ def test_a_password_comes_from_where_postgresql_looks_for_it(
     service.write_text(f"[team]\nhost={folder}\nuser=scientist\ndbname=records\n")
     monkeypatch.setenv("PGSERVICEFILE", str(service))
     monkeypatch.setenv("PGSERVICE", "team")
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.write_text("records: 'postgresql://'\n")
     assert hpcml.sync() == 10
 
 
 def test_a_server_that_does_not_answer_is_named(home: Path, tmp_path: Path) -> None:
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True)
     settings.write_text(f"records: postgresql://me@/db?host={tmp_path}\n")
     with pytest.raises(RecordsError, match="cannot be used: connection"):

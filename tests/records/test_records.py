@@ -355,7 +355,7 @@ def test_some_batches_can_be_ingested_alone() -> None:
 
 def test_a_site_that_cannot_be_read_does_not_keep_others_from_the_records(home: Path) -> None:
     ByHand().end()
-    settings = home / "config" / "hpcml" / "settings.yaml"
+    settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True)
     settings.write_text("sites: {nowhere: {workspace: /nowhere}}\n")
     with pytest.warns(UserWarning, match="nowhere is passed over"):

@@ -37,4 +37,4 @@ class Outside:
         python = os.path.realpath(sys.executable)
         yours = f"ssh_config: {box.ssh_config()}, python: {python}"
         yours += f", account: {account}" if account else ""
-        (config / "settings.yaml").write_text(f"sites: {{box: {{{yours}}}}}\n")
+        (config / "config.yaml").write_text(f"sites: {{box: {{{yours}}}}}\n")

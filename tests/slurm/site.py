@@ -69,7 +69,7 @@ class Login:
         profile = PROFILE.format(home=self.home, facts=facts, partition=partition)
         self.write(".config/hpcml/sites/box.yaml", profile)
         yours = "python: /usr/bin/python3" + (f", account: {account}" if account else "")
-        self.write(".config/hpcml/settings.yaml", f"sites: {{box: {{{yours}}}}}\n")
+        self.write(".config/hpcml/config.yaml", f"sites: {{box: {{{yours}}}}}\n")
 
     def write(self, path: str, text: str) -> None:
         put = 'umask 077; mkdir -p "$(dirname "$1")" && cat > "$1"'

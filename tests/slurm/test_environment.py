@@ -117,6 +117,6 @@ def test_an_account_that_the_site_does_not_take_is_refused_with_its_own_rule_and
     assert "account" in told
     assert "Of accounts on box: the budget, not the project." in told
 
-    login.write(".config/hpcml/settings.yaml", "sites: {box: {account: climate}}\n")
+    login.write(".config/hpcml/config.yaml", "sites: {box: {account: climate}}\n")
     again = login.do('tell(hpcml.resubmit(hpcml.runs(site="box")[0])[0].id)')
     assert login.wait(again) == [("COMPLETED", "")]

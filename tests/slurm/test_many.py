@@ -104,7 +104,7 @@ def test_an_account_that_is_none_is_refused_with_advice_and_its_run_has_ended(
     strict_login: Login,
 ) -> None:
     strict_login.write(
-        ".config/hpcml/settings.yaml",
+        ".config/hpcml/config.yaml",
         "sites: {box: {python: /usr/bin/python3, account: nobodys}}\n",
     )
     planned = strict_login.do('tell(hpcml.plan(job("true"), "box").script)')
@@ -120,7 +120,7 @@ def test_an_account_that_is_none_is_refused_with_advice_and_its_run_has_ended(
     assert (state, "Invalid account" in reason) == ("FAILED", True)
 
     strict_login.write(
-        ".config/hpcml/settings.yaml",
+        ".config/hpcml/config.yaml",
         "sites: {box: {python: /usr/bin/python3, account: climate}}\n",
     )
     again = strict_login.do('tell(hpcml.resubmit(S["run"])[0].id)', run=run)
@@ -129,10 +129,10 @@ def test_an_account_that_is_none_is_refused_with_advice_and_its_run_has_ended(
 
 def test_what_comes_after_a_run_that_was_refused_is_cancelled(strict_login: Login) -> None:
     account = "sites: {{box: {{python: /usr/bin/python3, account: {}}}}}\n"
-    strict_login.write(".config/hpcml/settings.yaml", account.format("nobodys"))
+    strict_login.write(".config/hpcml/config.yaml", account.format("nobodys"))
     refused(strict_login, 'job("true")')
     batch = strict_login.box.run("login", ["ls", f"{strict_login.home}/ws/runs"]).stdout.strip()
-    strict_login.write(".config/hpcml/settings.yaml", account.format("climate"))
+    strict_login.write(".config/hpcml/config.yaml", account.format("climate"))
     after = strict_login.submit(f"job('{BEGIN}')", after=f"{batch}.00000")
 
     reason = f"it was to run after {batch}.00000, which is FAILED"

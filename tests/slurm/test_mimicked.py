@@ -80,7 +80,7 @@ def at_home(box: Box, name: str) -> Login:
         profile += "launch: {mpi: unknown}\n"
     login.write(f".config/hpcml/sites/{name}.yaml", profile)
     yours = f"account: climate, accounts: {{{', '.join(own)}}}"
-    login.write(".config/hpcml/settings.yaml", f"sites: {{{name}: {{{yours}}}}}\n")
+    login.write(".config/hpcml/config.yaml", f"sites: {{{name}: {{{yours}}}}}\n")
     return login
 
 

@@ -230,7 +230,7 @@ def test_the_digest_is_the_same_for_two_users(
     for user in ("ada", "bob"):
         config = tmp_path / user / "config"
         (config / "hpcml").mkdir(parents=True)
-        (config / "hpcml" / "settings.yaml").write_text(
+        (config / "hpcml" / "config.yaml").write_text(
             f"sites: {{local: {{account: of-{user}, user: {user}, workspace: /scratch/{user}/ws, "
             f"python: /home/{user}/venv/bin/python}}}}"
         )
@@ -966,7 +966,7 @@ def test_settings_reach_the_binding_and_only_that(project: Path, home: Path) -> 
     folder = home / "config" / "hpcml"
     folder.mkdir(parents=True)
     text = "sites:\n  local:\n    account: abc\n"
-    (folder / "settings.yaml").write_text(textwrap.dedent(text))
+    (folder / "config.yaml").write_text(textwrap.dedent(text))
 
     yours = bind(load_site("local"))
     plan = make_plan(resolve(the_job()), load_site("local"), yours)

@@ -51,7 +51,7 @@ def settings(home: Path) -> Write:
     """Writes the settings."""
 
     def write(text: str) -> Path:
-        path = home / "config" / "hpcml" / "settings.yaml"
+        path = home / "config" / "hpcml" / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text), encoding="utf-8")
         return path
@@ -340,7 +340,7 @@ def test_wrong_settings_are_refused_with_file_line_and_key(case: str, settings: 
 
 
 def test_settings_that_cannot_be_read_are_no_missing_settings(home: Path) -> None:
-    path = home / "config" / "hpcml" / "settings.yaml"
+    path = home / "config" / "hpcml" / "config.yaml"
     path.mkdir(parents=True)
 
     with pytest.raises(ProfileError, match=f"{path} cannot be read"):

@@ -36,7 +36,7 @@ def settings(home: Path) -> Callable[[str], None]:
     """Accounts on the sites below; gives a way to write others."""
 
     def write(text: str) -> None:
-        path = home / "config" / "hpcml" / "settings.yaml"
+        path = home / "config" / "hpcml" / "config.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
 

@@ -59,7 +59,7 @@ def git() -> Iterator[Finding]:
 
 def settings() -> Iterator[Finding]:
     """The user's settings."""
-    path = config_folder() / "settings.yaml"
+    path = config_folder() / "config.yaml"
     load_settings()  # says file, line and key of what is wrong
     yield ok(str(path) if path.exists() else f"none, and none are needed ({path})")
 
