@@ -50,7 +50,7 @@ from hpcml.run import Run, Runs
 from hpcml.schedulers import Chunk
 from hpcml.settings import Binding, cache_folder, keep
 from hpcml.sites import Site
-from hpcml.staging import stage, stage_image, staged_image, staged_inputs
+from hpcml.staging import stage, staged
 from hpcml.states import State
 from hpcml.transports import FileStatus, Transport, bring
 
@@ -369,17 +369,13 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
     plan, files = batch.plan, connection.files
     if there is None:
         there = _there(plan, files)
-    for name, one in staged_inputs(plan).items():
+    for one in staged(plan):
         if not {*one.needed} <= there.keys():
             raise JobError(
-                f"inputs.{name}",
+                one.field,
                 f"{one.path} of {batch.id} is not on {batch.site} any more, or was changed there",
                 SUBMIT_ANEW,
             )
-    image = staged_image(plan)
-    if image is not None and image not in there:
-        problem = f"{image} of {batch.id} is not on {batch.site} any more"
-        raise JobError("image", problem, SUBMIT_ANEW)
     put_library(files, plan.where["library"], there)
     if plan.what["entry"]["kind"] == "function":
         put_function_library(files, plan.where["functions"], there)
@@ -400,11 +396,8 @@ def _there(plan: Plan, files: Transport) -> There:
             paths.append(f"code/{plan.what['entry']['pickle']}.pkl")
     if plan.what["code"] is not None:
         paths += [f"code/{plan.what['code']}", f"code/{plan.what['code']}.tar"]
-    image = staged_image(plan)
-    if image is not None:
-        paths.append(image)
-    staged = staged_inputs(plan).values()
-    return files.touch([*paths, *(one.folder for one in staged)], [one.marker for one in staged])
+    data = staged(plan)
+    return files.touch([*paths, *(one.folder for one in data)], [one.marker for one in data])
 
 
 def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, there: There) -> None:
@@ -567,21 +560,13 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
 
 def _stage(plan: Plan, resolved: Resolved, connection: Connection, there: There) -> bool:
     """Bring inputs and image that the site does not have, or not unchanged: whether there are."""
-    missing = {
-        one.path: (one, Path(resolved.input_paths[name]))
-        for name, one in staged_inputs(plan).items()
-        if not {*one.needed} <= there.keys()
-    }
-    for one, source in missing.values():
-        stage(one, source, connection.files)
-    image = staged_image(plan)
-    if image is None or resolved.image_path is None:
-        return bool(missing)
-    source = Path(resolved.image_path)
-    if image in there and there[image].size == source.stat().st_size:
-        return bool(missing)
-    stage_image(plan.what["image"], source, connection.files)
-    return True
+    sources = {f"inputs.{name}": path for name, path in resolved.input_paths.items()}
+    if resolved.image_path is not None:
+        sources["image"] = resolved.image_path
+    missing = {one.path: one for one in staged(plan) if not {*one.needed} <= there.keys()}
+    for one in missing.values():
+        stage(one, Path(sources[one.field]), connection.files)
+    return bool(missing)
 
 
 _last: tuple[Site, bytes, Plan] | None = None
