@@ -121,7 +121,8 @@ def submit(
     JobError, PlanError, CodeError, ProfileError
         Something is wrong with a job or the profile; nothing was queued.
     TransportError, QueueError
-        The site cannot be reached, or its queue takes nothing now; ``hpcml resume`` goes on.
+        The site cannot be reached, or its queue takes it later at best: as many jobs are queued as
+        may be, a partition is down. Runs are PREPARING, and ``hpcml resume`` goes on with them.
     RefusedError
         The queue does not take the job as it is: runs that are not queued have ended as FAILED.
     """
@@ -482,13 +483,17 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
         raise RefusedError(error.problem, advice) from error
     except QueueError as error:  # nobody has taken it: there is nothing to wait for
         connection.files.remove([path])
+        batch.note("not taken", said=error.problem)
+        left, count = _never_queued(chunk, batch, connection), len(batch.points)
+        lacks = f"It has the others of {count} runs, not {len(left)}." if len(left) < count else ""
         later = f"`hpcml resume {batch.id}` when the queue takes jobs again, or `hpcml cancel`."
-        raise QueueError(f"{batch.id}: {error.problem}", f"{error.advice} {later}") from error
+        advice = " ".join(filter(None, (error.advice, lacks, later)))
+        raise QueueError(f"{batch.id}: {error.problem}", advice) from error
     note_queued(chunk, identifier, connection, asked)
 
 
 def _never_queued(refused: Chunk, batch: Batch, connection: Connection) -> list[int]:
-    """Runs of a chunk that the queue refuses, and of those after it that it was never asked for."""
+    """Runs of a chunk that is not taken, and of those after it that were never asked for."""
     names = connection.files.names(f"{batch.folder}/queue") or ()
     asked = {name.partition(".")[0] for name in names if name.endswith((".intent", ".json"))}
     later = [it for it in batch.chunks if it.first > refused.first and it.number not in asked]

@@ -161,7 +161,12 @@ def test_scontrol_is_read() -> None:
         ("Slurm accounting storage is disabled", Trouble.DISABLED),
         ("Kill job error on job id 5: Invalid job id specified", Trouble.GONE),
         ("Invalid account or account/partition combination specified", Trouble.REFUSED),
-        ("AssocMaxSubmitJobLimit", Trouble.REFUSED),
+        ("AssocMaxSubmitJobLimit", Trouble.LATER),
+        ("QOSGrpSubmitJobsLimit", Trouble.LATER),
+        (
+            "Batch job submission failed: Required partition not available (inactive or drain)",
+            Trouble.LATER,
+        ),
     ],
 )
 def test_only_known_errors_are_taken_for_passing_ones(said: str, meaning: Trouble) -> None:

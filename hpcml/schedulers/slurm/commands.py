@@ -274,7 +274,8 @@ class Trouble(Enum):
     """What an error of Slurm means."""
 
     LOST = "it may have been done: the answer did not come"
-    BUSY = "it was not done; later it may be"
+    BUSY = "it was not done; at once it may be"
+    LATER = "it was not done; when the queue has changed it may be"
     DISABLED = "the site keeps no accounting"
     DEPENDENCY = "a job that it is to come after is not known any more"
     GONE = "the queue does not know the job"
@@ -315,6 +316,13 @@ SAID = (
             "I/O error writing script/environment to file",
         ),
     ),
+    (
+        Trouble.LATER,
+        (
+            "SubmitJob",  # AssocMaxSubmitJobLimit, QOSGrpSubmitJobsLimit and the like
+            "Required partition not available",  # it is down, or drained
+        ),
+    ),
     (Trouble.DISABLED, ("accounting storage is disabled",)),
     (Trouble.DEPENDENCY, ("Job dependency problem",)),
     (Trouble.GONE, ("Invalid job id specified", "Job/step already completing or completed")),
@@ -330,7 +338,11 @@ NO_ACCOUNT = "No account was named: write sites.{site}.account into the settings
 ITS_ACCOUNT = "The account was {account!r}, by sites.{site}.account in the settings."
 
 ADVICE = (
-    ("MaxSubmitJob", "Wait until others have ended, or write max_submitted into the profile."),
+    (
+        "SubmitJob",
+        "Wait until others have ended; max_submitted in the profile has runs share jobs.",
+    ),
+    ("partition not available", "`sinfo` lists the site's partitions that take jobs."),
     ("Invalid job array", "Write max_array into the profile: MaxArraySize of the site."),
     ("Invalid qos", "Ask the site which QOS your account may use."),
     ("invalid partition", "See the profile's partitions: `sinfo` lists the site's."),
