@@ -805,10 +805,8 @@ def _cancel(view: BatchView, indices: Sequence[int]) -> None:
     if connection.files.names(view.folder) is None:
         claim(view.id, "cancelled")
         return
-    for part in reversed(view.chunks):
-        ours = [index for index in indices if index in part.chunk.indices]
-        if ours:
-            connection.queue.cancel(part.chunk, ours)
+    chunks = [part.chunk for part in reversed(view.chunks)]
+    connection.queue.cancel([it for it in chunks if {*it.indices} & {*indices}], indices)
     if batch is not None and unqueued.issubset(indices):
         batch.forget()
 

@@ -216,6 +216,61 @@ def test_what_comes_after_a_run_that_was_refused_is_cancelled(strict_login: Logi
     assert strict_login.ledger() == []
 
 
+KILLED = """
+    {hook}
+    hpcml.Runs([hpcml.attach(it, "box") for it in S["runs"]]).cancel()
+"""
+BEFORE_SCANCEL = "SlurmScheduler._scancel = lambda *_: os.kill(os.getpid(), 9)"
+BEFORE_THE_RUNS_END = "SlurmScheduler._refuse = lambda *_: os.kill(os.getpid(), 9)"
+
+
+def killed_while_it_cancels(site: Login, runs: list[str], hook: str) -> None:
+    with pytest.raises(CommandFailed):
+        site.do(KILLED.format(hook=hook), runs=runs)
+
+
+def test_killed_before_it_calls_scancel_what_runs_ends_and_what_waits_never_runs(
+    strict_login: Login,
+) -> None:
+    """Two arrays; the one that waits is held, and says how it comes out of the queue."""
+    runs = strict_login.submit(f'job("{UNTIL_GATE}").sweep(x=range(14))', max_running=10)
+    eventually(lambda: len(strict_login.ledger()) == 10, PATIENCE)
+    killed_while_it_cancels(strict_login, runs, BEFORE_SCANCEL)
+
+    assert strict_login.wait(*runs[:10]) == [("CANCELLED", "cancelled while it ran")] * 10
+    assert strict_login.wait(*runs[10:]) == [("CANCELLED", "cancelled before it started")] * 4
+    assert len(strict_login.ledger()) == 10
+
+
+def test_killed_before_it_calls_scancel_what_is_still_queued_can_be_cancelled_again(
+    login: Login,
+) -> None:
+    occupy(login.box)
+    run = login.submit(f"job('{BEGIN}')")
+    killed_while_it_cancels(login, [run], BEFORE_SCANCEL)
+
+    assert login.state(run) == (
+        "PENDING",
+        "cancelled, so that it will not run; `hpcml cancel` takes it out of the queue",
+    )
+    assert login.queue_id(run) in jobs(login)
+    login.cancel(run)
+    assert login.state(run) == ("CANCELLED", "cancelled before it started")
+    assert login.queue_id(run) not in jobs(login)
+
+
+def test_killed_after_scancel_a_run_that_waited_is_cancelled_by_slurm_s_word(
+    either: Login,
+) -> None:
+    occupy(either.box)
+    run = either.submit(f"job('{BEGIN}')")
+    killed_while_it_cancels(either, [run], BEFORE_THE_RUNS_END)
+
+    ((state, reason),) = either.wait(run)
+    assert (state, reason.startswith("it never began: cancelled")) == ("CANCELLED", True)
+    assert either.ledger() == []
+
+
 def test_no_more_runs_than_allowed_run_at_once(login: Login) -> None:
     runs = login.submit(f'job("{UNTIL_GATE}").sweep(x=range(5))', max_running=2)
     eventually(lambda: len(login.ledger()) == 2, PATIENCE)

@@ -19,6 +19,7 @@ CLEAN = (
 )
 
 ROW = "%i|%T|%r|%j"
+NO_TASK = "4294967294"  # NO_VAL: of an array that was cancelled before any task was told apart
 REMOVED = "REMOVED"
 """Not in Slurm's words: a task that waited, and of which nothing is on record any more."""
 
@@ -145,6 +146,7 @@ class Row:
     job : str
         Id of the array.
     tasks : tuple of range
+        Empty: all that never started, and nobody has said which.
     waiting : bool
         Whether these are the tasks that have never started, in one row.
     state, reason : str
@@ -227,11 +229,11 @@ def parse_scontrol(answer: str) -> Iterator[Row]:
         found: dict[str, str] = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
         if "JobState" in found:
             task = found.get("ArrayTaskId", "0").partition("%")[0]
-            waiting = not task.isdigit()
+            waiting = not task.isdigit() or task == NO_TASK
             code, signal = exit_of(found.get("ExitCode", "0:0"))
             yield Row(
                 found.get("ArrayJobId") or found["JobId"],
-                tuple(map(_span, task.split(","))),
+                () if task == NO_TASK else tuple(map(_span, task.split(","))),
                 found["JobState"],
                 found.get("Reason", ""),
                 found.get("JobName", ""),
@@ -340,7 +342,7 @@ ITS_ACCOUNT = "The account was {account!r}, by sites.{site}.account in the setti
 ADVICE = (
     (
         "SubmitJob",
-        "Wait until others have ended; max_submitted in the profile has runs share jobs.",
+        "Wait until others have ended. By max_submitted in the profile runs share jobs.",
     ),
     ("partition not available", "`sinfo` lists the site's partitions that take jobs."),
     ("Invalid job array", "Write max_array into the profile: MaxArraySize of the site."),
