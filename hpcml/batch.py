@@ -143,6 +143,11 @@ class Batch:
         """Whether somebody decided that it never runs."""
         return any(step["step"] == "cancelled" for step in self.steps)
 
+    @property
+    def not_taken(self) -> str:
+        """What the queue said when it did not take it; empty if it was not asked, or has some."""
+        return next((str(it["said"]) for it in reversed(self.steps) if "said" in it), "")
+
     @cached_property
     def outbox(self) -> Path:
         """Its file in the outbox."""

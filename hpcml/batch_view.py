@@ -515,7 +515,9 @@ class BatchView:
             advice = f"`hpcml resume {self.id}` queues it again"
             return State.UNKNOWN, f"the queue took it, and does not know it any more; {advice}"
         alive = batch is not None and outbox_owner_alive(batch)
-        resume = f"its submission was broken off: `hpcml resume {self.id}` or `hpcml cancel`"
+        said = batch.not_taken if batch is not None else ""
+        why = f"the queue did not take it ({said})" if said else "its submission was broken off"
+        resume = f"{why}: `hpcml resume {self.id}` or `hpcml cancel`"
         queue = self.connection.files.list(f"{self.folder}/queue")
         known = {entry.name: entry for entry in queue or ()}
         if f"{part.chunk.number}.json" in known:

@@ -792,19 +792,22 @@ def _cancel(view: BatchView, indices: Sequence[int]) -> None:
     batch, connection = load_outbox(view.id), view.connection
     if batch is not None:
         refuse_if_submitting(batch)
-    if batch is not None and not view.queued and len(indices) < view.count:
+    unqueued = {
+        index for part in view.chunks if part.chunk.id is None for index in part.chunk.indices
+    }
+    unqueued -= {*view.ended}
+    if batch is not None and 0 < len(unqueued.intersection(indices)) < len(unqueued):
         raise RunStateError(
-            f"the submission of {view.id} was broken off: its runs can only be cancelled together",
+            f"the submission of {view.id} was broken off: those of its runs that are not in the "
+            "queue can only be cancelled together",
             f"Cancel all of them, or `hpcml resume {view.id}` first.",
         )
     if connection.files.names(view.folder) is None:
         claim(view.id, "cancelled")
         return
-    for part in reversed(view.chunks):
-        ours = [index for index in indices if index in part.chunk.indices]
-        if ours:
-            connection.queue.cancel(part.chunk, ours)
-    if batch is not None:
+    chunks = [part.chunk for part in reversed(view.chunks)]
+    connection.queue.cancel([it for it in chunks if {*it.indices} & {*indices}], indices)
+    if batch is not None and unqueued.issubset(indices):
         batch.forget()
 
 

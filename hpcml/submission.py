@@ -50,7 +50,7 @@ from hpcml.run import Run, Runs
 from hpcml.schedulers import Chunk
 from hpcml.settings import Binding, cache_folder, keep
 from hpcml.sites import Site
-from hpcml.staging import stage, stage_image, staged_image, staged_inputs
+from hpcml.staging import stage, staged
 from hpcml.states import State
 from hpcml.transports import FileStatus, Transport, bring
 
@@ -121,7 +121,8 @@ def submit(
     JobError, PlanError, CodeError, ProfileError
         Something is wrong with a job or the profile; nothing was queued.
     TransportError, QueueError
-        The site cannot be reached, or its queue takes nothing now; ``hpcml resume`` goes on.
+        The site cannot be reached, or its queue takes it later at best: as many jobs are queued as
+        may be, a partition is down. Runs are PREPARING, and ``hpcml resume`` goes on with them.
     RefusedError
         The queue does not take the job as it is: runs that are not queued have ended as FAILED.
     """
@@ -369,17 +370,13 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
     plan, files = batch.plan, connection.files
     if there is None:
         there = _there(plan, files)
-    for name, one in staged_inputs(plan).items():
+    for one in staged(plan):
         if not {*one.needed} <= there.keys():
             raise JobError(
-                f"inputs.{name}",
+                one.field,
                 f"{one.path} of {batch.id} is not on {batch.site} any more, or was changed there",
                 SUBMIT_ANEW,
             )
-    image = staged_image(plan)
-    if image is not None and image not in there:
-        problem = f"{image} of {batch.id} is not on {batch.site} any more"
-        raise JobError("image", problem, SUBMIT_ANEW)
     put_library(files, plan.where["library"], there)
     if plan.what["entry"]["kind"] == "function":
         put_function_library(files, plan.where["functions"], there)
@@ -400,11 +397,8 @@ def _there(plan: Plan, files: Transport) -> There:
             paths.append(f"code/{plan.what['entry']['pickle']}.pkl")
     if plan.what["code"] is not None:
         paths += [f"code/{plan.what['code']}", f"code/{plan.what['code']}.tar"]
-    image = staged_image(plan)
-    if image is not None:
-        paths.append(image)
-    staged = staged_inputs(plan).values()
-    return files.touch([*paths, *(one.folder for one in staged)], [one.marker for one in staged])
+    data = staged(plan)
+    return files.touch([*paths, *(one.folder for one in data)], [one.marker for one in data])
 
 
 def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, there: There) -> None:
@@ -489,13 +483,17 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
         raise RefusedError(error.problem, advice) from error
     except QueueError as error:  # nobody has taken it: there is nothing to wait for
         connection.files.remove([path])
+        batch.note("not taken", said=error.problem)
+        left, count = _never_queued(chunk, batch, connection), len(batch.points)
+        lacks = f"It has the others of {count} runs, not {len(left)}." if len(left) < count else ""
         later = f"`hpcml resume {batch.id}` when the queue takes jobs again, or `hpcml cancel`."
-        raise QueueError(f"{batch.id}: {error.problem}", f"{error.advice} {later}") from error
+        advice = " ".join(filter(None, (error.advice, lacks, later)))
+        raise QueueError(f"{batch.id}: {error.problem}", advice) from error
     note_queued(chunk, identifier, connection, asked)
 
 
 def _never_queued(refused: Chunk, batch: Batch, connection: Connection) -> list[int]:
-    """Runs of a chunk that the queue refuses, and of those after it that it was never asked for."""
+    """Runs of a chunk that is not taken, and of those after it that were never asked for."""
     names = connection.files.names(f"{batch.folder}/queue") or ()
     asked = {name.partition(".")[0] for name in names if name.endswith((".intent", ".json"))}
     later = [it for it in batch.chunks if it.first > refused.first and it.number not in asked]
@@ -567,21 +565,13 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
 
 def _stage(plan: Plan, resolved: Resolved, connection: Connection, there: There) -> bool:
     """Bring inputs and image that the site does not have, or not unchanged: whether there are."""
-    missing = {
-        one.path: (one, Path(resolved.input_paths[name]))
-        for name, one in staged_inputs(plan).items()
-        if not {*one.needed} <= there.keys()
-    }
-    for one, source in missing.values():
-        stage(one, source, connection.files)
-    image = staged_image(plan)
-    if image is None or resolved.image_path is None:
-        return bool(missing)
-    source = Path(resolved.image_path)
-    if image in there and there[image].size == source.stat().st_size:
-        return bool(missing)
-    stage_image(plan.what["image"], source, connection.files)
-    return True
+    sources = {f"inputs.{name}": path for name, path in resolved.input_paths.items()}
+    if resolved.image_path is not None:
+        sources["image"] = resolved.image_path
+    missing = {one.path: one for one in staged(plan) if not {*one.needed} <= there.keys()}
+    for one in missing.values():
+        stage(one, Path(sources[one.field]), connection.files)
+    return bool(missing)
 
 
 _last: tuple[Site, bytes, Plan] | None = None

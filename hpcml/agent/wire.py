@@ -203,11 +203,6 @@ def data_marker(digest: str, name: str) -> str:
     return "data/%s.whole/%s" % (digest, name)
 
 
-def image_file(digest: str) -> str:
-    """Where a container image lies in a workspace."""
-    return "images/%s.sif" % digest
-
-
 def marked(marker: str) -> str:
     """What a :func:`data_marker` speaks of."""
     return marker.replace(".whole/", "/", 1)

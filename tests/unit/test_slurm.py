@@ -161,7 +161,12 @@ def test_scontrol_is_read() -> None:
         ("Slurm accounting storage is disabled", Trouble.DISABLED),
         ("Kill job error on job id 5: Invalid job id specified", Trouble.GONE),
         ("Invalid account or account/partition combination specified", Trouble.REFUSED),
-        ("AssocMaxSubmitJobLimit", Trouble.REFUSED),
+        ("AssocMaxSubmitJobLimit", Trouble.LATER),
+        ("QOSGrpSubmitJobsLimit", Trouble.LATER),
+        (
+            "Batch job submission failed: Required partition not available (inactive or drain)",
+            Trouble.LATER,
+        ),
     ],
 )
 def test_only_known_errors_are_taken_for_passing_ones(said: str, meaning: Trouble) -> None:
@@ -617,6 +622,21 @@ def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> No
     assert files.asked == [], "it is not asked again at once"
 
 
+def test_an_array_that_was_cancelled_as_a_whole_speaks_of_those_alone_that_never_began(
+    queue: SlurmScheduler,
+) -> None:
+    """Slurm then has no number of a task, but the one that stands for none."""
+    attempts = wire.Attempts(str(Path(queue.binding.workspace) / "runs" / BATCH))
+    attempts.start(1, 1)
+    off = answer(stderr="Slurm accounting storage is disabled", code=1)
+    shown = f"JobId=5 ArrayJobId=5 ArrayTaskId=4294967294 JobName={NAME} JobState=CANCELLED"
+    answering(queue, sacct=off, scontrol=answer(f"{shown} EndTime=1000"))
+
+    found = queue.account(chunk(2), [(0, 1), (1, 1)])
+
+    assert {key: word.state for key, word in found.items()} == {(0, 1): State.CANCELLED}
+
+
 @pytest.mark.parametrize(
     ("reason", "says"),
     [
@@ -644,12 +664,12 @@ def test_cancelling_refuses_what_has_not_begun_and_asks_for_the_rest(
     attempts.start(1, 1)
     layout = Layout(2, 2, 100)
     files = answering(queue, scancel=answer())
-    queue.cancel(chunk(4, layout=layout), [0, 1, 2])
+    queue.cancel([chunk(4, layout=layout)], [0, 1, 2])
 
     assert attempts.read(0, 1, "end")["cause"] == attempts.read(2, 1, "end")["cause"] == "CANCELLED"
     assert attempts.read(1, 1, "end") is None
     (request,) = wire.spoken(str(folder))
-    assert (request["request"], request["indices"]) == ("cancel", [1])
+    assert (request["request"], request["indices"]) == ("cancel", [0, 1, 2])
     assert files.asked == ["scancel"], "the second allocation has a run left"
 
 

@@ -19,6 +19,7 @@ CLEAN = (
 )
 
 ROW = "%i|%T|%r|%j"
+NO_TASK = "4294967294"  # NO_VAL: of an array that was cancelled before any task was told apart
 REMOVED = "REMOVED"
 """Not in Slurm's words: a task that waited, and of which nothing is on record any more."""
 
@@ -145,6 +146,7 @@ class Row:
     job : str
         Id of the array.
     tasks : tuple of range
+        Empty: all that never started, and nobody has said which.
     waiting : bool
         Whether these are the tasks that have never started, in one row.
     state, reason : str
@@ -227,11 +229,11 @@ def parse_scontrol(answer: str) -> Iterator[Row]:
         found: dict[str, str] = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
         if "JobState" in found:
             task = found.get("ArrayTaskId", "0").partition("%")[0]
-            waiting = not task.isdigit()
+            waiting = not task.isdigit() or task == NO_TASK
             code, signal = exit_of(found.get("ExitCode", "0:0"))
             yield Row(
                 found.get("ArrayJobId") or found["JobId"],
-                tuple(map(_span, task.split(","))),
+                () if task == NO_TASK else tuple(map(_span, task.split(","))),
                 found["JobState"],
                 found.get("Reason", ""),
                 found.get("JobName", ""),
@@ -274,7 +276,8 @@ class Trouble(Enum):
     """What an error of Slurm means."""
 
     LOST = "it may have been done: the answer did not come"
-    BUSY = "it was not done; later it may be"
+    BUSY = "it was not done; at once it may be"
+    LATER = "it was not done; when the queue has changed it may be"
     DISABLED = "the site keeps no accounting"
     DEPENDENCY = "a job that it is to come after is not known any more"
     GONE = "the queue does not know the job"
@@ -315,6 +318,13 @@ SAID = (
             "I/O error writing script/environment to file",
         ),
     ),
+    (
+        Trouble.LATER,
+        (
+            "SubmitJob",  # AssocMaxSubmitJobLimit, QOSGrpSubmitJobsLimit and the like
+            "Required partition not available",  # it is down, or drained
+        ),
+    ),
     (Trouble.DISABLED, ("accounting storage is disabled",)),
     (Trouble.DEPENDENCY, ("Job dependency problem",)),
     (Trouble.GONE, ("Invalid job id specified", "Job/step already completing or completed")),
@@ -330,7 +340,11 @@ NO_ACCOUNT = "No account was named: write sites.{site}.account into the settings
 ITS_ACCOUNT = "The account was {account!r}, by sites.{site}.account in the settings."
 
 ADVICE = (
-    ("MaxSubmitJob", "Wait until others have ended, or write max_submitted into the profile."),
+    (
+        "SubmitJob",
+        "Wait until others have ended. By max_submitted in the profile runs share jobs.",
+    ),
+    ("partition not available", "`sinfo` lists the site's partitions that take jobs."),
     ("Invalid job array", "Write max_array into the profile: MaxArraySize of the site."),
     ("Invalid qos", "Ask the site which QOS your account may use."),
     ("invalid partition", "See the profile's partitions: `sinfo` lists the site's."),
