@@ -579,11 +579,11 @@ def find_chunk(chunk: Chunk, connection: Connection) -> str | None:
 
 
 def note_queued(chunk: Chunk, identifier: str, connection: Connection, asked: float) -> None:
-    """Write down under which id the queue has a chunk; the intent is fulfilled."""
+    """Write down under which id the queue has a chunk: that is what becomes of the intent."""
     record, file = {"id": identifier, "time": asked}, f"{chunk.folder}/queue/{chunk.number}"
     with connection.files.together():
-        connection.files.put({f"{file}.json": wire.canonical(record)})
-        connection.files.remove([f"{file}.intent"])
+        connection.files.append(f"{file}.intent", record)
+        connection.files.move(f"{file}.intent", f"{file}.json")
 
 
 def look(views: Sequence[BatchView]) -> None:

@@ -1,8 +1,8 @@
 """submit: resolve, plan, prepare, publish, queue.
 
 Killed after any step, nothing is lost and nothing runs twice: the outbox knows the batch, digests
-make preparing repeatable, publishing is one rename, and an intent lies on the site before the
-queue is called, so that afterwards one can ask the queue whether it heard.
+make preparing repeatable, publishing is one rename, and with the batch there is an intent on the
+site before the queue is called, so that afterwards one can ask the queue whether it heard.
 """
 
 from __future__ import annotations
@@ -347,7 +347,7 @@ def carry_on(
             batch.note("preparing")
             with connection.files.together():
                 prepare(batch, connection, there)
-                publish(batch, connection)
+                fresh = publish(batch, connection)
         queue(batch, connection, fresh=fresh)
     except BaseException as error:  # Ctrl-C, too: a notebook lives on, and does not go on by itself
         batch.let_go()
@@ -411,9 +411,13 @@ def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, the
         )
 
 
-def publish(batch: Batch, connection: Connection) -> None:
-    """Make the batch's folder appear on the site, whole."""
-    connection.files.publish(batch.folder, batch.files(), empty=("attempts", "queue"))
+def publish(batch: Batch, connection: Connection) -> bool:
+    """Make the batch's folder appear on the site, whole, with the intent of its first chunk.
+
+    ``False``: it is there already.
+    """
+    files = {**batch.files(), "queue/0.intent": b""}
+    return connection.files.publish(batch.folder, files, empty=("attempts", "queue"))
 
 
 def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
@@ -422,7 +426,7 @@ def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
     Parameters
     ----------
     fresh : bool
-        It has just been published: nobody can have asked the queue yet.
+        This process has just published it: nobody can have asked the queue yet.
 
     Raises
     ------
@@ -439,7 +443,7 @@ def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
             else:
                 wanted = fresh or not begun(chunk, connection)
             if wanted:
-                _queue(chunk, batch, connection)
+                _queue(chunk, batch, connection, intended=fresh and chunk.number == "0")
 
 
 def _was_not_heard(chunk: Chunk, asked: float, connection: Connection) -> bool:
@@ -460,12 +464,17 @@ def _was_not_heard(chunk: Chunk, asked: float, connection: Connection) -> bool:
     return True
 
 
-def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
+def _intent(chunk: Chunk) -> str:
+    """What says that the queue is being asked, and by its time since when."""
+    return f"{chunk.folder}/queue/{chunk.number}.intent"
+
+
+def _queue(chunk: Chunk, batch: Batch, connection: Connection, *, intended: bool) -> None:
     asked = connection.files.now()
-    path = f"{batch.folder}/queue/{chunk.number}.intent"
     try:
         with connection.files.together():
-            connection.files.put({path: wire.canonical({"owner": batch.owner, "time": asked})})
+            if not intended:
+                connection.files.put({_intent(chunk): b""})
             (identifier,) = connection.queue.submit([chunk])
     except RefusedError as error:
         left = _never_queued(chunk, batch, connection)
@@ -476,13 +485,13 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
         }
         said = {**word, "indices": left, "time": connection.files.now()}
         connection.files.append(wire.words_file(batch.folder), said)
-        connection.files.remove([path])
+        connection.files.remove([_intent(chunk)])
         batch.forget()
         rule = account_rule(connection.site) if "account" in error.problem.lower() else ""
         advice = " ".join(filter(None, (error.advice, rule, _refused(batch, left))))
         raise RefusedError(error.problem, advice) from error
     except QueueError as error:  # nobody has taken it: there is nothing to wait for
-        connection.files.remove([path])
+        connection.files.remove([_intent(chunk)])
         batch.note("not taken", said=error.problem)
         left, count = _never_queued(chunk, batch, connection), len(batch.points)
         lacks = f"It has the others of {count} runs, not {len(left)}." if len(left) < count else ""

@@ -90,7 +90,11 @@ class Transport(Protocol):
     def __init__(self, site: Site, binding: Binding) -> None: ...
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
-        """Run a command in the workspace; a non-zero exit code is no error here."""
+        """Run a command in the workspace; a non-zero exit code is no error here.
+
+        127: there is no such command. Of the environment here it finds ``PATH``, ``HOME``,
+        ``USER``, ``LD_LIBRARY_PATH`` and ``SLURM_CONF``; its answers are in English, by UTC.
+        """
         ...
 
     def put(self, files: Mapping[str, bytes | Path]) -> None:

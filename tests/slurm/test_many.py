@@ -378,7 +378,7 @@ def test_many_runs_are_one_squeue_and_one_sbatch(login: Login) -> None:
         from hpcml.transports.local import LocalTransport
         calls, plain = collections.Counter(), LocalTransport.run
         def run(self, argv, stdin=b""):
-            calls[argv[4]] += 1
+            calls[argv[0]] += 1
             return plain(self, argv, stdin)
         LocalTransport.run = run
         slept, real = [], time.sleep

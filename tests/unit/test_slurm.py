@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcml.agent import wire
+from hpcml.agent.files import Files
 from hpcml.errors import QueueError, TransportError
 from hpcml.layout import Layout
 from hpcml.schedulers import Accounted, Chunk, Word
@@ -88,17 +88,18 @@ def test_a_throttle_lets_at_least_one_allocation_run() -> None:
 
 
 def test_commands_find_nothing_of_slurm_in_their_environment(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SLURM_JOB_ID", "SBATCH_HOLD", "SQUEUE_FORMAT", "SACCT_FORMAT"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("SLURM_CONF", "/etc/our slurm.conf")
-    done = subprocess.run(commands.clean(["env"]), capture_output=True, text=True, check=True)
 
-    names = {line.partition("=")[0] for line in done.stdout.splitlines()}
+    _, printed, _ = Files(str(tmp_path / "ws")).run(["env"], b"")
+
+    names = {line.partition("=")[0] for line in printed.decode().splitlines()}
     assert names >= {"PATH", "HOME", "SLURM_CONF", "SLURM_BITSTR_LEN"}
     assert not names & {"SLURM_JOB_ID", "SBATCH_HOLD", "SQUEUE_FORMAT", "SACCT_FORMAT"}
-    assert "SLURM_CONF=/etc/our slurm.conf" in done.stdout
+    assert "SLURM_CONF=/etc/our slurm.conf" in printed.decode()
 
 
 # --- what is answered -----------------------------------------------------------------------
@@ -384,7 +385,7 @@ class Answering(LocalTransport):
         self.asked: list[str] = []
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
-        command = argv[4]
+        command = argv[0]
         self.asked.append(command)
         left = self.answers[command]
         done = left.pop(0) if len(left) > 1 else left[0]

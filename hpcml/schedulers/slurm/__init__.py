@@ -390,10 +390,10 @@ class SlurmScheduler:
         return list(commands.parse_squeue(_text(done)))
 
     def _run(self, argv: Sequence[str]) -> Completed:
-        return self.files.run(commands.clean(argv))
+        return self.files.run(argv)
 
     def _refusal(self, done: Completed) -> QueueError:
-        said, command = _said(done), done.argv[len(commands.clean(()))]
+        said, command = _said(done), done.argv[0]
         problem = f"{self.site.name}: {command} says: {said or 'nothing'}"
         if commands.trouble(said) in (Trouble.BUSY, Trouble.LOST):
             later = "Nothing was queued." if command == "sbatch" else "Try again in a minute."

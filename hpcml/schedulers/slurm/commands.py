@@ -1,4 +1,7 @@
-"""Slurm's commands: what is asked, and what the answers say. Nothing is run here."""
+"""Slurm's commands: what is asked, and what the answers say. Nothing is run here.
+
+They are run in an environment that has nothing of the caller's (:mod:`hpcml.agent.files`).
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,12 @@ from enum import Enum
 
 from hpcml.schedulers import Chunk
 
-# Whoever calls may be part of a job, or have preferences: SLURM_*, SBATCH_*, SQUEUE_FORMAT and
-# their like would change what is asked. Lists of array tasks come whole, times in s since 1970.
-CLEAN = (
-    'exec env -i PATH="$PATH" HOME="$HOME" ${USER:+USER="$USER"} '
-    '${LD_LIBRARY_PATH:+LD_LIBRARY_PATH="$LD_LIBRARY_PATH"} '
-    '${SLURM_CONF:+SLURM_CONF="$SLURM_CONF"} '
-    'LC_ALL=C TZ=UTC SLURM_BITSTR_LEN=0 SLURM_TIME_FORMAT=%s "$@"'
-)
-
 ROW = "%i|%T|%r|%j"
 NO_TASK = "4294967294"  # NO_VAL: of an array that was cancelled before any task was told apart
 REMOVED = "REMOVED"
 """Not in Slurm's words: a task that waited, and of which nothing is on record any more."""
 
 HISTORY = ("JobID", "State", "ExitCode", "Reason", "End", "JobName")
-
-
-def clean(argv: Sequence[str]) -> list[str]:
-    """A command that finds nothing of Slurm in its environment but where its configuration is."""
-    return ["/bin/sh", "-c", CLEAN, "sh", *argv]
 
 
 # --- names and numbers ------------------------------------------------------------------
