@@ -212,8 +212,8 @@ def test_facts_of_a_project_are_taken_without_a_question(repository: Path, home:
 
 
 def test_every_key_that_needs_no_agreement_is_one_of_the_model() -> None:
-    assert set(Site.model_fields) >= FACTS
-    assert set(Partition.model_fields) >= OF_PARTITIONS
+    assert set(Site.__dataclass_fields__) >= FACTS
+    assert set(Partition.__dataclass_fields__) >= OF_PARTITIONS
 
 
 def test_what_a_project_extends_of_ones_own_is_not_asked_for(repository: Path, yours: Path) -> None:
