@@ -39,11 +39,24 @@ def keep(text: str, content: dict[str, Any], places: Positions) -> None:
     _keep("text", text, [content, [[place, *position] for place, position in places.items()]])
 
 
+def recall_data(kind: str, asked: Any) -> Any:
+    """What was kept as the answer to JSON of a kind; ``None``: nothing that can be believed."""
+    try:
+        return _recalled(kind, json.dumps(asked))
+    except (OSError, ValueError, HpcmlError, files.Trouble):
+        return None
+
+
+def keep_data(kind: str, asked: Any, answer: Any) -> None:
+    """Remember an answer, where it can be."""
+    _keep(kind, json.dumps(asked), answer)
+
+
 def recall_facts(model: type[Model], content: Any) -> Model | None:
     """The facts that a content was found to say; ``None``: nothing that can be believed."""
     try:
-        found = _facts(_recalled(model.__name__, _text(content)))
-    except (OSError, ValueError, TypeError, KeyError, HpcmlError, files.Trouble):
+        found = _facts(recall_data(model.__name__, content))
+    except (ValueError, TypeError, KeyError):
         return None
     return found if isinstance(found, model) else None
 
@@ -52,11 +65,7 @@ def keep_facts(content: Any, found: Any) -> None:
     """Remember which facts a content says, where they are the same when they are recalled."""
     told = _told(found)
     if _facts(told) == found:
-        _keep(type(found).__name__, _text(content), told)
-
-
-def _text(content: Any) -> str:
-    return json.dumps(content)
+        keep_data(type(found).__name__, content, told)
 
 
 def _told(value: Any) -> Any:

@@ -311,7 +311,7 @@ def test_facts_of_another_shape_are_thrown_away_and_checked_again(folder: Path, 
     (folder / "mine.yaml").write_text(WHOLE)
     content = parse(WHOLE, "x")[0]
     told = check_model(Site, content, {}, "x")
-    remembered._keep("Site", json.dumps(content), json.loads(FACTS[shape]))
+    remembered.keep_data("Site", content, json.loads(FACTS[shape]))
     assert remembered.recall_facts(Site, content) is None
     assert check_model(Site, content, {}, "x") == told
     assert remembered.recall_facts(Site, content) == told
