@@ -10,13 +10,15 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcml.errors import JobError, nearest
 from hpcml.job import Job
 from hpcml.resolving import checks
-from hpcml.resolving.functions import Function, find_function, is_within
-from hpcml.resolving.git import top_level
+from hpcml.resolving.git import is_within, top_level
+
+if TYPE_CHECKING:
+    from hpcml.resolving.functions import Function
 
 _MODULE = re.compile(r"-m\s+([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 
@@ -107,6 +109,8 @@ def find_entry(job: Job) -> Entry:
 
 
 def _function(function: Callable[..., Any], base: Path, explicit: str | None) -> Entry:
+    from hpcml.resolving.functions import find_function  # it loads much, which scripts do not need
+
     found = find_function(function)
     start, root, here = found.root, str(base) if explicit else None, str(base)
     if root is None and start is not None:

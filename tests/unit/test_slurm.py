@@ -10,6 +10,7 @@ import pytest
 
 from hpcml.agent import wire
 from hpcml.agent.files import Files
+from hpcml.documents import check_model
 from hpcml.errors import QueueError, TransportError
 from hpcml.layout import Layout
 from hpcml.schedulers import Accounted, Chunk, Word
@@ -408,14 +409,9 @@ def queue(tmp_path: Path) -> SlurmScheduler:
         (workspace / "runs" / BATCH / name).mkdir(parents=True, mode=0o700)
     workspace.chmod(0o700)
     node = {"device": "cpu", "cpus": 8, "memory": "16 GiB"}
-    site = Site.model_validate(
-        {
-            "name": "box",
-            "scheduler": "slurm",
-            "transport": "local",
-            "partitions": {"cpu": {"nodes": 2, "time": "1d", "node": node}},
-        }
-    )
+    partitions = {"cpu": {"nodes": 2, "time": "1d", "node": node}}
+    said = {"name": "box", "scheduler": "slurm", "transport": "local", "partitions": partitions}
+    site = check_model(Site, said, {}, "box.yaml")
     binding = Binding(str(workspace), "python3", "python3", "hpcml.pyz")
     made = SlurmScheduler(site, binding, Answering(site, binding))
     made.patience = 20.0  # an attempt of now may have ended so long ago by a clock that is wrong
