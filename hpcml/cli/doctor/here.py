@@ -12,7 +12,7 @@ from pathlib import Path
 from hpcml import __version__
 from hpcml.cli.doctor.finding import Check, Finding, bad, ok, warn
 from hpcml.errors import HpcmlError
-from hpcml.settings import config_folder, load_settings
+from hpcml.settings import load_settings, settings_file
 from hpcml.sites import load_site, profile_of, site_names
 
 # By the extra that installs them (the last is none of ours): modules, and what they are for.
@@ -59,7 +59,7 @@ def git() -> Iterator[Finding]:
 
 def settings() -> Iterator[Finding]:
     """The user's settings."""
-    path = config_folder() / "config.yaml"
+    path = settings_file()
     load_settings()  # says file, line and key of what is wrong
     yield ok(str(path) if path.exists() else f"none, and none are needed ({path})")
 
