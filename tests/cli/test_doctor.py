@@ -17,9 +17,9 @@ import pytest
 import hpcml
 from hpcml.cli import doctor
 from hpcml.cli.doctor import here, sites
-from hpcml.cli.doctor.finding import ok
 from hpcml.connection import connect
 from hpcml.sites import profile_of
+from hpcml.surveying.finding import ok
 from hpcml.transports import FileStatus
 from hpcml.transports.local import LocalTransport
 from tests.cli.calling import HPCML, call

@@ -9,14 +9,14 @@ from threading import Thread
 import click
 
 from hpcml.cli import shapes
-from hpcml.cli.doctor.finding import Check, Finding, bad
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
 from hpcml.errors import HpcmlError
+from hpcml.surveying.finding import Check, Finding, bad
 from hpcml.texts import plain
 
 PATIENCE = 30.0  # seconds that a check may take: a file system that hangs does so for ever
-COLOURS = {"ok": "green", "warn": "yellow", "bad": "red"}
+COLOURS = {"ok": "green", "warn": "yellow", "bad": "red", "unknown": "cyan"}
 
 
 @click.command("doctor")
@@ -78,7 +78,7 @@ def _print(finding: shapes.Finding) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    line = Text.assemble((f"{verdict:<4}", COLOURS[verdict]), f"  {check:<12}  {what}")
+    line = Text.assemble((f"{verdict:<7}", COLOURS[verdict]), f"  {check:<12}  {what}")
     if advice:
-        line.append(f"\n{'':<20}{advice}")
+        line.append(f"\n{'':<23}{advice}")
     Console().print(line, soft_wrap=True)

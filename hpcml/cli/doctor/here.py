@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpcml import __version__
-from hpcml.cli.doctor.finding import Check, Finding, bad, ok, warn
 from hpcml.errors import HpcmlError
 from hpcml.settings import load_settings, settings_file
 from hpcml.sites import load_site, profile_of, site_names
+from hpcml.surveying.finding import Check, Finding, bad, ok, warn
 
 # By the extra that installs them (the last is none of ours): modules, and what they are for.
 OPTIONAL = {

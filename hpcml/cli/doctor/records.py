@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpcml.cli.doctor.finding import Check, Finding, ok, warn
 from hpcml.records.place import find_place
+from hpcml.surveying.finding import Check, Finding, ok, warn
 from hpcml.units import memory_text
 
 

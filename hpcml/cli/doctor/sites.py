@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from hpcml.agent import wire
-from hpcml.cli.doctor.finding import Check, Finding, bad, ok, warn
 from hpcml.connection import Connection, connect, known_sites
 from hpcml.errors import HpcmlError
 from hpcml.library import library
 from hpcml.records.place import network_of
+from hpcml.surveying.finding import Check, Finding, bad, ok, warn
 from hpcml.units import memory_text
 
 LEAST_SPACE = 1 << 30  # bytes; less is a warning

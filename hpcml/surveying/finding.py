@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """What was found, and what to do about it."""
+    """What was found, and what to do about it.
+
+    Attributes
+    ----------
+    verdict : {"ok", "warn", "bad", "unknown"}
+    """
 
     verdict: str
     what: str
@@ -18,7 +23,7 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def ok(what: str) -> Finding:
-    """It works."""
+    """It works, or is as it is said to be."""
     return Finding("ok", what)
 
 
@@ -30,3 +35,8 @@ def warn(what: str, advice: str) -> Finding:
 def bad(what: str, advice: str) -> Finding:
     """Runs cannot be submitted, or hpcml cannot go on."""
     return Finding("bad", what, advice)
+
+
+def unknown(what: str, advice: str = "") -> Finding:
+    """Nobody says whether it is so."""
+    return Finding("unknown", what, advice)

@@ -1,0 +1,1 @@
+"""What a site says of itself when it is asked, and how that agrees with its profile."""

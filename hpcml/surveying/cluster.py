@@ -1,0 +1,75 @@
+"""A live Slurm is asked, by its commands for people: each once, for all partitions and nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from hpcml.errors import CommandError
+from hpcml.schedulers.slurm.commands import clean
+from hpcml.surveying.answers import (
+    OF_ASSOCIATION,
+    OF_QOS,
+    first_word,
+    parse_associations,
+    parse_config,
+    parse_nodes,
+    parse_partitions,
+    parse_qos,
+)
+from hpcml.surveying.model import Cluster
+from hpcml.transports import Transport
+
+NO_SLURM = "Slurm's commands must be on PATH of a login shell there. Is this a login node?"
+PRIVATE = "The site may keep it from users (PrivateData), or its accounting may be down."
+
+T = TypeVar("T")
+
+
+def cluster_of(files: Transport) -> Cluster:
+    """Ask a Slurm for all that a profile may say of it: seven commands at most.
+
+    Raises
+    ------
+    CommandError
+        There is no Slurm, or its controller does not answer.
+    TransportError
+        The site cannot be reached.
+    """
+    config = parse_config(_asked(files, ["scontrol", "show", "config"], NO_SLURM))
+    nodes = parse_nodes(_asked(files, ["scontrol", "--all", "--oneliner", "show", "node"]))
+    partitions = parse_partitions(
+        _asked(files, ["scontrol", "--all", "--oneliner", "show", "partition"]), nodes
+    )
+    user = _asked(files, ["id", "-un"]).strip()
+    if not config.accounting:
+        return Cluster(config, partitions, nodes, user)
+    unanswered: list[str] = []
+
+    def shown(parse: Callable[[str], T], *what: str) -> T | None:
+        try:
+            return parse(_asked(files, ["sacctmgr", "-nP", "show", *what]))
+        except CommandError as error:
+            unanswered.append(error.problem)
+            return None
+
+    whose = (f"user={user}", *([f"cluster={config.name}"] if config.name else []))
+    associations = shown(parse_associations, "assoc", *whose, _format(OF_ASSOCIATION))
+    default = shown(first_word, "user", f"name={user}", _format(["DefaultAccount"]))
+    qos = shown(parse_qos, "qos", _format(OF_QOS))
+    return Cluster(
+        *(config, partitions, nodes, user, default),
+        *(associations, qos, tuple(unanswered)),
+    )
+
+
+def _asked(files: Transport, argv: Sequence[str], advice: str = PRIVATE) -> str:
+    done = files.run(clean(argv))
+    if done.exit_code:
+        output = (done.stderr or done.stdout).decode(errors="replace")
+        raise CommandError(argv, done.exit_code, output, advice)
+    return done.stdout.decode(errors="replace")
+
+
+def _format(columns: Sequence[str]) -> str:
+    return f"format={','.join(columns)}"
