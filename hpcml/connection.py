@@ -110,15 +110,21 @@ def known_sites() -> list[str]:
     return list(dict.fromkeys(["local", *load_settings().sites]))
 
 
-def bind(site: Site) -> Binding:
+def bind(site: Site, yours: SiteSettings | None = None) -> Binding:
     """What is yours on a site, from the settings; within a job, what the job itself has there.
+
+    Parameters
+    ----------
+    yours : SiteSettings, optional
+        In place of what the settings say.
 
     Raises
     ------
     ProfileError
         The workspace is not known.
     """
-    yours = load_settings().sites.get(site.name) or SiteSettings()
+    if yours is None:
+        yours = load_settings().sites.get(site.name) or SiteSettings()
     run = enclosing_run()
     if run is not None and run.site == site.name:
         places = run.workspace, run.python, run.agent_python

@@ -22,7 +22,17 @@ from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
 from hpcml.agent import files, wire
-from hpcml.documents import Checked, fact, facts, matching, read_model
+from hpcml.documents import (
+    Checked,
+    check_model,
+    fact,
+    facts,
+    matching,
+    parse,
+    read_model,
+    read_text,
+    with_values,
+)
 from hpcml.errors import HpcmlError
 from hpcml.folders import cache_folder as cache_folder
 from hpcml.folders import config_folder as config_folder
@@ -197,5 +207,37 @@ def load_settings() -> Settings:
     ProfileError
         Naming file, line and key.
     """
-    path = config_folder() / "config.yaml"
+    path = settings_file()
     return read_model(Settings, path) if path.exists() else Settings()
+
+
+def settings_file() -> Path:
+    """Where the settings stand, be there any or not."""
+    return config_folder() / "config.yaml"
+
+
+def save_site(name: str, yours: Mapping[str, str]) -> Path:
+    """Write into the settings what is yours on a site; all else in them stays as it stands.
+
+    Returns
+    -------
+    Path
+        Their file, which has appeared whole. Where it is a link, that stays one.
+
+    Raises
+    ------
+    ProfileError
+        They are wrong, or cannot be added to.
+    HpcmlError
+        They cannot be written.
+    """
+    path = settings_file()
+    text = ""
+    if path.exists():
+        read_text(path)  # which says what is no text
+        text = path.read_bytes().decode("utf-8")
+    changed = with_values(text, str(path), {"sites": {name: dict(yours)}})
+    check_model(Settings, *parse(changed.removeprefix("\ufeff"), str(path)), str(path))
+    place = path.resolve()
+    keep(place, changed.encode(), "Look at the path by hand.", sync=True)
+    return path

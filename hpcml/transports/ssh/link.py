@@ -307,7 +307,7 @@ class Link:
                 if heard >= CHATTER:
                     raise TransportError(
                         f"the login shell of {self.way.site} prints without end",
-                        f"See what `ssh {self.way.host} true` prints.",
+                        f"See what `{self.way.by_hand} true` prints.",
                     )
             raise EOFError
 
@@ -330,7 +330,7 @@ class Link:
                 self.way.close()
                 raise UnreachableError(
                     f"{self.way.site} has not answered for {START:.0f} s",
-                    f"See whether `ssh {self.way.host}` works by hand.",
+                    f"See whether `{self.way.by_hand}` works by hand.",
                 ) from None
             raise
         finally:
