@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpcml.documents import remembered
-from hpcml.errors import ProfileError
+from hpcml.errors import ArgumentError, ProfileError
 from hpcml.folders import config_folder
 
 SITE_PATH = "HPCML_SITE_PATH"
@@ -22,6 +22,18 @@ PLUGINS = "hpcml.sites"
 SUFFIX = ".yaml"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # no path, whatever stands in `extends`
 BASE = "_"  # begins the names of what is only there to be extended
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a site.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if not NAME.fullmatch(name):
+        problem = f"{name!r} is no name"
+        raise ArgumentError(problem, "A name is letters, digits and . _ + -, and no path.")
 
 
 class Layer(NamedTuple):

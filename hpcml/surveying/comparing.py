@@ -10,6 +10,7 @@ from hpcml.settings import SiteSettings, load_settings
 from hpcml.sites import Partition, Site, places_of
 from hpcml.surveying.facts import Facts, Place, time_text
 from hpcml.surveying.finding import Finding, bad, ok, unknown, warn
+from hpcml.surveying.limits import submit_limits
 from hpcml.surveying.model import Association, Cluster, LivePartition
 from hpcml.surveying.partitions import compare_partition
 
@@ -91,16 +92,8 @@ class _Comparison:
         """Most jobs in the queue: of the user's associations, and of QOS of the partitions."""
         if self.cluster.associations is None:
             return
-        limits = {
-            f"MaxSubmitJobs of your account {it.account}": it.max_submit
-            for it in self.cluster.associations
-            if it.max_submit is not None and it.account in (self.yours.account or it.account)
-        }
-        for name, partition in self.site.partitions.items():
-            live = self._live(name, partition)
-            qos = (self.cluster.qos or {}).get((live and live.qos) or "")
-            if qos is not None and qos.max_submit is not None:
-                limits[f"MaxSubmitJobsPerUser of QOS {qos.name}"] = qos.max_submit
+        found = (self._live(name, partition) for name, partition in self.site.partitions.items())
+        limits = submit_limits(self.cluster, filter(None, found), self.yours.account)
         place, said = ("max_submitted",), self.site.max_submitted
         if limits:
             word, least = min(limits.items(), key=lambda it: it[1])

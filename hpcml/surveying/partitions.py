@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from hpcml.sites import Partition
 from hpcml.surveying.answers import MEBI
 from hpcml.surveying.facts import Facts, Place, amount_text, time_text
 from hpcml.surveying.finding import Finding, bad, unknown, warn
+from hpcml.surveying.limits import cpus_of, longest_of, most_nodes_of
 from hpcml.surveying.model import Cluster, Gres, Kind, LiveNode, LivePartition
 
 
@@ -186,28 +186,6 @@ class _Beside:
 
     def _cpus(self, kind: Kind) -> int | None:
         return cpus_of(kind, self.live)
-
-
-def longest_of(live: LivePartition, cluster: Cluster) -> tuple[float | None, str]:
-    """The longest walltime in a partition in s, and what says so: it, or the QOS it has."""
-    qos = (cluster.qos or {}).get(live.qos or "")
-    if qos is not None and qos.max_time is not None and qos.max_time < (live.max_time or math.inf):
-        return qos.max_time, f"MaxWall of its QOS {qos.name}"
-    return live.max_time, "MaxTime"
-
-
-def most_nodes_of(live: LivePartition, cluster: Cluster) -> float:
-    """The most nodes that a job may have in a partition, by it or the QOS that it has."""
-    qos = (cluster.qos or {}).get(live.qos or "")
-    limits = (live.max_nodes, None if qos is None else qos.max_nodes)
-    return min((it for it in limits if it is not None), default=math.inf)
-
-
-def cpus_of(kind: Kind, live: LivePartition) -> int | None:
-    """CPUs that a job may have of a node."""
-    if kind.cpus is None or live.max_cpus_per_node is None:
-        return kind.cpus
-    return int(min(kind.cpus, live.max_cpus_per_node))
 
 
 def kind_text(kind: Kind) -> str:
