@@ -42,7 +42,7 @@ from hpcml.errors import (
 )
 from hpcml.output import Origin, OutputPath
 from hpcml.planning import Plan, run_digest
-from hpcml.poller import Watch, follow, patiently, poller
+from hpcml.poller import Watch, follow, in_time, patiently, poller
 from hpcml.progress import show
 from hpcml.results import (
     EXCEPTION,
@@ -228,7 +228,8 @@ class Run:
         Parameters
         ----------
         timeout : float, optional
-            Give up after that many seconds; ``run.state.final`` tells.
+            Give up after that many seconds; ``run.state.final`` tells. A site that does not answer
+            is given 10 s at least.
         progress : bool, optional
             Show a live line: below the cell of a notebook, else on stderr. Default: only in a
             notebook.
@@ -239,6 +240,8 @@ class Run:
             The timeout is no number.
         RunStateError
             Its submission was broken off, so that it would wait for ever.
+        UnreachableError
+            Time is over, and nobody could look at it.
         """
         _check_timeout(timeout)
         if not self._is_over():
@@ -296,7 +299,7 @@ class Run:
             ``None``: it is COMPLETED.
         """
         self.wait(timeout, progress=False)
-        seen = self._seen()
+        seen = self._seen() if timeout is None else in_time(self._seen, 0)
         if not seen.state.final:
             problem = f"{self.id} is {seen.state} after {timeout} s: {seen.reason}"
             raise TimeoutError(problem.rstrip(": "))
