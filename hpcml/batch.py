@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -198,7 +199,8 @@ class Batch:
 
     def forget(self) -> None:
         """Take it out of the outbox: the site knows."""
-        self.outbox.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self.outbox)
 
 
 def new_batch(

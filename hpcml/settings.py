@@ -15,9 +15,11 @@ Site profiles of your own lie beside it in ``sites/<name>.yaml``.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -198,5 +200,10 @@ def load_settings() -> Settings:
     ProfileError
         Naming file, line and key.
     """
-    path = config_folder() / "config.yaml"
-    return read_model(Settings, path) if path.exists() else Settings()
+    path = _settings_file(config_folder())
+    return read_model(Settings, path) if os.path.exists(path) else Settings()
+
+
+@lru_cache(maxsize=16)  # it is asked for all the time
+def _settings_file(folder: Path) -> Path:
+    return folder / "config.yaml"
