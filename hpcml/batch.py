@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -153,15 +154,20 @@ class Batch:
         """Its file in the outbox."""
         return outbox_folder() / f"{self.id}.jsonl"
 
+    @property
+    def lines(self) -> bytes:
+        """Its points, as the agent reads them."""
+        return b"".join(wire.canonical(point) + b"\n" for point in self.points)
+
     def files(self) -> dict[str, bytes]:
         """What the batch's folder holds when it appears on the site."""
-        prelude = self.plan.prelude
+        prelude, points = self.plan.prelude, self.lines
         return {
             "plan.json": wire.canonical({"batch": self.submission.as_data()})[:-1]
             + b","
             + self.plan.encoded[1:],
-            "points.jsonl": b"".join(wire.canonical(point) + b"\n" for point in self.points),
             "job.sh": self.plan.script_of(self.submission.layout).encode("utf-8"),
+            **({} if points == wire.ONE_POINT else {wire.POINTS: points}),
             **({} if prelude is None else {"env.sh": prelude.encode("utf-8")}),
         }
 
@@ -198,7 +204,8 @@ class Batch:
 
     def forget(self) -> None:
         """Take it out of the outbox: the site knows."""
-        self.outbox.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self.outbox)
 
 
 def new_batch(

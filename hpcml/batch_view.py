@@ -159,12 +159,12 @@ class BatchView:
             Neither the site nor the outbox knows it.
         """
         folder = batch_folder(identifier)
-        found = connection.files.get({f"{folder}/plan.json": 0, f"{folder}/points.jsonl": 0})
-        if len(found) == 2:
+        found = connection.files.get({f"{folder}/plan.json": 0, f"{folder}/{wire.POINTS}": 0})
+        if f"{folder}/plan.json" in found:
             text = found[f"{folder}/plan.json"].decode("utf-8", "replace")
             plan = Plan.from_json(text)  # says what is wrong with a torn one
             submission = Submission.from_data(json.loads(text).get("batch"))
-            lines = found[f"{folder}/points.jsonl"]
+            lines = found.get(f"{folder}/{wire.POINTS}", wire.ONE_POINT)
             return cls(identifier, connection, plan, submission, lines)
         batch = load_outbox(identifier)
         if batch is None:
@@ -172,8 +172,7 @@ class BatchView:
                 f"no batch {identifier} on {connection.site.name}",
                 "`hpcml runs` lists those that are there.",
             )
-        lines = batch.files()["points.jsonl"]
-        return cls(identifier, connection, batch.plan, batch.submission, lines)
+        return cls(identifier, connection, batch.plan, batch.submission, batch.lines)
 
     @property
     def batch(self) -> Batch:
@@ -222,7 +221,7 @@ class BatchView:
             error: Exception = TypeError("params are no dict")
         except (ValueError, AttributeError) as torn:
             error = torn
-        problem = f"{self.folder}/points.jsonl is torn: {error}"
+        problem = f"{self.folder}/{wire.POINTS} is torn: {error}"
         raise HpcmlError(problem, "Submit the job again.") from error
 
     def name(self, index: int) -> str:

@@ -15,8 +15,10 @@ Site profiles of your own lie beside it in ``sites/<name>.yaml``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
@@ -208,12 +210,17 @@ def load_settings() -> Settings:
         Naming file, line and key.
     """
     path = settings_file()
-    return read_model(Settings, path) if path.exists() else Settings()
+    return read_model(Settings, path) if os.path.exists(path) else Settings()
 
 
 def settings_file() -> Path:
     """Where the settings stand, be there any or not."""
-    return config_folder() / "config.yaml"
+    return _settings_file(config_folder())
+
+
+@lru_cache(maxsize=16)  # it is asked for all the time
+def _settings_file(folder: Path) -> Path:
+    return folder / "config.yaml"
 
 
 def save_site(name: str, yours: Mapping[str, str]) -> Path:

@@ -344,7 +344,8 @@ def carry_on(
     """
     try:
         if fresh or not published(batch, connection):
-            batch.note("preparing")
+            if there is None or not _is_whole(batch.plan, there):
+                batch.note("preparing")
             with connection.files.together():
                 prepare(batch, connection, there)
                 fresh = publish(batch, connection)
@@ -390,15 +391,31 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
 
 def _there(plan: Plan, files: Transport) -> There:
     """What the site has of what a plan names by digest; code may be there unpacked."""
-    paths = [f"lib/{plan.where['library']}"]
-    if plan.what["entry"]["kind"] == "function":
-        paths.append(f"lib/{plan.where['functions']}")
-        if "pickle" in plan.what["entry"]:
-            paths.append(f"code/{plan.what['entry']['pickle']}.pkl")
-    if plan.what["code"] is not None:
-        paths += [f"code/{plan.what['code']}", f"code/{plan.what['code']}.tar"]
     data = staged(plan)
-    return files.touch([*paths, *(one.folder for one in data)], [one.marker for one in data])
+    paths = [*_needed(plan), *_code(plan), *(one.folder for one in data)]
+    return files.touch(paths, [one.marker for one in data])
+
+
+def _is_whole(plan: Plan, there: There) -> bool:
+    """Whether the site has all that comes before the batch: nothing has to be brought."""
+    code = _code(plan)
+    return there.keys() >= _needed(plan) and (not code or not there.keys().isdisjoint(code))
+
+
+def _needed(plan: Plan) -> set[str]:
+    """hpcml itself, what executes functions, and a function by value."""
+    paths = {f"lib/{plan.where['library']}"}
+    if plan.what["entry"]["kind"] == "function":
+        paths.add(f"lib/{plan.where['functions']}")
+        if "pickle" in plan.what["entry"]:
+            paths.add(f"code/{plan.what['entry']['pickle']}.pkl")
+    return paths
+
+
+def _code(plan: Plan) -> list[str]:
+    """The code, unpacked and as an archive: one of them is enough."""
+    code = plan.what["code"]
+    return [] if code is None else [f"code/{code}", f"code/{code}.tar"]
 
 
 def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, there: There) -> None:

@@ -453,6 +453,10 @@ def read_frame_head(read: "Callable[[int], bytes]") -> "tuple[dict[str, Any], in
 
 # --- a batch's files --------------------------------------------------------------------
 
+POINTS = "points.jsonl"
+"""What each run has of its own, a line each; where there is none, there is ``ONE_POINT``."""
+ONE_POINT = b"{}\n"
+
 NOBODY: "dict[str, Any]" = {"host": "", "boot": "", "space": "", "pid": 0, "started": None}
 """An :func:`identity` that no process has."""
 

@@ -8,7 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +165,7 @@ def _base(explicit: str | None) -> Path:
 
 
 def _finish(job: Job, entry: Entry) -> Entry:
-    return Entry(**{**entry.__dict__, "root": None}) if job.code is None else entry
+    return replace(entry, root=None) if job.code is None and entry.root else entry
 
 
 def _script(text: str, base: Path, explicit: str | None) -> Entry:

@@ -101,13 +101,13 @@ def _project() -> str | None:
         here = root = os.getcwd()
     except OSError:  # it was removed
         return None
-    while not os.path.lexists(os.path.join(root, ".git")):
+    while not os.path.lexists(f"{root}/.git"):
         above = os.path.dirname(root)
         if above == root:
             root = here
             break
         root = above
-    folder = os.path.join(root, PROJECT)
+    folder = f"{root.rstrip('/')}/{PROJECT}"
     own = os.path.isdir(folder) and os.path.realpath(folder) != str(packaged())
     return folder if own else None
 

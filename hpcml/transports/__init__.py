@@ -5,6 +5,7 @@ Paths are relative to the workspace. What is written appears whole or not at all
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def bring(
         What :meth:`Transport.touch` has just said of this path, among others.
     """
     found = files.touch([path]) if there is None else there
-    if path not in found or found[path].size != source.stat().st_size:
+    if path not in found or found[path].size != os.stat(source).st_size:
         files.put({path: source})
 
 

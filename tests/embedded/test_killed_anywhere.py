@@ -237,7 +237,6 @@ def test_a_batch_is_on_the_site_whole_or_not_at_all(
             "attempts",
             "job.sh",
             "plan.json",
-            "points.jsonl",
             "queue",
         ]
         assert os.listdir(batch / "queue") == ["0.intent"]
