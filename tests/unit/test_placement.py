@@ -99,13 +99,53 @@ def test_a_job_takes_the_first_partition_that_it_fits_into_and_is_told_why_no_ot
     assert placed(plan(device="gpu"), "partition") == ("small",)
     longer = plan(device="gpu", time="2h")
 
-    assert placed(longer, "partition") == ("large",)
-    assert "partition large: the first with device 'gpu' that the job fits into" in longer.decisions
+    assert placed(longer, "partition") == ("fat",)
+    assert "partition fat: the first with device 'gpu' that the job fits into" in longer.decisions
     (why,) = [line for line in longer.decisions if line.startswith("not elsewhere")]
     assert why == (
         "not elsewhere: resources.time: walltime limit of small: 01:00:00 (source: the handbook); "
         "the job asks for 02:00:00"
     )
+
+
+def test_a_job_beyond_a_known_limit_goes_where_it_may_fit_only_if_it_says_so() -> None:
+    """The walltime limit of large is a hint, and that of fat is not as long."""
+    with pytest.raises(PlanError) as caught:
+        plan(device="gpu", time="20h", nodes=2, options={"qos": "regular"})
+    assert "walltime limit of QOS regular of fat: 12:00:00" in str(caught.value)
+    with pytest.raises(PlanError) as caught:
+        plan(device="gpu", time="20h", devices=32)
+    assert "walltime limit of QOS regular of fat: 12:00:00" in str(caught.value)
+    assert 'By name only, options={"partition": ...}: large.' in str(caught.value)
+    asked = plan(device="gpu", time="20h", devices=32, options={"partition": "large"})
+    assert placed(asked, "partition", "nodes") == ("large", 8)
+
+
+@pytest.mark.parametrize(
+    ("of_small", "of_large"),
+    [("architecture: x86_64", "architecture: aarch64"), ("cores: 32", "device: {vendor: amd}")],
+)
+def test_a_job_beyond_a_limit_goes_nowhere_where_its_code_may_not_run(
+    home: Path, of_small: str, of_large: str
+) -> None:
+    path = home / "config" / "hpcml" / "sites" / "hill.yaml"
+    known = SITE.replace("{value: 24h, source: a forum, confidence: C}", "24h")
+    other = f"node: {{<<: *a100, {of_large}}}".replace("device: {", "device: {kind: gpu, ")
+    known = known.replace("cpus: 32\n", f"cpus: 32\n      {of_small}\n")
+    path.write_text(known)
+    assert placed(plan(device="gpu", time="20h", devices=16), "partition") == ("large",)
+    path.write_text(known.replace("node: *a100", other))
+    with pytest.raises(PlanError, match="walltime limit.*\n.*By name only.*: large"):
+        plan(device="gpu", time="20h", devices=16)
+
+
+def test_a_quality_of_service_that_one_partition_knows_stays_with_it(home: Path) -> None:
+    path = home / "config" / "hpcml" / "sites" / "hill.yaml"
+    path.write_text(SITE.replace("{value: 24h, source: a forum, confidence: C}", "96h"))
+    made = plan(device="gpu", time="40h", options={"qos": "long"})
+    assert placed(made, "partition") == ("fat",)
+    with pytest.raises(PlanError, match="walltime limit of QOS long of fat: 2-00:00:00"):
+        plan(device="gpu", time="60h", options={"qos": "long"})
 
 
 def test_a_partition_that_your_settings_prefer_comes_first_where_the_job_fits_into_it() -> None:
