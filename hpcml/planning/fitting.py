@@ -162,14 +162,31 @@ class Fitting:
 
     def _check_nodes(self) -> None:
         most = self._unless_other_qos(self.partition.most_nodes(self.qos))
-        if self.nodes > 1 or most is not None:
-            key = self.partition.key_of("nodes", self.qos)
-            what = "most nodes of a job"
-            try:
+        try:
+            self._check_total_nodes()
+            if self.nodes > 1 or most is not None:
+                key = self.partition.key_of("nodes", self.qos)
+                what = "most nodes of a job"
                 self._check("resources.nodes", key, what, most, self.nodes, f"nodes={most}")
-            except Misfit as misfit:
-                misfit.broken |= self._broken_by_time()
-                raise
+        except Misfit as misfit:
+            misfit.broken |= self._broken_by_time()
+            raise
+
+    def _check_total_nodes(self) -> None:
+        """More than there are no limit gives."""
+        total = self.partition.total_nodes
+        if total is None or self.nodes <= total:
+            return
+        has = f"it has {total} node{'s' if total > 1 else ''}{self.said('total_nodes')}"
+        asks = f"the job asks for {self.nodes}"
+        if self.site.is_hint(f"{self.key}.total_nodes"):
+            self.unsure.add("resources.nodes")
+            self._doubt(f"{has}; {asks}")
+            self.beyond += self.doubts[-1:]
+            return
+        problem = f"{has.replace('it', f'partition {self.name}', 1)}; {asks}"
+        fits = f"The nearest that fits: nodes={total}."
+        raise Misfit("resources.nodes", problem, fits, total)
 
     def _devices(self) -> int:
         """Devices on each node."""
