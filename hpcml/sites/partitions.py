@@ -58,6 +58,11 @@ class Partition:
         ge=1,
         description="Most nodes that a job may have; unknown: the site will say.",
     )
+    total_nodes: int | None = fact(
+        default=None,
+        ge=1,
+        description="Nodes that it has; how many of them a job may have is another matter.",
+    )
     node_sharing: Literal["shared", "exclusive"] | None = fact(
         default=None,
         description="Whether a node has jobs of others at the same time. unknown: it may have.",
