@@ -11,6 +11,7 @@ from hpcml.cli.completing import complete_sites
 from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
 from hpcml.cli.profiles import explain_command, new_command, schema_command, validate_command
+from hpcml.cli.setup import setup_command
 from hpcml.cli.showing import print_json, print_table
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def login_command(name: str) -> None:
     click.echo(f"{name}: logged in; workspace {connection.binding.workspace}")
 
 
-for _command in (explain_command, validate_command, schema_command, new_command):
+for _command in (explain_command, validate_command, schema_command, new_command, setup_command):
     sites_command.add_command(_command)
 
 
