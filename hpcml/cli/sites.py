@@ -13,6 +13,7 @@ from hpcml.cli.discovering import discover_command
 from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
 from hpcml.cli.profiles import explain_command, new_command, schema_command, validate_command
+from hpcml.cli.setup import setup_command
 from hpcml.cli.showing import print_json, print_table
 
 if TYPE_CHECKING:
@@ -141,7 +142,10 @@ def login_command(name: str) -> None:
     click.echo(f"{name}: logged in; workspace {connection.binding.workspace}")
 
 
-for _command in (explain_command, validate_command, schema_command, new_command, discover_command):
+for _command in (
+    *(explain_command, validate_command, schema_command),
+    *(new_command, discover_command, setup_command),
+):
     sites_command.add_command(_command)
 
 

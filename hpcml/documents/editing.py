@@ -72,9 +72,8 @@ def _with(text: str, changes: Mapping[str, Any]) -> str:
     if not isinstance(top, yaml.MappingNode):  # empty, but for comments
         start = text if not text or text.endswith("\n") else text + newline
         return start + newline.join([*_block(changes, ""), ""])
-    edits = sorted(_edits(text, top, changes, newline), reverse=True)
-    for start, end, new in edits:
-        text = text[:start] + new + text[end:]
+    for begin, end, new in sorted(_edits(text, top, changes, newline), reverse=True):
+        text = text[:begin] + new + text[end:]
     return text
 
 
@@ -89,7 +88,7 @@ def _edits(
     new = {key: value for key, value in changes.items() if key not in known}
     for key in changes.keys() - new.keys():
         value, node = changes[key], known[key]
-        start, end = node.start_mark.index, _end(node)
+        start, end = node.start_mark.index, _end(node, text)
         if isinstance(value, Mapping) and isinstance(node, yaml.MappingNode):
             edits += _edits(text, node, value, newline)
         elif isinstance(value, Mapping) and start == end and not mapping.flow_style:
@@ -106,24 +105,22 @@ def _edits(
         lines = [f"{key}: {_flow(value)}" for key, value in new.items()]
         edits.append((at, at, (", " if mapping.value else "") + ", ".join(lines)))
     else:
-        at = _line_end(text, _end(mapping))
+        at = _line_end(text, _end(mapping, text))
         indent = " " * mapping.start_mark.column
         edits.append((at, at, "".join(newline + line for line in _block(new, indent))))
     return edits
 
 
-def _end(node: Any) -> int:
+def _end(node: Any, text: str) -> int:
     """Where what is said ends; a block's own end mark is that of the comments behind it."""
     import yaml
 
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
-        return _end(last[1] if isinstance(last, tuple) else last)
+        return _end(last[1] if isinstance(last, tuple) else last, text)
     end: int = node.end_mark.index
     if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
-        end = node.start_mark.index + len(
-            node.start_mark.buffer[node.start_mark.index : end].rstrip()
-        )
+        end = len(text[:end].rstrip())
     return end
 
 

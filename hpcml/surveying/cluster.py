@@ -17,7 +17,7 @@ from hpcml.surveying.answers import (
     parse_qos,
 )
 from hpcml.surveying.model import Cluster
-from hpcml.transports import Transport
+from hpcml.surveying.shell import Commands
 
 NO_SLURM = "Slurm's commands must be on PATH of a login shell there. Is this a login node?"
 PRIVATE = "The site may keep it from users (PrivateData), or its accounting may be down."
@@ -25,7 +25,7 @@ PRIVATE = "The site may keep it from users (PrivateData), or its accounting may 
 T = TypeVar("T")
 
 
-def cluster_of(files: Transport) -> Cluster:
+def cluster_of(files: Commands) -> Cluster:
     """Ask a Slurm for all that a profile may say of it: seven commands at most.
 
     Raises
@@ -62,7 +62,7 @@ def cluster_of(files: Transport) -> Cluster:
     )
 
 
-def _asked(files: Transport, argv: Sequence[str], advice: str = PRIVATE) -> str:
+def _asked(files: Commands, argv: Sequence[str], advice: str = PRIVATE) -> str:
     done = files.run(argv)
     if done.exit_code:
         output = (done.stderr or done.stdout).decode(errors="replace")

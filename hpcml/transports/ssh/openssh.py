@@ -100,6 +100,19 @@ class Way:
             argv += ["-o", f"{name}={value}"]
         return [*argv, *options, "--", self.host]
 
+    def known_user(self) -> str | None:
+        """Who one is there by OpenSSH's configuration; this machine's user where it says nothing.
+
+        ``None``: this OpenSSH does not tell.
+        """
+        argv = ["ssh", "-G", *self._options(), self.host]
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise no_ssh(error) from error
+        words = (line.split() for line in done.stdout.splitlines())
+        return next((user for key, *rest in words if key == "user" for user in rest), None)
+
     def is_open(self) -> bool:
         """Whether there is a connection that can be shared."""
         return self._ended("-O", "check") == 0
