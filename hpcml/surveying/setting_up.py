@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from hpcml.connection import bind
-from hpcml.documents import changed, wrong_in
+from hpcml.documents import Mark, changed, wrong_in
 from hpcml.errors import ArgumentError, CommandError
 from hpcml.planning.paying import account_rule
 from hpcml.settings import SiteSettings
@@ -182,7 +182,7 @@ def checked(key: str, valid: tuple[str, ...] = ()) -> Callable[[str], str]:
     def check(answer: str) -> str:
         if valid and answer not in valid:
             raise ArgumentError(f"there is no {key} {answer!r}", f"Valid: {', '.join(valid)}.")
-        for error in wrong_in(SiteSettings, {key: answer}, {}, key):
+        for error in wrong_in(SiteSettings, {key: answer}, {(key,): Mark("", 1, 1)}, ""):
             problem = error.problem.partition(f"key {key}: ")[2]
             raise ArgumentError(f"{answer!r} cannot be: {problem}", "Answer otherwise.")
         return answer
