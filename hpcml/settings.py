@@ -19,7 +19,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -201,7 +201,22 @@ def load_settings() -> Settings:
         Naming file, line and key.
     """
     path = _settings_file(config_folder())
-    return read_model(Settings, path) if os.path.exists(path) else Settings()
+    return read_model(Settings, path) if os.path.exists(path) else _nothing_set()
+
+
+def site_settings(name: str) -> SiteSettings:
+    """Yours of a site; none are needed. Raises as :func:`load_settings`."""
+    return load_settings().sites.get(name) or _nothing_set_of_it()
+
+
+@cache
+def _nothing_set() -> Settings:
+    return Settings()
+
+
+@cache
+def _nothing_set_of_it() -> SiteSettings:
+    return SiteSettings()
 
 
 @lru_cache(maxsize=16)  # it is asked for all the time
