@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +251,12 @@ def batch_of(run: str) -> str:
 
 def outbox_folder() -> Path:
     """Where batches wait until the site has them."""
-    return state_folder() / "outbox"
+    return _outbox(state_folder())
+
+
+@lru_cache(maxsize=16)  # each submission asks for it
+def _outbox(state: Path) -> Path:
+    return state / "outbox"
 
 
 def outbox_ids() -> list[str]:

@@ -213,6 +213,11 @@ def load_settings() -> Settings:
     return read_model(Settings, path) if os.path.exists(path) else Settings()
 
 
+def site_settings(name: str) -> SiteSettings:
+    """Yours of a site; none are needed. Raises as :func:`load_settings`."""
+    return load_settings().sites.get(name) or SiteSettings()
+
+
 def settings_file() -> Path:
     """Where the settings stand, be there any or not."""
     return _settings_file(config_folder())
