@@ -32,6 +32,10 @@ class Ssh:
     port: int | None = fact(default=None, ge=1, le=65535, description="Default: ssh's own choice.")
     jump: Host | None = fact(default=None, description="Host by way of which it is reached.")
     ipv4: bool = fact(default=False, description="Whether the way by IPv6 does not work.")
+    login_modules: list[Option] = fact(
+        default_factory=list,
+        description="Modules without which Slurm's commands are not found on login nodes.",
+    )
     login: Text = fact(default="", description="What one needs to log in, and where it is had.")
 
 
