@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import hpcml
+from hpcml.connection import connect
 from hpcml.states import State
 from hpcml.testing.schedulers import SchedulerSuite
 from hpcml.transports.ssh import SshTransport
@@ -199,9 +200,13 @@ def test_slurm_is_found_where_only_a_login_shell_finds_it(outside_of_profiles: O
     plain = ["ssh", "-F", config, "box", "/bin/sh -c 'command -v sbatch'"]
     assert subprocess.run(plain, capture_output=True, check=False).returncode != 0
 
-    job = hpcml.Job(["/bin/sh", "-c", 'echo "$PATH"'], code=None)
+    show = 'echo "$PATH $LD_LIBRARY_PATH"'
+    job = hpcml.Job(["/bin/sh", "-c", show], code=None)
     runs = [hpcml.submit(job, "box"), hpcml.submit(job, "box", resources=RANKS)]
 
     for run in runs:
         assert run.wait().state is State.COMPLETED, run.reason
-        assert "/opt/slurm/bin" in run.logs().split()[0].split(":")
+        path, libraries = run.logs().splitlines()[0].split(" ")
+        assert ("/opt/slurm/bin" in path.split(":"), libraries) == (True, "/opt/slurm/lib")
+    helper = connect("box").files.run(["env"]).stdout.decode().splitlines()
+    assert not [line for line in helper if line.startswith("LD_LIBRARY_PATH=")]

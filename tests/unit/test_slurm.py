@@ -101,6 +101,17 @@ def test_commands_find_nothing_of_slurm_in_their_environment(
     assert "SLURM_CONF=/etc/our slurm.conf" in done.stdout
 
 
+def test_commands_get_the_libraries_of_the_login_shell_that_finds_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/other/lib")
+    monkeypatch.setenv("HPCML_LD_LIBRARY_PATH", "/opt/slurm/lib")
+    done = subprocess.run(commands.clean(["env"]), capture_output=True, text=True, check=True)
+
+    assert "LD_LIBRARY_PATH=/opt/slurm/lib" in done.stdout.splitlines()
+    assert "HPCML_LD_LIBRARY_PATH" not in done.stdout
+
+
 # --- what is answered -----------------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ from hpcml.schedulers import Chunk
 CLEAN = (
     'exec env -i PATH="$PATH" HOME="$HOME" ${USER:+USER="$USER"} '
     '${LD_LIBRARY_PATH:+LD_LIBRARY_PATH="$LD_LIBRARY_PATH"} '
+    # Of a login shell, where only that finds Slurm (hpcml.transports.ssh.first_contact).
+    '${HPCML_LD_LIBRARY_PATH:+LD_LIBRARY_PATH="$HPCML_LD_LIBRARY_PATH"} '
     '${SLURM_CONF:+SLURM_CONF="$SLURM_CONF"} '
     'LC_ALL=C TZ=UTC SLURM_BITSTR_LEN=0 SLURM_TIME_FORMAT=%s "$@"'
 )
