@@ -100,8 +100,10 @@ SAID = {"LC_ALL": "C", "TZ": "UTC", "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT"
 
 def of_commands() -> "dict[str, str]":
     """The environment of commands: of this process's no more than where things are."""
-    kept = ((name, os.environ.get(name)) for name in KEPT)
-    return dict(SAID, **{name: value for name, value in kept if value})
+    kept = {name: os.environ.get(name, "") for name in KEPT}
+    # Of a login shell, where only that finds Slurm (hpcml.transports.ssh.first_contact).
+    kept["LD_LIBRARY_PATH"] = os.environ.get("HPCML_LD_LIBRARY_PATH") or kept["LD_LIBRARY_PATH"]
+    return dict(SAID, **{name: value for name, value in kept.items() if value})
 
 
 def make_link(path: str, target: str, temporary: str) -> None:
