@@ -78,6 +78,15 @@ def private_folder(path: str) -> None:
         )
 
 
+def _room_in(folder: str) -> None:
+    """Have a folder that can be written to, though it, or what it is in, was made read-only."""
+    there = folder
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
+    trees.open_up(there)
+    private_folder(folder)
+
+
 def pieces_of(path: str) -> "Iterator[bytes]":
     """The content of a file, a piece at a time."""
     with told("%s cannot be read" % path), open(path, "rb", buffering=0) as file:
@@ -242,14 +251,14 @@ class Files:
         path = self.path(name)
         temporary = self._aside(name)
         with told("%s cannot be written" % path):
-            private_folder(os.path.dirname(path))
+            _room_in(os.path.dirname(path))
             passing = _Digested(content)
             wire.write_private(temporary, passing, mode=0o500 if executable else 0o400)
             try:
                 if passing.hexdigest() != digest:
                     return False
                 if not os.path.isfile(path) or os.path.getsize(path) != passing.size:
-                    trees.open_up(os.path.dirname(path))
+                    trees.open_up(os.path.dirname(path))  # another client may have sealed it
                     os.rename(temporary, path)
                 return True
             finally:
@@ -261,8 +270,7 @@ class Files:
         path = self.path(name)
         temporary = self._aside(name)
         with told("%s cannot be made" % path):
-            private_folder(os.path.dirname(path))
-            trees.open_up(os.path.dirname(path))
+            _room_in(os.path.dirname(path))
             make_link(path, target, temporary)
 
     def seal(self, folder: str) -> None:
