@@ -21,7 +21,7 @@ from tests.slurm.fake import FakeSlurm, fake_site
 
 ONE_BY_ONE = 40  # jobs; hpcml lets 100 calls go at once
 ROUNDS = 5
-MEMORY = "/dev/shm"
+MEMORY = "/dev/shm"  # noqa: S108 (a file system, not a file)
 POINTS = 10_000
 MAX_ARRAY = 1001
 LOOKS = 7
