@@ -22,7 +22,8 @@ from hpcml.settings import (
     config_folder,
     data_folder,
     keep,
-    load_settings,
+    settings_of,
+    sites_of_settings,
 )
 from hpcml.site_log import telling_files, told_files, told_queue
 from hpcml.sites import Site, load_site
@@ -107,7 +108,7 @@ def known_sites() -> list[str]:
     run = enclosing_run()
     if run is not None:
         return [run.site]
-    return list(dict.fromkeys(["local", *load_settings().sites]))
+    return list(dict.fromkeys(["local", *sites_of_settings()]))
 
 
 def bind(site: Site) -> Binding:
@@ -118,7 +119,7 @@ def bind(site: Site) -> Binding:
     ProfileError
         The workspace is not known.
     """
-    yours = load_settings().sites.get(site.name) or SiteSettings()
+    yours = settings_of(site.name)
     run = enclosing_run()
     if run is not None and run.site == site.name:
         places = run.workspace, run.python, run.agent_python

@@ -16,14 +16,25 @@ Site profiles of your own lie beside it in ``sites/<name>.yaml``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
 from hpcml.agent import files, wire
-from hpcml.documents import Checked, fact, facts, matching, read_model
-from hpcml.errors import HpcmlError
+from hpcml.documents import (
+    Checked,
+    Marks,
+    check_model,
+    fact,
+    facts,
+    matching,
+    parse,
+    read_text,
+)
+from hpcml.errors import HpcmlError, ProfileError
 from hpcml.folders import cache_folder as cache_folder
 from hpcml.folders import config_folder as config_folder
 from hpcml.folders import data_folder as data_folder
@@ -190,12 +201,70 @@ def keep(path: Path, data: bytes, advice: str, *, sync: bool = False) -> None:
 
 
 def load_settings() -> Settings:
-    """Read the settings; none are needed.
+    """Read the settings; none are needed. A site of which they say what is wrong is left out.
 
     Raises
     ------
     ProfileError
-        Naming file, line and key.
+        Naming file, line and key; not of what is said of a site (:func:`settings_of`).
     """
     path = config_folder() / "config.yaml"
-    return read_model(Settings, path) if path.exists() else Settings()
+    return _settings(read_text(path), str(path)) if path.exists() else Settings()
+
+
+def settings_of(site: str) -> SiteSettings:
+    """What the settings say of a site.
+
+    Raises
+    ------
+    ProfileError
+        What is wrong with that, naming file, line and key; other sites do not matter.
+    """
+    said = _said_of_sites()
+    if site not in said:
+        return SiteSettings()
+    path = config_folder() / "config.yaml"
+    return _settings_of(site, said[site], parse(read_text(path), str(path))[1], str(path))
+
+
+def sites_of_settings() -> list[str]:
+    """Names of the sites of which the settings say something, be it wrong."""
+    return list(_said_of_sites())
+
+
+def check_settings() -> None:
+    """Look at all of the settings.
+
+    Raises
+    ------
+    ProfileError
+        The first thing that is wrong; its ``others`` are the rest.
+    """
+    path = config_folder() / "config.yaml"
+    if path.exists():
+        check_model(Settings, *parse(read_text(path), str(path)), str(path))
+
+
+def _said_of_sites() -> dict[str, Any]:
+    load_settings()  # what is wrong with the whole is told
+    path = config_folder() / "config.yaml"
+    sites = parse(read_text(path), str(path))[0].get("sites", {}) if path.exists() else {}
+    return dict(sites)
+
+
+@lru_cache(maxsize=16)  # they are asked for all the time
+def _settings(text: str, path: str) -> Settings:
+    content, marks = parse(text, path)
+    said = content.get("sites", {})
+    if not isinstance(said, dict):
+        return check_model(Settings, content, marks, path)  # which says so
+    right = {}
+    for name, of_site in said.items():
+        with suppress(ProfileError):
+            _settings_of(name, of_site, marks, path)
+            right[name] = of_site
+    return check_model(Settings, {**content, "sites": right}, marks, path)
+
+
+def _settings_of(site: str, said: Any, marks: Marks, path: str) -> SiteSettings:
+    return check_model(Settings, {"sites": {site: said}}, marks, path).sites[site]

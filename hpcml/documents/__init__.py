@@ -1,6 +1,6 @@
 """YAML documents checked by pydantic models, with errors that name file, line, column and key."""
 
-from hpcml.documents.checking import check_model, json_schema, read_model, wrong_in
+from hpcml.documents.checking import check_model, json_schema, wrong_in
 from hpcml.documents.facts import Checked, OneWord, changed, fact, facts, matching
 from hpcml.documents.parsing import Mark, Marks, Place, parse, raise_first, wrong_at
 from hpcml.documents.reading import read_text
@@ -19,7 +19,6 @@ __all__ = [
     "matching",
     "parse",
     "raise_first",
-    "read_model",
     "read_text",
     "wrong_at",
     "wrong_in",

@@ -12,7 +12,7 @@ from pathlib import Path
 from hpcml import __version__
 from hpcml.cli.doctor.finding import Check, Finding, bad, ok, warn
 from hpcml.errors import HpcmlError
-from hpcml.settings import config_folder, load_settings
+from hpcml.settings import check_settings, config_folder
 from hpcml.sites import load_site, profile_of, site_names
 
 # By the extra that installs them (the last is none of ours): modules, and what they are for.
@@ -60,7 +60,7 @@ def git() -> Iterator[Finding]:
 def settings() -> Iterator[Finding]:
     """The user's settings."""
     path = config_folder() / "config.yaml"
-    load_settings()  # says file, line and key of what is wrong
+    check_settings()  # says file, line and key of what is wrong
     yield ok(str(path) if path.exists() else f"none, and none are needed ({path})")
 
 
