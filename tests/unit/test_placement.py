@@ -239,6 +239,14 @@ def test_devices_are_asked_for_as_the_partition_wants_it() -> None:
     assert placed(pod, "tasks") == (1,)
 
 
+def test_a_plan_tells_where_a_rank_sees_its_own_device_alone() -> None:
+    """There the number of a device is not the rank's."""
+    fat = {"partition": "fat"}
+    alone = "tasks 4 a node: one a device, and each sees its own devices alone, "
+    assert f"{alone}which it counts from 0" in plan(device="gpu", options=fat).decisions
+    assert "tasks 4 a node: one a device" in plan(device="gpu").decisions
+
+
 def test_a_partition_that_a_constraint_selects_is_not_named() -> None:
     asked = lines(plan(device="gpu", options={"partition": "fat"}))
     assert {"--constraint=gpu&hbm80g", "--qos=regular", "--exclusive"} <= asked
