@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from hpcml.settings import (
 )
 from hpcml.site_log import telling_files, told_files, told_queue
 from hpcml.sites import Site, load_site
+from hpcml.sites.braces import filled, missing, names_of
 from hpcml.transports import Transport
 
 
@@ -181,19 +181,15 @@ def _named_workspace(site: Site, yours: SiteSettings) -> str:
             f"no workspace is known on {site.name}",
             f"Write sites.{site.name}.workspace into the settings.",
         )
-    for name, value in (("user", yours.user), ("project", yours.project)):
-        if value is not None:
-            workspace = workspace.replace(f"{{{name}}}", value)
-    return workspace
+    return filled(workspace, names_of(yours.user, yours.project))
 
 
 def _refuse_open_workspace(site: Site, workspace: str) -> None:
     """A profile's workspace may have a place for a name that only you can say."""
-    missing = re.search(r"\{(\w+)\}", workspace)
-    if missing is not None:
+    for name, setting in missing(workspace):
         raise ProfileError(
-            f"what {missing[0]} is in the workspace {workspace} of {site.name} is not known",
-            f"Write sites.{site.name}.{missing[1]} into the settings.",
+            f"what {{{name}}} is in the workspace {workspace} of {site.name} is not known",
+            f"Write sites.{site.name}.{setting} into the settings.",
         )
 
 

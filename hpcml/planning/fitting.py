@@ -105,6 +105,11 @@ class Fitting:
     def _check_image(self) -> None:
         """What is built for other CPUs does not start."""
         image, there = self.resolved.image_architecture, self.partition.node.architecture
+        if image is None and self.resolved.image_path is not None:
+            told = (
+                f"those of {self.name} are {there or 'not known'}{self.said('node.architecture')}"
+            )
+            self.doubts.append(f"image: for which CPUs it is built cannot be read; {told}")
         if image is None or image == there:
             return
         if there is None:
