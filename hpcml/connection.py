@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,11 +21,12 @@ from hpcml.settings import (
     config_folder,
     data_folder,
     keep,
-    load_settings,
-    site_settings,
+    settings_of,
+    sites_of_settings,
 )
 from hpcml.site_log import telling_files, told_files, told_queue
 from hpcml.sites import Site, load_site
+from hpcml.sites.braces import filled, missing, names_of
 from hpcml.transports import Transport
 
 
@@ -133,7 +133,7 @@ def known_sites() -> list[str]:
     run = enclosing_run()
     if run is not None:
         return [run.site]
-    return list(dict.fromkeys(["local", *load_settings().sites]))
+    return list(dict.fromkeys(["local", *sites_of_settings()]))
 
 
 def bind(site: Site, yours: SiteSettings | None = None) -> Binding:
@@ -150,7 +150,7 @@ def bind(site: Site, yours: SiteSettings | None = None) -> Binding:
         The workspace is not known.
     """
     if yours is None:
-        yours = site_settings(site.name)
+        yours = settings_of(site.name)
     run = enclosing_run()
     if run is not None and run.site == site.name:
         places = run.workspace, run.python, run.agent_python
@@ -212,19 +212,15 @@ def _named_workspace(site: Site, yours: SiteSettings) -> str:
             f"no workspace is known on {site.name}",
             f"Write sites.{site.name}.workspace into the settings.",
         )
-    for name, value in (("user", yours.user), ("project", yours.project)):
-        if value is not None:
-            workspace = workspace.replace(f"{{{name}}}", value)
-    return workspace
+    return filled(workspace, names_of(yours.user, yours.project))
 
 
 def _refuse_open_workspace(site: Site, workspace: str) -> None:
     """A profile's workspace may have a place for a name that only you can say."""
-    missing = re.search(r"\{(\w+)\}", workspace)
-    if missing is not None:
+    for name, setting in missing(workspace):
         raise ProfileError(
-            f"what {missing[0]} is in the workspace {workspace} of {site.name} is not known",
-            f"Write sites.{site.name}.{missing[1]} into the settings.",
+            f"what {{{name}}} is in the workspace {workspace} of {site.name} is not known",
+            f"Write sites.{site.name}.{setting} into the settings.",
         )
 
 

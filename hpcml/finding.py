@@ -20,7 +20,7 @@ from hpcml.errors import (
 )
 from hpcml.poller import poller
 from hpcml.run import Run, Runs, no_id, parts_of
-from hpcml.settings import load_settings
+from hpcml.settings import sites_of_settings
 from hpcml.sites import load_site, site_names
 from hpcml.states import State, state_named
 
@@ -229,7 +229,7 @@ def _noted(site: str, away: dict[str, HpcmlError]) -> Iterator[None]:
 def _is_unused(site: str) -> bool:
     """Whether nothing was ever submitted to the embedded site: looking makes no folder for it."""
     profile = load_site(site)
-    usual = profile.transport == "local" and site not in load_settings().sites
+    usual = profile.transport == "local" and site not in sites_of_settings()
     return usual and not Path(bind(profile).workspace).exists()
 
 

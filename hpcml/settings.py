@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,16 +27,16 @@ from urllib.parse import parse_qs, urlsplit
 from hpcml.agent import files, wire
 from hpcml.documents import (
     Checked,
+    Marks,
     check_model,
     fact,
     facts,
     matching,
     parse,
-    read_model,
     read_text,
     with_values,
 )
-from hpcml.errors import HpcmlError
+from hpcml.errors import HpcmlError, ProfileError
 from hpcml.folders import cache_folder as cache_folder
 from hpcml.folders import config_folder as config_folder
 from hpcml.folders import data_folder as data_folder
@@ -201,23 +202,6 @@ def keep(path: Path, data: bytes, advice: str, *, sync: bool = False) -> None:
         raise HpcmlError(f"{path} cannot be written: {error.strerror}", advice) from error
 
 
-def load_settings() -> Settings:
-    """Read the settings; none are needed.
-
-    Raises
-    ------
-    ProfileError
-        Naming file, line and key.
-    """
-    path = settings_file()
-    return read_model(Settings, path) if os.path.exists(path) else Settings()
-
-
-def site_settings(name: str) -> SiteSettings:
-    """Yours of a site; none are needed. Raises as :func:`load_settings`."""
-    return load_settings().sites.get(name) or SiteSettings()
-
-
 def settings_file() -> Path:
     """Where the settings stand, be there any or not."""
     return _settings_file(config_folder())
@@ -226,6 +210,49 @@ def settings_file() -> Path:
 @lru_cache(maxsize=16)  # it is asked for all the time
 def _settings_file(folder: Path) -> Path:
     return folder / "config.yaml"
+
+
+def load_settings() -> Settings:
+    """Read the settings; none are needed. A site of which they say what is wrong is left out.
+
+    Raises
+    ------
+    ProfileError
+        Naming file, line and key; not of what is said of a site (:func:`settings_of`).
+    """
+    path = settings_file()
+    return _settings(read_text(path), str(path)) if os.path.exists(path) else Settings()
+
+
+def settings_of(site: str) -> SiteSettings:
+    """What the settings say of a site.
+
+    Raises
+    ------
+    ProfileError
+        What is wrong with that, naming file, line and key; other sites do not matter.
+    """
+    path = settings_file()
+    return _of_site(site, read_text(path), str(path)) if os.path.exists(path) else SiteSettings()
+
+
+def sites_of_settings() -> list[str]:
+    """Names of the sites of which the settings say something, be it wrong."""
+    path = settings_file()
+    return list(_said_of_sites(read_text(path), str(path))) if os.path.exists(path) else []
+
+
+def check_settings() -> None:
+    """Look at all of the settings.
+
+    Raises
+    ------
+    ProfileError
+        The first thing that is wrong; its ``others`` are the rest.
+    """
+    path = settings_file()
+    if os.path.exists(path):
+        check_model(Settings, *parse(read_text(path), str(path)), str(path))
 
 
 def save_site(name: str, yours: Mapping[str, str]) -> Path:
@@ -253,3 +280,34 @@ def save_site(name: str, yours: Mapping[str, str]) -> Path:
     place = path.resolve()
     keep(place, changed.encode(), "Look at the path by hand.", sync=True)
     return path
+
+
+@lru_cache(maxsize=16)
+def _settings(text: str, path: str) -> Settings:
+    content, marks = parse(text, path)
+    said = content.get("sites", {})
+    if not isinstance(said, dict):
+        return check_model(Settings, content, marks, path)  # which says so
+    right = {}
+    for name, of_site in said.items():
+        with suppress(ProfileError):
+            _settings_of(name, of_site, marks, path)
+            right[name] = of_site
+    return check_model(Settings, {**content, "sites": right}, marks, path)
+
+
+def _said_of_sites(text: str, path: str) -> dict[str, Any]:
+    _settings(text, path)  # what is wrong with the whole is told
+    return dict(parse(text, path)[0].get("sites", {}))
+
+
+@lru_cache(maxsize=16)  # each submission looks at them
+def _of_site(site: str, text: str, path: str) -> SiteSettings:
+    said = _said_of_sites(text, path)
+    if site not in said:
+        return SiteSettings()
+    return _settings_of(site, said[site], parse(text, path)[1], path)
+
+
+def _settings_of(site: str, said: Any, marks: Marks, path: str) -> SiteSettings:
+    return check_model(Settings, {"sites": {site: said}}, marks, path).sites[site]

@@ -192,17 +192,16 @@ def _site(name: str) -> shapes.Site:
 def _facts(name: str) -> list[shapes.Fact]:
     """The facts of a profile, then what the settings say of the site."""
     from hpcml.documents import parse, read_text
-    from hpcml.settings import load_settings, settings_file
+    from hpcml.settings import settings_file, settings_of, sites_of_settings
     from hpcml.sites import places_of, read_site
 
     site, places = read_site(name), places_of(name)
     told = _said(site)
     facts = [_fact(key, value, places, site.origin(".".join(key))) for key, value in _leaves(told)]
-    yours = load_settings().sites.get(name)
-    if yours is not None:
+    if name in sites_of_settings():
         path = settings_file()
         _, marks = parse(read_text(path), str(path))
-        for key, value in _leaves(_said(yours)):
+        for key, value in _leaves(_said(settings_of(name))):
             where = f"{path}, line {marks['sites', name, *key].line}"
             facts.append(
                 {

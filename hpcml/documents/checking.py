@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache, lru_cache
-from importlib.resources.abc import Traversable
+from functools import cache
 from typing import Any, get_type_hints
 
 from hpcml.documents import remembered
 from hpcml.documents.facts import Model
 from hpcml.documents.packages import load
-from hpcml.documents.parsing import Marks, Place, parse, raise_first, wrong_at
-from hpcml.documents.reading import read_text
+from hpcml.documents.parsing import Marks, Place, raise_first, wrong_at
 from hpcml.errors import ProfileError, nearest
 
 SHOWN = 200  # characters of what a document says
@@ -31,24 +29,6 @@ EXPECTED = {
     "too_short": "one at least",
 }
 """What is expected, by the names of pydantic's errors or what these begin with."""
-
-
-def read_model(model: type[Model], path: Traversable) -> Model:
-    """Read one YAML file as a model, which is not to be changed.
-
-    Raises
-    ------
-    ProfileError
-        The file cannot be read, is no YAML, or says what the model does not allow.
-    """
-    kind: Any = model
-    found: Model = _model(kind, read_text(path), str(path))
-    return found
-
-
-@lru_cache(maxsize=64)  # as of `parse`
-def _model(model: Any, text: str, path: str) -> Any:
-    return check_model(model, *parse(text, path), path)
 
 
 def check_model(model: type[Model], content: Any, marks: Marks, path: str) -> Model:

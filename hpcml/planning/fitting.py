@@ -49,6 +49,12 @@ class Misfit(Exception):
         self.broken = {field}
 
 
+def refuse(site: Site, key: str, misfit: Misfit) -> None:
+    """Refuse a job by a fact, unless nobody vouches for it: then it is a doubt."""
+    if not site.is_hint(key):
+        raise misfit
+
+
 class Fitting:
     """A job in one partition, with one quality of service.
 
@@ -105,18 +111,19 @@ class Fitting:
     def _check_image(self) -> None:
         """What is built for other CPUs does not start."""
         image, there = self.resolved.image_architecture, self.partition.node.architecture
+        if image is None and self.resolved.image_path is not None:
+            told = (
+                f"those of {self.name} are {there or 'not known'}{self.said('node.architecture')}"
+            )
+            self.doubts.append(f"image: for which CPUs it is built cannot be read; {told}")
         if image is None or image == there:
             return
         if there is None:
             return self._doubt("the architecture of its CPUs is not known")
-        if self.site.is_hint(f"{self.key}.node.architecture"):
-            return self._doubt(f"its CPUs are {there}{self.said('node.architecture')}")
-        raise Misfit(
-            "image",
-            f"it is built for {image}, and the CPUs of {self.name} are "
-            f"{there}{self.said('node.architecture')}",
-            f"Build or pull it for {there}.",
-        )
+        told = f"{there}{self.said('node.architecture')}"
+        problem = f"it is built for {image}, and the CPUs of {self.name} are {told}"
+        misfit = Misfit("image", problem, f"Build or pull it for {there}.")
+        self._refuse("node.architecture", misfit, f"its CPUs are {told}")
 
     def _check_device_memory(self) -> None:
         there = self.partition.node.device.memory_bytes
@@ -136,14 +143,10 @@ class Fitting:
         asks = "gres" in self.resolved.resources.options
         if not asks or self.partition.devices_by != "none":
             return
-        if self.site.is_hint(f"{self.key}.devices_by"):
-            return self._doubt(f"devices come with the node{self.said('devices_by')}")
-        raise Misfit(
-            "resources.options.gres",
-            f"devices of {self.name} come with the node, and --gres is not to be "
-            f"said{self.said('devices_by')}",
-            "Leave it out.",
-        )
+        told = self.said("devices_by")
+        problem = f"devices of {self.name} come with the node, and --gres is not to be said{told}"
+        misfit = Misfit("resources.options.gres", problem, "Leave it out.")
+        self._refuse("devices_by", misfit, f"devices come with the node{told}")
 
     # --- how much of it -------------------------------------------------------------------
 
@@ -179,14 +182,12 @@ class Fitting:
             return
         has = f"it has {total} node{'s' if total > 1 else ''}{self.said('total_nodes')}"
         asks = f"the job asks for {self.nodes}"
-        if self.site.is_hint(f"{self.key}.total_nodes"):
-            self.unsure.add("resources.nodes")
-            self._doubt(f"{has}; {asks}")
-            self.beyond += self.doubts[-1:]
-            return
         problem = f"{has.replace('it', f'partition {self.name}', 1)}; {asks}"
         fits = f"The nearest that fits: nodes={total}."
-        raise Misfit("resources.nodes", problem, fits, total)
+        misfit = Misfit("resources.nodes", problem, fits, total)
+        self._refuse("total_nodes", misfit, f"{has}; {asks}")
+        self.unsure.add("resources.nodes")
+        self.beyond += self.doubts[-1:]
 
     def _devices(self) -> int:
         """Devices on each node."""
@@ -319,17 +320,23 @@ class Fitting:
         show: Callable[[Any], str] = str,
     ) -> None:
         """Refuse what is over a limit that somebody vouches for."""
+        hint = self.site.is_hint(f"{self.key}.{key}")
+        if limit is None or hint:
+            self.unsure.add(field)
         if limit is None:
-            self.unsure.add(field)
-            self._doubt(f"{what} is not known")
-        elif self.site.is_hint(f"{self.key}.{key}"):
-            self.unsure.add(field)
-            more = f"; the job asks for {show(wanted)}" if limit < wanted else ""
-            self._doubt(f"{what}: {show(limit)}{self.said(key)}{more}")
-            self.beyond += self.doubts[-1:] if more else []
-        elif limit < wanted:
-            problem = f"{what} of {self.name}: {show(limit)}{self.said(key)}; the job asks for "
-            raise Misfit(field, problem + show(wanted), f"The nearest that fits: {fits}.", limit)
+            return self._doubt(f"{what} is not known")
+        told = f"{show(limit)}{self.said(key)}"
+        if limit >= wanted:
+            return self._doubt(f"{what}: {told}") if hint else None
+        told += f"; the job asks for {show(wanted)}"
+        advice = f"The nearest that fits: {fits}."
+        misfit = Misfit(field, f"{what} of {self.name}: {told}", advice, limit)
+        self._refuse(key, misfit, f"{what}: {told}")
+        self.beyond += self.doubts[-1:]
+
+    def _refuse(self, key: str, misfit: Misfit, doubt: str) -> None:
+        refuse(self.site, f"{self.key}.{key}", misfit)
+        self._doubt(doubt)
 
     def _doubt(self, what: str) -> None:
         self.doubts.append(f"partition {self.name}: {what}: the site may refuse")

@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcml.errors import PlanError
 from hpcml.planning.placement import Placement
-from hpcml.planning.places import filled
+from hpcml.planning.places import with_names
 from hpcml.planning.sources import said
 from hpcml.resolving import Resolved
 from hpcml.settings import Binding
@@ -99,7 +99,7 @@ def binds(placed: Placement, site: Site, binding: Binding) -> list[str]:
         A name of yours that one has is not known.
     """
     return [
-        filled(path, site, binding, f"container.binds of {site.name}")
+        with_names(path, site, binding, f"container.binds of {site.name}")
         for path in site.container_of(placed.name).binds
     ]
 

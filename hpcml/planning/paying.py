@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hpcml.errors import PlanError
-from hpcml.planning.fitting import Misfit
+from hpcml.planning.fitting import Misfit, refuse
 from hpcml.planning.sources import said
 from hpcml.settings import Binding
 from hpcml.sites import Partition, Site
@@ -23,10 +23,9 @@ def check_own_account(name: str, site: Site, binding: Binding, doubts: list[str]
         return
     key = f"partitions.{name}.own_account"
     problem = f"{name} is paid from another account than the rest{said(site, key)}"
-    if site.is_hint(key):
-        doubts.append(f"account: {problem}")
-        return
-    raise Misfit("account", problem, _advice(site, f"accounts.{name}"))
+    misfit = Misfit("account", problem, _advice(site, f"accounts.{name}"))
+    refuse(site, key, misfit)
+    doubts.append(f"account: {problem}")
 
 
 def account(

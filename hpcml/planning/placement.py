@@ -298,6 +298,8 @@ def _tell_amounts(found: Fitting, devices_by: str, decisions: list[str]) -> None
         decisions.append(f"devices {found.devices} a node: {by}")
     if found.tasks > 1:
         why = "asked for" if asked.tasks else "one a device"
+        if devices_by == "gpus-per-task":
+            why += ", and each sees its own devices alone, which it counts from 0"
         decisions.append(f"tasks {found.tasks} a node: {why}")
     elif found.devices > 1 and not asked.tasks and found.partition.tasks_per == "node":
         decisions.append(f"tasks: one a node, by its partition{found.said('tasks_per')}")

@@ -9,11 +9,10 @@ from hpcml.errors import PlanError
 from hpcml.planning.sources import said
 from hpcml.settings import Binding
 from hpcml.sites import Site
+from hpcml.sites.braces import BRACES, filled, missing, names_of
 
-NAME = re.compile(r"\{(\w+)\}")
 
-
-def filled(path: str, site: Site, binding: Binding, field: str) -> str:
+def with_names(path: str, site: Site, binding: Binding, field: str) -> str:
     """A path with your names in it.
 
     Raises
@@ -21,22 +20,18 @@ def filled(path: str, site: Site, binding: Binding, field: str) -> str:
     PlanError
         One is not known.
     """
-
-    def name(match: re.Match[str]) -> str:
-        value = _yours(binding).get(match[1])
-        if value is None:
-            advice = f"Write sites.{site.name}.{match[1]} into the settings."
-            raise PlanError(field, f"what {match[0]} is in {path} is not known", advice)
-        return value
-
-    return NAME.sub(name, path)
+    found = filled(path, _yours(binding))
+    for name, setting in missing(found):
+        advice = f"Write sites.{site.name}.{setting} into the settings."
+        raise PlanError(field, f"what {{{name}}} is in {path} is not known", advice)
+    return found
 
 
 def open_names(path: str, site: Site) -> list[str]:
     """What of a path only you can say, and where."""
     return [
-        f"what {{{name}}} is in {path} is for your settings to say: sites.{site.name}.{name}"
-        for name in NAME.findall(path)
+        f"what {{{name}}} is in {path} is for your settings to say: sites.{site.name}.{setting}"
+        for name, setting in missing(path)
     ]
 
 
@@ -94,7 +89,7 @@ def file_system_of(path: str, site: Site, binding: Binding) -> str | None:
 
 def _pattern(path: str, binding: Binding) -> str:
     """What paths below a template begin with; a name that is not known may be any."""
-    parts = NAME.split(path.rstrip("/"))
+    parts = BRACES.split(path.rstrip("/"))
     for place in range(1, len(parts), 2):
         value = _yours(binding).get(parts[place])
         parts[place] = "[^/]+" if value is None else re.escape(value)
@@ -102,5 +97,5 @@ def _pattern(path: str, binding: Binding) -> str:
     return "".join(parts) + "(?=/|$)"
 
 
-def _yours(binding: Binding) -> dict[str, str | None]:
-    return {"user": binding.user, "project": binding.project}
+def _yours(binding: Binding) -> Mapping[str, str | None]:
+    return names_of(binding.user, binding.project)

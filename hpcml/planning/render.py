@@ -26,6 +26,22 @@ cd "$hpcml_folder" || exit
 exec "$@"
 """
 
+# Old Environment Modules say on stderr that there is no such module, and return 0.
+MODULE = "module load "
+LOAD = """\
+hpcml_load() {
+    hpcml_before=$LOADEDMODULES
+    eval "$hpcml_line" 2>| "$hpcml_told.said" || hpcml_failed=$?
+    hpcml_said=$(< "$hpcml_told.said")
+    rm -f "$hpcml_told.said"
+    [ -z "$hpcml_said" ] || printf '%s\\n' "$hpcml_said" >&2
+    [ "$LOADEDMODULES" != "$hpcml_before" ] || case $hpcml_said in
+        *ERROR*|*"Unable to locate"*) : "${hpcml_failed:=1}" ;;
+    esac
+    return "${hpcml_failed:-0}"
+}
+"""
+
 
 def render_script(what: Mapping[str, Any], where: Mapping[str, Any], layout: Layout) -> str:
     """``job.sh`` of a batch."""
@@ -52,8 +68,15 @@ def render_prelude(what: Mapping[str, Any]) -> str | None:
     """
     if not what["prelude"]:
         return None
-    do = 'printf %s "$hpcml_line" >| "$hpcml_told"; eval "$hpcml_line" || exit'
-    lines = [f"hpcml_line={shlex.quote(it)}; {do}" for it in what["prelude"]]
+    lines = [
+        f"hpcml_line={shlex.quote(it)}; "
+        'printf %s "$hpcml_line" >| "$hpcml_told"; '
+        + ("hpcml_load" if it.startswith(MODULE) else 'eval "$hpcml_line"')
+        + " || exit"
+        for it in what["prelude"]
+    ]
+    if any(it.startswith(MODULE) for it in what["prelude"]):
+        lines.insert(0, LOAD.rstrip())
     # What the job says itself comes last.
     own = [f"export {name}={shlex.quote(value)}" for name, value in what["env"].items()]
     return ENVIRONMENT.format(lines="\n".join(lines), own="\n".join(own))

@@ -52,9 +52,8 @@ Word = Annotated[
 ]
 OPTION = r"^[A-Za-z0-9_.+:,=/@&|*\[\]()%-]+$"
 Option = Annotated[str, matching(OPTION, "one word of letters, digits and _ . + : , = / @ & | *")]
-Variable = Annotated[
-    str, matching(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable")
-]
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+Variable = Annotated[str, matching(VARIABLE, "the name of an environment variable")]
 Folder = Annotated[
     str,
     matching(r"^(/|~/|\{).*$", "a path from the root, from ~/, or from a {place} of yours"),

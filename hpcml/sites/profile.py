@@ -62,7 +62,9 @@ class AgentPython:
 class FileSystem:
     """A file system that users write to."""
 
-    path: Folder = fact(description="Where it is; {user} and {project} stand for yours.")
+    path: Folder = fact(
+        description="Where it is; {user}, its first letter {u} and {project} are yours."
+    )
     compute: bool = fact(default=True, description="Whether compute nodes see it.")
     staging: Literal["in", "out", "both"] | None = fact(
         default=None,
@@ -127,8 +129,8 @@ class Site:
     )
     workspace: str | None = fact(
         default=None,
-        description="Where hpcml keeps its files; {data} is the user's data folder, {user} and "
-        "{project} are yours.",
+        description="Where hpcml keeps its files; {data} is the user's data folder; {user}, its "
+        "first letter {u} and {project} are yours.",
     )
     quota: list[Text] = fact(
         default_factory=list, description="Command that tells how much one may store."

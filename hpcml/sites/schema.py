@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpcml.documents import json_schema
+from hpcml.sites.facts import VARIABLE
 from hpcml.sites.profile import Site
 from hpcml.sites.sourced import CONFIDENCE, UNKNOWN
 
@@ -57,7 +58,8 @@ def _transformed(schema: Schema) -> Schema:
             kept[key] = [_transformed(one) for one in kept[key]]
     if kept.get("type") == "object":
         named = {name: _sourced(one) for name, one in kept.get("properties", {}).items()}
-        kept["properties"] = {**named, **REFERENCES}
+        variables = VARIABLE in kept.get("patternProperties", {})
+        kept["properties"] = named if variables else {**named, **REFERENCES}
         for pattern, one in kept.pop("patternProperties", {}).items():
             kept["patternProperties"] = {_but_sources(pattern): _sourced(one)}
             kept["additionalProperties"] = False
@@ -67,7 +69,7 @@ def _transformed(schema: Schema) -> Schema:
 
 
 def _but_sources(pattern: str) -> str:
-    return pattern.replace("^", "^(?!(source|confidence)$)", 1)
+    return pattern.replace("^", "^(?!(source|confidence|value)$)", 1)
 
 
 def _sourced(schema: Schema) -> Schema:

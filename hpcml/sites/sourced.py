@@ -1,7 +1,8 @@
 """Where facts of a profile are from, and how sure they are.
 
 Any mapping of a profile may say ``source:`` and ``confidence:``; they hold for all facts in it that
-do not say their own. A single fact says them as ``{value: 24h, source: …, confidence: B}``.
+do not say their own. A single fact says them as ``{value: 24h, source: …, confidence: B}``, and so
+do the variables of an environment as a whole: beside them, ``source`` might be one of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ CONFIDENCE = {
     "C": "one source of somebody else's, or inferred: a hint",
 }
 UNKNOWN = "unknown"
+VARIABLES = "environment"  # the keys in it are names that somebody else has given
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class _Reader:
 
     def facts(self, value: Any, place: Place, outer: Origin) -> Any:
         if isinstance(value, dict):
+            if place[-1:] == (VARIABLES,) and not isinstance(value.get("value"), dict):
+                self._no_variables(value, place)
             here = self._origin(value, place, outer)
             if "value" in value and place:  # a profile as a whole is no fact
                 self._only_a_value(value, place)
@@ -110,6 +114,13 @@ class _Reader:
         for key in value:
             if key not in ("value", *KEYS):
                 self._note((*place, key), "unknown key beside value", nearest(key, KEYS))
+
+    def _no_variables(self, value: dict[str, Any], place: Place) -> None:
+        for key in ("value", *KEYS):
+            if key in value:
+                problem = f"{key} says where variables are from, and is none itself"
+                advice = "Write it beside them all: environment: {value: {NAME: text}, source: …}."
+                self._note((*place, key), problem, advice)
 
     def _note(self, place: Place, problem: str, advice: str) -> None:
         self.wrong.append(wrong_at(self.marks, place, self.path, problem, advice))

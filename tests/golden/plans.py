@@ -15,7 +15,7 @@ from pathlib import Path
 from hpcml.agent import launch
 from hpcml.job import Job, Resources
 from hpcml.planning import Plan, make_plan
-from hpcml.planning.places import filled
+from hpcml.planning.places import with_names
 from hpcml.planning.render import render_prelude
 from hpcml.resolving import resolve
 from hpcml.settings import Binding
@@ -101,7 +101,7 @@ def yours(site: Site) -> Binding:
     )
     known = None if site.transport == "local" else site.workspace
     workspace = known or "/scratch/{user}/hpcml"
-    return dataclasses.replace(binding, workspace=filled(workspace, site, binding, "workspace"))
+    return dataclasses.replace(binding, workspace=with_names(workspace, site, binding, "workspace"))
 
 
 def text(plan: Plan) -> str:

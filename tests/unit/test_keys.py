@@ -52,6 +52,8 @@ SAID = {
     "a device by its kind": "partitions: {p: {node: {device: gpu}}}",
     "one Python for both": "agent_python: python3.9",
     "walltimes by nodes": "partitions: {p: {time: [{nodes: 3, time: {value: 2h, source: me}}]}}",
+    "variables with their source": "environment: {value: {FOO: x}, source: me, confidence: B}",
+    "a variable with its source": "environment: {FOO: {value: x, source: me}}",
     "a time by the clock": "kill_wait: 00:00:30",
     "a time of days": "partitions: {p: {time: 1-12:00}}",
     "a time of several parts": "partitions: {p: {time: 1d 12h}}",
@@ -71,6 +73,8 @@ NOT_SAID = {
     "a time of no unit": "partitions: {p: {time: [{time: 3 fortnights}]}}",
     "memory without a unit": 'partitions: {p: {node: {memory: "480"}}}',
     "memory of no unit": "partitions: {p: {node: {memory: 480 gigs}}}",
+    "a source among variables": "environment: {source: /opt/x, FOO: bar}",
+    "a value among variables": "environment: {value: x}",
     "a name with a blank": "partitions: {a b: {nodes: 1}}",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +241,14 @@ def test_devices_are_asked_for_as_the_partition_wants_it() -> None:
     assert placed(pod, "tasks") == (1,)
 
 
+def test_a_plan_tells_where_a_rank_sees_its_own_device_alone() -> None:
+    """There the number of a device is not the rank's."""
+    fat = {"partition": "fat"}
+    alone = "tasks 4 a node: one a device, and each sees its own devices alone, "
+    assert f"{alone}which it counts from 0" in plan(device="gpu", options=fat).decisions
+    assert "tasks 4 a node: one a device" in plan(device="gpu").decisions
+
+
 def test_a_partition_that_a_constraint_selects_is_not_named() -> None:
     asked = lines(plan(device="gpu", options={"partition": "fat"}))
     assert {"--constraint=gpu&hbm80g", "--qos=regular", "--exclusive"} <= asked
@@ -322,6 +332,38 @@ def test_modules_and_prelude_are_in_a_script_of_their_own() -> None:
     ]
     assert made.prelude is not None and "ulimit" in made.prelude
     assert "module" not in made.script
+
+
+OLD_MODULES = """\
+module() {
+    if [ "$2" = GCC ]; then
+        echo "ModuleCmd_Load.c(213):ERROR:105: Unable to locate a modulefile for '$2'" >&2
+        return 0
+    fi
+    echo "WARNING: an ERROR of no matter" >&2
+    export LOADEDMODULES="$LOADEDMODULES:$2"
+}
+"""
+
+
+def test_a_module_that_is_not_loaded_stops_the_run_though_its_tool_says_nothing_failed(
+    home: Path, tmp_path: Path
+) -> None:
+    def tried(text: str) -> tuple[int, str, str, str]:
+        (tmp_path / ".bash_profile").write_text(text)
+        script, line = tmp_path / "env.sh", tmp_path / "env.line"
+        script.write_text(plan().prelude or "")
+        environment = {"HOME": str(tmp_path), "PATH": os.defpath}
+        argv = ["bash", "-l", str(script), str(line), "/lib.pyz", "echo", "began"]
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+        assert not list(tmp_path.glob("*.said"))
+        return done.returncode, done.stdout, done.stderr, line.read_text()
+
+    code, began, said, line = tried(OLD_MODULES)
+    assert (code, began, line) == (1, "", "module load GCC")
+    assert "Unable to locate a modulefile for 'GCC'" in said
+    assert tried(OLD_MODULES.replace("= GCC", "= icc"))[:2] == (0, "began\n")
+    assert tried('module() { [ "$2" != GCC ] || return 7; }')[0::3] == (7, "module load GCC")
 
 
 def test_an_image_sees_the_devices_that_the_profile_knows(project: Path) -> None:

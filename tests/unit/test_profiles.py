@@ -13,7 +13,7 @@ import pytest
 import hpcml
 from hpcml.connection import bind
 from hpcml.errors import HpcmlError, ProfileError
-from hpcml.settings import load_settings
+from hpcml.settings import check_settings, load_settings
 from hpcml.sites import load_site, site_names, wrong_with
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -363,10 +363,20 @@ def test_wrong_settings_are_refused_with_file_line_and_key(case: str, settings: 
     path = settings(text)
 
     with pytest.raises(ProfileError) as caught:
-        load_settings()
+        check_settings()
 
     assert re.search(f"{path}, line {line}, column [0-9]+, key sit", str(caught.value))
     assert words in str(caught.value)
+
+
+def test_what_is_wrong_with_one_site_s_settings_is_of_that_site_alone(settings: Write) -> None:
+    settings("sites:\n  lumi-g: {account: 12, project: p}\n  local: {account: mine}\n")
+
+    assert bind(load_site("local")).account == "mine"
+    assert bind(load_site("marenostrum5")).account is None
+    assert load_settings().mlflow is None
+    with pytest.raises(ProfileError, match=r"line 2.* key sites.lumi-g.account: text is expected"):
+        bind(load_site("lumi-g"))
 
 
 def test_settings_that_cannot_be_read_are_no_missing_settings(home: Path) -> None:

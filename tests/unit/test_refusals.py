@@ -86,6 +86,14 @@ def test_an_image_for_x86_64_is_refused_on_gh200_and_one_for_aarch64_is_not(proj
     assert plan("jureca-dc", device="gpu", options=options, image="arm.sif").what["container"]
 
 
+def test_an_image_that_does_not_say_for_which_cpus_it_is_built_is_told(project: Path) -> None:
+    (project / "some.sif").write_bytes(b"no header")
+    yours = {"device": "gpu", "options": {"partition": "dc-gh"}, "image": "some.sif"}
+    told = [it for it in plan("jureca-dc", **yours).decisions if it.startswith("image: for")]
+    want = "image: for which CPUs it is built cannot be read; those of dc-gh are aarch64 (source: "
+    assert len(told) == 1 and told[0].startswith(want)
+
+
 def test_an_image_goes_to_the_partition_whose_cpus_it_is_built_for(project: Path) -> None:
     (project / "arm.sif").write_bytes(AARCH64)
     made = plan("jureca-dc", device="gpu", image="arm.sif")
@@ -244,6 +252,17 @@ def test_a_workspace_with_a_name_that_nobody_has_said_is_open_until_then(
     assert why.endswith("sites.jureca-dc.project")
     with pytest.raises(ProfileError, match=r"sites\.jureca-dc\.project"):
         hpcml.submit(hpcml.Job(["true"], code=None), "jureca-dc")
+
+
+def test_a_workspace_may_be_in_a_folder_that_is_named_by_your_first_letter(
+    settings: Callable[[str], None],
+) -> None:
+    settings("sites: {perlmutter: {account: m1234, user: me}}")
+    told = plan("perlmutter", device="gpu")
+    assert told.where["workspace"] == "/pscratch/sd/m/me/hpcml" and not told.unresolved
+    settings("sites: {perlmutter: {account: m1234}}")
+    why = plan("perlmutter", device="gpu").unresolved
+    assert len(why) == 2 and all(it.endswith("sites.perlmutter.user") for it in why)
 
 
 def test_a_workspace_that_is_a_hint_is_told_unless_yours_is_another(

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from hpcml.agent import wire
 from hpcml.connection import Connection, connect, known_sites
-from hpcml.errors import HpcmlError
+from hpcml.errors import HpcmlError, ProfileError
 from hpcml.library import library
 from hpcml.records.place import network_of
+from hpcml.settings import settings_of
 from hpcml.surveying.finding import Check, Finding, bad, ok, warn
 from hpcml.units import memory_text
 
@@ -43,9 +44,9 @@ print(json.dumps([list(sys.version_info[:3]), limit.folder, found.readable(), fo
 
 
 def checks() -> list[tuple[str, Check]]:
-    """The checks of every site that is used; of none where the settings cannot be read."""
+    """The checks of every site that is used, and of which the settings say nothing wrong."""
     try:
-        names = known_sites()
+        names = [name for name in known_sites() if _is_well_said(name)]
     except HpcmlError:
         return []  # the check of the settings says so
     kinds = (
@@ -61,6 +62,14 @@ def checks() -> list[tuple[str, Check]]:
         for name in names
         for kind, check in kinds
     ]
+
+
+def _is_well_said(name: str) -> bool:
+    try:
+        settings_of(name)
+    except ProfileError:
+        return False  # likewise
+    return True
 
 
 def workspace(name: str) -> Iterator[Finding]:
