@@ -21,6 +21,7 @@ from hpcml.surveying.facts import amount_text, time_text
 from hpcml.surveying.limits import cpus_of, longest_of, most_nodes_of, submit_limits
 from hpcml.surveying.model import Cluster, Gres, Kind, LiveNode, LivePartition
 from hpcml.surveying.partitions import kind_text
+from hpcml.texts import plain
 from hpcml.transports import Transport
 
 WORKSPACE = "~/hpcml"
@@ -142,6 +143,7 @@ class Discovery:
 
     def _lines(self) -> Iterator[str]:
         config = self.cluster.config
+        yield from (f"# Not answered: {plain(it)}" for it in self.cluster.unanswered)
         yield f"name: {_word(self.name)}"
         told = _quoted(f"{config.name or self.name}, as its Slurm describes it")
         yield f"description: {told}"
@@ -204,14 +206,14 @@ class Discovery:
     def _partition(self, live: LivePartition) -> Iterator[str]:
         why = self._left_out(live)
         if why:
-            yield f"  # {_plain(live.name)} is left out: {why}"
+            yield f"  # {plain(live.name)} is left out: {why}"
             return
         kind = _usual(live)
         yield f"  {_word(live.name)}:"
         if live.state not in (None, "UP"):
             yield f"    # it was {live.state} at that time"
         if live.accounts is not None:
-            yield "    # not all accounts may use it"
+            yield "    # some accounts alone may use it, and those below them"
         yield from self._other_kinds(live, kind)
         most = min(
             most_nodes_of(live, self.cluster), sum(_holds(it.kind, kind) for it in live.nodes)
@@ -232,14 +234,14 @@ class Discovery:
 
     def _left_out(self, live: LivePartition) -> str:
         """Why a partition is not for this profile; empty if it is."""
-        accounts = {it.account for it in self.cluster.associations or ()}
+        accounts = [it.account for it in self.cluster.associations or ()]
         if live.hidden:
             return "it is hidden"
         if not NAME.fullmatch(live.name):
             return "a profile cannot say its name"
         if not live.nodes:
             return "the cluster shows no nodes of it"
-        if accounts and not any(map(live.allows_account, accounts)):
+        if accounts and all(live.allows_account(it) is False for it in accounts):
             return "none of your accounts may use it"
         return ""
 
@@ -248,7 +250,7 @@ class Discovery:
         others = [f"{live.kinds[it]} with {kind_text(it)}" for it in live.kinds if it != kind]
         if others:
             yield f"    # its nodes differ: beside {live.kinds[kind]} of those below,"
-            yield from (f"    #   {_plain(it)}" for it in others)
+            yield from (f"    #   {plain(it)}" for it in others)
 
     def _qos(self, live: LivePartition) -> Iterator[str]:
         """Those that the user may ask for and that say anything."""
@@ -287,7 +289,7 @@ class Discovery:
 def _node_lines(live: LivePartition, kind: Kind, nodes: list[LiveNode]) -> Iterator[str]:
     features = set(nodes[0].features).intersection(*(node.features for node in nodes))
     if features:
-        yield f"      # features: {_plain(few(sorted(features)))}"
+        yield f"      # features: {few(sorted(features))}"
     device = _device(kind)
     if device is None:
         yield '      device: {kind: cpu, source: "Slurm knows of no devices there", confidence: B}'
@@ -296,8 +298,8 @@ def _node_lines(live: LivePartition, kind: Kind, nodes: list[LiveNode]) -> Itera
         yield f"      devices: {device.count}"
         others = [str(it) for it in kind.gres if it.name in KINDS and it != device]
         if others:
-            yield f"      # and {_plain(', '.join(others))}"
-    architectures = {node.architecture for node in nodes} - {None}
+            yield f"      # and {plain(', '.join(others))}"
+    architectures = {node.architecture for node in nodes if NAME.fullmatch(node.architecture or "")}
     architecture = architectures.pop() if len(architectures) == 1 else None
     yield f"      architecture: {_word(architecture) if architecture else 'unknown'}"
     if kind.cores and kind.threads:
@@ -333,7 +335,8 @@ def _usual(live: LivePartition) -> Kind:
 
 
 def _device(kind: Kind) -> Gres | None:
-    return next((it for it in kind.gres if it.name in KINDS), None)
+    said = (it for it in kind.gres if it.name in KINDS and NAME.fullmatch(it.type or it.name))
+    return next(said, None)
 
 
 def _holds(larger: Kind, kind: Kind) -> bool:
@@ -354,7 +357,7 @@ def _holds(larger: Kind, kind: Kind) -> bool:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(plain(text), ensure_ascii=False)
 
 
 def _word(text: str) -> str:
@@ -362,8 +365,3 @@ def _word(text: str) -> str:
     plain = re.fullmatch(r"[A-Za-z_][\w.+:-]*", text, re.ASCII) and not text.endswith(":")
     meant = text.lower() in ("true", "false", "null", "yes", "no", "on", "off", "unknown")
     return text if plain and not meant else _quoted(text)
-
-
-def _plain(text: str) -> str:
-    """Fit to stand in a comment."""
-    return re.sub(r"[^\x20-\x7e]", "?", text)
