@@ -23,6 +23,7 @@ from hpcml.settings import (
     data_folder,
     keep,
     load_settings,
+    site_settings,
 )
 from hpcml.site_log import telling_files, told_files, told_queue
 from hpcml.sites import Site, load_site
@@ -107,18 +108,24 @@ def _prepared(site: Site) -> Binding:
     binding = bind(site)
     _refuse_in_job(site, binding)
     _refuse_open_workspace(site, binding.workspace)
-    if site.transport != "local":
-        library()  # the way there begins with bringing it
-        if binding.workspace.startswith("~"):
-            _learn_home(site, binding)
-            binding = bind(site)
+    if site.transport != "local" and binding.workspace.startswith("~"):
+        _learn_home(site, binding)
+        binding = bind(site)
     return binding
 
 
 def _connected(site: Site, binding: Binding) -> Connection:
-    files = load_plugin("hpcml.transports", site.transport)(site, binding)
+    files = reached_by(site, binding)
     queue = load_plugin("hpcml.schedulers", site.scheduler)
     return Connection(site, binding, files, queue(site, binding, telling_files(site.name, files)))
+
+
+def reached_by(site: Site, binding: Binding) -> Transport:
+    """A site's files and commands, without a queue; nothing is reached yet."""
+    if site.transport != "local":
+        library()  # the way there begins with bringing it
+    files: Transport = load_plugin("hpcml.transports", site.transport)(site, binding)
+    return files
 
 
 def known_sites() -> list[str]:
@@ -129,15 +136,21 @@ def known_sites() -> list[str]:
     return list(dict.fromkeys(["local", *load_settings().sites]))
 
 
-def bind(site: Site) -> Binding:
+def bind(site: Site, yours: SiteSettings | None = None) -> Binding:
     """What is yours on a site, from the settings; within a job, what the job itself has there.
+
+    Parameters
+    ----------
+    yours : SiteSettings, optional
+        In place of what the settings say.
 
     Raises
     ------
     ProfileError
         The workspace is not known.
     """
-    yours = load_settings().sites.get(site.name) or SiteSettings()
+    if yours is None:
+        yours = site_settings(site.name)
     run = enclosing_run()
     if run is not None and run.site == site.name:
         places = run.workspace, run.python, run.agent_python
@@ -217,7 +230,7 @@ def _refuse_open_workspace(site: Site, workspace: str) -> None:
 
 def _learn_home(site: Site, binding: Binding) -> None:
     """Ask a site for the literal path of ``~``: a plan has no other."""
-    files = load_plugin("hpcml.transports", site.transport)(site, binding)
+    files = reached_by(site, binding)
     done = files.run(["/bin/sh", "-c", 'printf %s "$HOME"'])
     home = done.stdout.decode("utf-8", "surrogateescape")
     if done.exit_code or not home.startswith("/"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,9 +13,12 @@ from hpcml.cli.discovering import discover_command
 from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
 from hpcml.cli.profiles import explain_command, new_command, schema_command, validate_command
+from hpcml.cli.setup import setup_command
 from hpcml.cli.showing import print_json, print_table
 
 if TYPE_CHECKING:
+    from hpcml.settings import SiteSettings
+    from hpcml.sites import Site
     from hpcml.sites.sourced import Origin
 
 HEADER = ("site", "scheduler", "workspace", "profile", "description")
@@ -138,7 +142,10 @@ def login_command(name: str) -> None:
     click.echo(f"{name}: logged in; workspace {connection.binding.workspace}")
 
 
-for _command in (explain_command, validate_command, schema_command, new_command, discover_command):
+for _command in (
+    *(explain_command, validate_command, schema_command),
+    *(new_command, discover_command, setup_command),
+):
     sites_command.add_command(_command)
 
 
@@ -185,17 +192,17 @@ def _site(name: str) -> shapes.Site:
 def _facts(name: str) -> list[shapes.Fact]:
     """The facts of a profile, then what the settings say of the site."""
     from hpcml.documents import parse, read_text
-    from hpcml.settings import config_folder, load_settings
+    from hpcml.settings import load_settings, settings_file
     from hpcml.sites import places_of, read_site
 
     site, places = read_site(name), places_of(name)
-    told = site.model_dump(exclude_none=True)
+    told = _said(site)
     facts = [_fact(key, value, places, site.origin(".".join(key))) for key, value in _leaves(told)]
     yours = load_settings().sites.get(name)
     if yours is not None:
-        path = config_folder() / "config.yaml"
+        path = settings_file()
         _, marks = parse(read_text(path), str(path))
-        for key, value in _leaves(yours.model_dump(exclude_unset=True)):
+        for key, value in _leaves(_said(yours)):
             where = f"{path}, line {marks['sites', name, *key].line}"
             facts.append(
                 {
@@ -207,6 +214,19 @@ def _facts(name: str) -> list[shapes.Fact]:
                 }
             )
     return facts
+
+
+def _said(facts: Site | SiteSettings) -> dict[str, Any]:
+    """What is known, without what is not said."""
+    told = {key: value for key, value in asdict(facts).items() if key != "origins"}
+    known: dict[str, Any] = _without_none(told)
+    return known
+
+
+def _without_none(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {key: _without_none(it) for key, it in told.items() if it is not None}
+    return [_without_none(it) for it in told] if isinstance(told, list) else told
 
 
 def _fact(

@@ -64,7 +64,7 @@ def check_places(
         With the file system, and those that compute nodes see.
     """
     for field, path in paths.items():
-        name = _file_system(path, site, binding)
+        name = file_system_of(path, site, binding)
         if name is None or site.file_systems[name].compute:
             continue
         key = f"file_systems.{name}"
@@ -82,7 +82,7 @@ def check_places(
         )
 
 
-def _file_system(path: str, site: Site, binding: Binding) -> str | None:
+def file_system_of(path: str, site: Site, binding: Binding) -> str | None:
     """Where a path lies: the deepest file system that it is below."""
     found = [
         (match.end(), name)

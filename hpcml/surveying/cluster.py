@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hpcml.errors import CommandError
-from hpcml.schedulers.slurm.commands import clean
 from hpcml.surveying.answers import (
     OF_ASSOCIATION,
     OF_QOS,
@@ -18,7 +17,7 @@ from hpcml.surveying.answers import (
     parse_qos,
 )
 from hpcml.surveying.model import Cluster
-from hpcml.transports import Transport
+from hpcml.surveying.shell import Commands
 
 NO_SLURM = "Slurm's commands must be on PATH of a login shell there. Is this a login node?"
 PRIVATE = "The site may keep it from users (PrivateData), or its accounting may be down."
@@ -26,7 +25,7 @@ PRIVATE = "The site may keep it from users (PrivateData), or its accounting may 
 T = TypeVar("T")
 
 
-def cluster_of(files: Transport) -> Cluster:
+def cluster_of(files: Commands) -> Cluster:
     """Ask a Slurm for all that a profile may say of it: seven commands at most.
 
     Raises
@@ -63,8 +62,8 @@ def cluster_of(files: Transport) -> Cluster:
     )
 
 
-def _asked(files: Transport, argv: Sequence[str], advice: str = PRIVATE) -> str:
-    done = files.run(clean(argv))
+def _asked(files: Commands, argv: Sequence[str], advice: str = PRIVATE) -> str:
+    done = files.run(argv)
     if done.exit_code:
         output = (done.stderr or done.stdout).decode(errors="replace")
         raise CommandError(argv, done.exit_code, output, advice)

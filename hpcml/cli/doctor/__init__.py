@@ -12,7 +12,7 @@ from hpcml.cli import shapes
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
 from hpcml.errors import HpcmlError
-from hpcml.surveying.finding import Check, Finding, bad
+from hpcml.surveying.finding import Check, Finding, bad, unknown
 from hpcml.texts import plain
 
 PATIENCE = 30.0  # seconds that a check may take: a file system that hangs does so for ever
@@ -32,7 +32,7 @@ def doctor_command(as_json: bool) -> None:
     for finding in examine([*here.CHECKS, *sites.checks(), *records.CHECKS]):
         findings.append(finding)
         if not as_json:
-            _print(finding)
+            print_finding(finding)
     well = all(finding["verdict"] != "bad" for finding in findings)
     if as_json:
         diagnosis: shapes.Diagnosis = {"ok": well, "findings": findings}
@@ -40,14 +40,28 @@ def doctor_command(as_json: bool) -> None:
     sys.exit(0 if well else 1)
 
 
-def examine(checks: Iterable[tuple[str, Check]]) -> Iterator[shapes.Finding]:
-    """What the checks find, one after the other. One that fails or hangs harms no other."""
+def examine(
+    checks: Iterable[tuple[str, Check]], gate: str | None = None, patience: float | None = None
+) -> Iterator[shapes.Finding]:
+    """What the checks find, one after the other. One that fails or hangs harms no other.
+
+    Parameters
+    ----------
+    gate : str, optional
+        The check without which nobody can know about those after it.
+    patience : float, optional
+        Seconds that each may take; default: :data:`PATIENCE`.
+    """
+    closed = False
     for name, check in checks:
-        for found in _within_patience(check):
+        findings = [unknown(f"not looked at: see {gate}")] if closed else _found(check, patience)
+        for found in findings:
+            closed = closed or (name == gate and found.verdict == "bad")
             yield {"check": name, **found._asdict()}  # type: ignore[typeddict-item]
 
 
-def _within_patience(check: Check) -> list[Finding]:
+def _found(check: Check, patience: float | None) -> list[Finding]:
+    seconds = PATIENCE if patience is None else patience
     found: list[Finding] = []
 
     def work() -> None:
@@ -60,14 +74,14 @@ def _within_patience(check: Check) -> list[Finding]:
 
     thread = Thread(target=work, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(seconds)
     if thread.is_alive():
-        hangs = bad(f"no answer within {PATIENCE:.0f} s", "Look whether a file system hangs.")
+        hangs = bad(f"no answer within {seconds:.0f} s", "Look whether a file system hangs.")
         return [*found, hangs]
     return found
 
 
-def _print(finding: shapes.Finding) -> None:
+def print_finding(finding: shapes.Finding) -> None:
     """A line in a pipe; on a terminal the advice is below it."""
     verdict, check, what, advice = (
         plain(" ".join(finding[key].split())) for key in ("verdict", "check", "what", "advice")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpcml import __version__
 from hpcml.errors import HpcmlError
-from hpcml.settings import config_folder, load_settings
+from hpcml.settings import load_settings, settings_file
 from hpcml.sites import load_site, profile_of, site_names
 from hpcml.surveying.finding import Check, Finding, bad, ok, warn
 
@@ -59,7 +59,7 @@ def git() -> Iterator[Finding]:
 
 def settings() -> Iterator[Finding]:
     """The user's settings."""
-    path = config_folder() / "config.yaml"
+    path = settings_file()
     load_settings()  # says file, line and key of what is wrong
     yield ok(str(path) if path.exists() else f"none, and none are needed ({path})")
 

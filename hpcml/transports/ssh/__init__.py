@@ -57,6 +57,7 @@ class SshTransport:
         self._way = way_to(site, binding)
         self._python = site.agent_python.login or "python3"
         self._wanted = WANTED.get(site.scheduler, "")
+        self._modules = site.ssh.login_modules if site.ssh else []
         self._archive = cache_folder() / "lib" / binding.library
         self._clock, self._chains = Clock(), itertools.count(1)
         self._open: list[Link] = []  # the conversation, once there is one
@@ -241,7 +242,7 @@ class SshTransport:
         except Lost as lost:
             raise UnreachableError(
                 f"the connection to {self._way.site} was lost, and lost again",
-                f"See whether `ssh {self._way.host}` works by hand.",
+                f"See whether `{self._way.by_hand}` works by hand.",
             ) from lost
 
     def _settle(self) -> None:
@@ -271,6 +272,7 @@ class SshTransport:
                     self.workspace,
                     self._archive,
                     self._wanted,
+                    self._modules,
                     self._clock,
                 )
                 self._open[:] = [link]
@@ -309,21 +311,26 @@ class _OfThread(threading.local):
 
 
 def way_to(site: Site, binding: Binding) -> Way:
-    """How a site is reached.
+    """How a site is reached: by the profile, or by the settings' host as OpenSSH knows it.
+
+    The profile's port, jump host and IP version belong to its own host.
 
     Raises
     ------
     ProfileError
         Nobody says so.
     """
-    host = binding.ssh_host or (site.ssh.host if site.ssh is not None else None)
-    if host is None:
+    ours = binding.user, binding.ssh_config
+    if binding.ssh_host is not None:
+        return Way(site.name, binding.ssh_host, *ours)
+    if site.ssh is None:
         raise ProfileError(
             f"{site.name} is reached by ssh, and nothing says which host that is",
             f"Write ssh: {{host: ...}} into the profile, or sites.{site.name}.ssh_host into the "
             "settings.",
         )
-    return Way(site.name, host, binding.user, binding.ssh_config)
+    facts = site.ssh
+    return Way(site.name, facts.host, *ours, port=facts.port, jump=facts.jump, ipv4=facts.ipv4)
 
 
 _transports: weakref.WeakSet[SshTransport] = weakref.WeakSet()

@@ -1,12 +1,13 @@
 """The system's OpenSSH: how it is called, and what it means when it fails.
 
-The user's configuration holds: jump hosts, certificates, ports, host keys. All connections of a
-user to a site share one, which OpenSSH keeps for a while after the last has ended.
+The user's configuration holds: certificates, keys, host keys, and what else nobody says here. All
+connections of a user to a site share one, which OpenSSH keeps for a while after the last has ended.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -45,12 +46,38 @@ class Way:
         As ``~/.ssh/config`` knows it.
     user, config : str or None
         What is not left to OpenSSH: the user's name there, a file in place of ``~/.ssh/config``.
+    port : int or None
+    jump : str or None
+        A host by way of which it is reached: as the same user, unless it says ``user@``.
+    ipv4 : bool
+        Not by IPv6. OpenSSH takes these three before what its configuration says of the host.
     """
 
     site: str
     host: str
     user: str | None = None
     config: str | None = None
+    port: int | None = None
+    jump: str | None = None
+    ipv4: bool = False
+
+    @property
+    def by_hand(self) -> str:
+        """The command with which somebody tries it."""
+        return shlex.join(["ssh", *self._options(), self.host])
+
+    def _options(self) -> list[str]:
+        options = ["-4"] if self.ipv4 else []
+        if self.config is not None:
+            options += ["-F", os.path.expanduser(self.config)]
+        if self.user is not None:
+            options += ["-l", self.user]
+        if self.port is not None:
+            options += ["-p", str(self.port)]
+        if self.jump is not None:
+            as_user = "" if self.user is None or "@" in self.jump else f"{self.user}@"
+            options += ["-J", as_user + self.jump]
+        return options
 
     def argv(self, *options: str, batch: bool = True) -> list[str]:
         """An ssh with options, up to the host."""
@@ -68,14 +95,23 @@ class Way:
             "RequestTTY": "no",
             "LogLevel": "ERROR",
         }
-        argv = ["ssh", "-a", "-x"]
-        if self.config is not None:
-            argv += ["-F", os.path.expanduser(self.config)]
-        if self.user is not None:
-            argv += ["-l", self.user]
+        argv = ["ssh", "-a", "-x", *self._options()]
         for name, value in ours.items():
             argv += ["-o", f"{name}={value}"]
         return [*argv, *options, "--", self.host]
+
+    def known_user(self) -> str | None:
+        """Who one is there by OpenSSH's configuration; this machine's user where it says nothing.
+
+        ``None``: this OpenSSH does not tell.
+        """
+        argv = ["ssh", "-G", *self._options(), self.host]
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise no_ssh(error) from error
+        words = (line.split() for line in done.stdout.splitlines())
+        return next((user for key, *rest in words if key == "user" for user in rest), None)
 
     def is_open(self) -> bool:
         """Whether there is a connection that can be shared."""
@@ -104,7 +140,7 @@ class Way:
         if done.returncode:
             raise TransportError(
                 f"{self.site} cannot be reached: ssh ended with exit code {done.returncode}",
-                f"Try `ssh {self.host}` by hand.",
+                f"Try `{self.by_hand}` by hand.",
             )
 
     def start(self, command: str, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -135,7 +171,10 @@ class Way:
             return TransportError(problem, advice)
         final = any(word in said for word in NO_HOST)
         error = TransportError if final else UnreachableError
-        return error(problem, f"Try `ssh {self.host}` by hand.")
+        advice = f"Try `{self.by_hand}` by hand."
+        if self.jump is not None:  # OpenSSH does not pass on what that says
+            advice += f" If {self.jump} wants a login, run `hpcml sites login {self.site}`."
+        return error(problem, advice)
 
     def _ended(self, *options: str) -> int:
         try:

@@ -1,0 +1,283 @@
+"""What a login node shows of what is yours on a site: each check tries the thing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from hpcml.agent import wire
+from hpcml.errors import CommandError
+from hpcml.job import Job, Resources
+from hpcml.planning import make_plan
+from hpcml.planning.paying import account_rule
+from hpcml.planning.places import file_system_of
+from hpcml.planning.sources import said
+from hpcml.resolving import resolve
+from hpcml.settings import Binding
+from hpcml.sites import Site
+from hpcml.surveying.cluster import cluster_of
+from hpcml.surveying.finding import Check, Finding, bad, ok, unknown, warn
+from hpcml.surveying.model import Cluster
+from hpcml.transports import Completed, Transport
+from hpcml.units import memory_text
+
+LEAST_SPACE = 1 << 30  # bytes; less is a warning
+LEAST_FILES = 10_000  # that can still be made
+MOST_SKEW = 5.0  # s between the clocks of this machine and of the site
+LINES = 20  # of what a command prints
+PROGRAMS = {"apptainer": "apptainer", "singularity-ce": "singularity"}
+LOOK = """
+import json, os, sys
+left = os.statvfs(".")
+mode = os.stat(".").st_mode & 0o077
+space = [left.f_bavail * left.f_frsize, left.f_files, left.f_favail]
+print(json.dumps([list(sys.version_info[:3]), sys.executable, mode, space]))
+"""
+
+
+@dataclass(frozen=True)
+class Login:
+    """A site within reach, and what is yours there.
+
+    Attributes
+    ----------
+    reach : callable
+        Gives its files and commands; raises TransportError.
+    """
+
+    site: Site
+    binding: Binding
+    reach: Callable[[], Transport]
+
+    @cached_property
+    def files(self) -> Transport:
+        return self.reach()
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """What its Slurm says of itself."""
+        return cluster_of(self.files)
+
+    @property
+    def python(self) -> str:
+        """Of hpcml's helper on the login node, or of its agent where there is no helper."""
+        if self.site.transport == "local":
+            return self.binding.agent_python
+        return self.site.agent_python.login or "python3"
+
+    @cached_property
+    def look(self) -> tuple[list[int], str, int, list[int]]:
+        """What that Python sees of itself and of the workspace."""
+        argv = [self.python, "-I", "-S", "-c", LOOK]
+        done = self.files.run(argv)
+        if done.exit_code:
+            raise CommandError([self.python], done.exit_code, told_by(done), self._no_python)
+        version, path, mode, space = json.loads(done.stdout.splitlines()[-1])
+        return version, path, mode, space
+
+    @property
+    def _no_python(self) -> str:
+        return "Name one from 3.6 up in the profile: agent_python."
+
+
+def checks(login: Login) -> list[tuple[str, Check]]:
+    """All checks of a login node, in the order in which they depend on each other."""
+    found = {
+        "reach": reach,
+        "workspace": workspace,
+        "space": space,
+        "purge": purge,
+        "quota": quota,
+        "agent python": agent_python,
+        "clock": clock,
+        "container": container,
+    }
+    if login.site.scheduler == "slurm":
+        found |= {"account": account, "queue": queue}
+    return [(name, partial(check, login)) for name, check in found.items()]
+
+
+def reach(login: Login) -> Iterator[Finding]:
+    """Whether it answers."""
+    files = login.files
+    files.names("")  # the workspace is made where it is not there
+    yield ok(f"{login.site.name} answers, by {login.site.transport}")
+
+
+def workspace(login: Login) -> Iterator[Finding]:
+    """A file is written there, read, and removed; and nobody else may look."""
+    files, folder = login.files, login.binding.workspace
+    probe = f"doctor-{wire.unique()}"
+    try:
+        files.put({probe: b"hpcml doctor"})
+        read = files.get({probe: 0}).get(probe)
+    finally:
+        files.remove([probe])
+    open_to_others = login.look[2]
+    if read != b"hpcml doctor":
+        yield bad(f"what is written to {folder} is not what is read there", "Use another folder.")
+    elif open_to_others:
+        advice = f"Run `chmod go-rwx {shlex.quote(folder)}` there."
+        yield bad(f"others may look into {folder}, or write to it", advice)
+    else:
+        yield ok(f"{folder} can be written, and read by you alone")
+
+
+def space(login: Login) -> Iterator[Finding]:
+    """What the file system of the workspace has left; a quota may leave less."""
+    size, counted, files = login.look[3]  # some file systems make inodes as they need them
+    text = f"{memory_text(size)} free" + (f", {files} files can be made" if counted else "")
+    if size < LEAST_SPACE or (counted and files < LEAST_FILES):
+        yield warn(f"{text} in {login.binding.workspace}", "Free some, or choose another folder.")
+    else:
+        yield ok(text)
+
+
+def purge(login: Login) -> Iterator[Finding]:
+    """What the profile says of when files of the workspace are deleted."""
+    name = file_system_of(login.binding.workspace, login.site, login.binding)
+    kept = None if name is None else login.site.file_systems[name].purge
+    if kept is None:
+        return
+    told = said(login.site, f"file_systems.{name}.purge")
+    problem = f"what nobody has used for {kept} is deleted on {name}, where the workspace is{told}"
+    yield warn(problem, "Fetch in time what you want to keep: `hpcml fetch ID`.")
+
+
+def quota(login: Login) -> Iterator[Finding]:
+    """What the site's own command says of how much may be stored."""
+    if not login.site.quota:
+        return
+    done = login.files.run(login.site.quota)
+    if done.exit_code:
+        problem = f"{shlex.join(login.site.quota)!r} ended with exit code {done.exit_code}"
+        yield warn(f"{problem}: {told_by(done)}", "See the site's documentation: quota.")
+        return
+    lines = done.stdout.decode(errors="replace").split("\n")
+    shown = [line.strip() for line in lines if line.strip()][:LINES]
+    yield ok("; ".join(shown) or f"{shlex.join(login.site.quota)!r} says nothing")
+
+
+def agent_python(login: Login) -> Iterator[Finding]:
+    """The Python of hpcml's own programs, on this node."""
+    version, path = ".".join(map(str, login.look[0])), login.look[1]
+    if tuple(login.look[0]) < (3, 6):
+        yield bad(f"{version}, {path}: too old", "Name one from 3.6 up: agent_python.")
+        return
+    there = login.binding.agent_python
+    if login.site.scheduler == "process":
+        yield ok(f"{version}, {path}")
+    else:
+        yield ok(f"{version}, {path}; {there} of the compute nodes was not looked at")
+
+
+def clock(login: Login) -> Iterator[Finding]:
+    """The site's clock beside this machine's: times of jobs are the site's."""
+    login.files.names("")
+    skew = login.files.now() - time.time()
+    if abs(skew) <= MOST_SKEW:
+        yield ok("the site's and this machine's agree")
+        return
+    late = "behind" if skew < 0 else "ahead of"
+    problem = f"the site's is {abs(skew):.0f} s {late} this machine's"
+    yield warn(problem, "Times of jobs are the site's. Have this machine's set by NTP.")
+
+
+def container(login: Login) -> Iterator[Finding]:
+    """What runs images: whether it is there, and whether you may use it."""
+    facts = login.site.container
+    if facts.runtime in (None, "none"):
+        return
+    missing = _group_missing(login)
+    why = f"; you are not in the group {facts.group}" if missing else ""
+    advice = facts.access or "Ask the site; jobs without an image run as ever."
+    program = PROGRAMS.get(facts.runtime or "")
+    test = list(facts.test) or ([program, "--version"] if program else [])
+    if facts.where == "compute" or facts.module or not test:
+        not_seen = f"{facts.runtime} cannot be tried on this node"
+        yield warn(f"{not_seen}{why}", advice) if missing else unknown(not_seen)
+        return
+    done = login.files.run(test)
+    if done.exit_code:
+        problem = f"{shlex.join(test)!r} ended with exit code {done.exit_code}: {told_by(done)}"
+        yield warn(f"{problem}{why}", advice)
+    elif missing and not facts.test:
+        yield warn(f"{facts.runtime} is there{why}", advice)
+    else:
+        yield ok(f"{done.stdout.decode(errors='replace').strip() or facts.runtime}")
+
+
+def _group_missing(login: Login) -> bool:
+    """Whether somebody must be in a group, and is not as far as this session knows."""
+    group = login.site.container.group
+    if group is None:
+        return False
+    done = login.files.run(["id", "-Gn"])
+    return group not in done.stdout.decode(errors="replace").split()
+
+
+def account(login: Login) -> Iterator[Finding]:
+    """Whether who pays may pay, by the site's accounting."""
+    cluster, binding = login.cluster, login.binding
+    rule = account_rule(login.site)
+    mine = payers(cluster)
+    for name in dict.fromkeys(filter(None, (binding.account, *binding.accounts.values()))):
+        if mine is None:
+            yield unknown(f"{name}: the site's accounting does not say who may use it")
+        elif pays(name, login.site, mine):
+            yield ok(f"{name} is yours")
+        else:
+            problem = f"{name} is no account of yours on {login.site.name}"
+            yield bad(problem, f"{_yours(mine)} {rule}".rstrip())
+    if binding.account is None and not binding.accounts:
+        if cluster.needs_account:
+            advice = f"Write sites.{login.site.name}.account into the settings."
+            yield bad("a job that names no account is refused", f"{advice} {_yours(mine or [])}")
+        else:
+            default = cluster.default_account
+            yield ok(f"{default} pays, the default" if default else "none is named, or needed")
+
+
+def payers(cluster: Cluster) -> list[str] | None:
+    """Accounts that somebody may name; ``None``: not known."""
+    found = cluster.associations
+    return None if not found else list(dict.fromkeys(one.account for one in found))
+
+
+def pays(name: str, site: Site, mine: Sequence[str]) -> bool:
+    """Whether an account is among some, be it with what a partition adds to it."""
+    suffixes = {"", *(one.account_suffix or "" for one in site.partitions.values())}
+    known = {one.lower() for one in mine}  # as Slurm compares them
+    return any(f"{name}{suffix}".lower() in known for suffix in suffixes)
+
+
+def _yours(accounts: Sequence[str]) -> str:
+    return f"Yours: {', '.join(accounts)}." if accounts else ""
+
+
+def queue(login: Login) -> Iterator[Finding]:
+    """Whether Slurm would take a job as hpcml writes it. None is queued."""
+    job = Job(["true"], code=None, resources=Resources(cpus=1, time="5m"))
+    partition = login.binding.partition
+    if partition is not None and partition in login.site.partitions:
+        device = login.site.partitions[partition].node.device.kind
+        resources = Resources(device=device, time="5m", options={"partition": partition})
+        job = Job(["true"], code=None, resources=resources)
+    plan = make_plan(resolve(job, online=False), login.site, login.binding)
+    where = f"partition {plan.what['placement']['partition']}"
+    done = login.files.run(["sbatch", "--test-only"], plan.script.encode())
+    if done.exit_code:
+        problem = f"sbatch would not take a job in {where}: {told_by(done)}"
+        yield bad(problem, account_rule(login.site) or "See the site's documentation.")
+    else:
+        yield ok(f"sbatch would take a job in {where}")
+
+
+def told_by(done: Completed) -> str:
+    """What a command printed, in one line."""
+    text = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
+    return "; ".join(text.split("\n")[-3:]) or "no output"

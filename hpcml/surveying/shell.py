@@ -1,0 +1,132 @@
+"""A site's commands before anything of hpcml is there, in the environment of a login shell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from hpcml.agent import wire
+from hpcml.errors import TransportError, UnreachableError
+from hpcml.settings import Binding
+from hpcml.sites import Site
+from hpcml.transports import Completed
+from hpcml.transports.ssh import way_to
+from hpcml.transports.ssh.first_contact import SHELL
+from hpcml.transports.ssh.openssh import Way
+
+PATIENCE = 60.0  # seconds for which a command may be silent
+# A csh is a login shell only if it is given nothing else; every shell reads what is to be done.
+ENVIRONMENT = (
+    """{ printf '%s\\n' 'exec /bin/sh -c "exec env"' | "${SHELL:-/bin/sh}" -l 2> /dev/null; }"""
+)
+OF_SLURM = ("PATH", "LD_LIBRARY_PATH", "SLURM_CONF")
+
+
+class Commands(Protocol):
+    """Whoever runs commands on a site; a transport does."""
+
+    def run(self, argv: Sequence[str]) -> Completed:
+        """Run a command; a non-zero exit code is no error here."""
+        ...
+
+
+class Shell(Commands, Protocol):
+    """Commands, and the environment that they have.
+
+    Attributes
+    ----------
+    environment : dict
+        Variables of a login shell.
+    """
+
+    environment: Mapping[str, str]
+
+
+class LocalShell:
+    """On this machine."""
+
+    def __init__(self) -> None:
+        self.environment: Mapping[str, str] = dict(os.environ)
+
+    def run(self, argv: Sequence[str]) -> Completed:
+        nothing = subprocess.DEVNULL
+        try:
+            done = subprocess.run(
+                argv, stdin=nothing, capture_output=True, check=False, timeout=PATIENCE
+            )
+        except OSError as error:
+            return Completed(tuple(argv), 127, b"", (error.strerror or "").encode())
+        except subprocess.TimeoutExpired:
+            said = f"it has not ended within {PATIENCE:.0f} s"
+            return Completed(tuple(argv), 124, b"", said.encode())
+        return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+
+class SshShell:
+    """Where ssh leads to. What its login shell prints of itself is passed over.
+
+    Raises
+    ------
+    TransportError
+        It cannot be reached.
+    """
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self.environment: Mapping[str, str] = {}
+        lines = self._answer(ENVIRONMENT).stdout.decode("utf-8", "surrogateescape").splitlines()
+        pairs = (line.partition("=") for line in lines)
+        self.environment = {name: value for name, _, value in pairs if name.isidentifier()}
+
+    def run(self, argv: Sequence[str]) -> Completed:
+        told = [f"{name}={self.environment[name]}" for name in OF_SLURM if name in self.environment]
+        return self._answer(shlex.join(["env", *told, *argv]), argv)
+
+    def _answer(self, line: str, argv: Sequence[str] = ()) -> Completed:
+        word = f"hpcml-{wire.random_letters(16)}"
+        mark = f"printf '\\n%s\\n' {word}"
+        script = f"cd /; {mark}; {mark} >&2\n{line} < /dev/null\ncode=$?; {mark}; echo $code\n"
+        out, err = self._spoken(script.encode("utf-8", "surrogateescape"))
+        parts = out.split(f"\n{word}\n".encode())
+        if len(parts) < 3:
+            raise self._way.refused(err.decode(errors="replace"))
+        said = err.partition(f"\n{word}\n".encode())[2]
+        return Completed(tuple(argv), int(parts[-1]), parts[1], said)
+
+    def _spoken(self, script: bytes) -> tuple[bytes, bytes]:
+        with tempfile.TemporaryFile() as errors:
+            process = self._way.start(SHELL, errors)
+            try:
+                out, _ = process.communicate(script, timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                raise UnreachableError(
+                    f"{self._way.site} has not answered for {PATIENCE:.0f} s",
+                    f"See whether `{self._way.by_hand}` works by hand.",
+                ) from None
+            finally:
+                process.kill()
+                process.wait()
+            errors.seek(0)
+            return out, errors.read()
+
+
+def shell_of(site: Site, binding: Binding) -> Shell:
+    """The shell of a site.
+
+    Raises
+    ------
+    TransportError
+        It cannot be reached, or by nothing that hpcml knows a shell of.
+    """
+    if site.transport == "local":
+        return LocalShell()
+    if site.transport == "ssh":
+        return SshShell(way_to(site, binding))
+    raise TransportError(
+        f"{site.name} is reached by {site.transport}, and by that nobody can be asked anything",
+        "hpcml sets up what it reaches by ssh, and this machine: write your settings by hand.",
+    )

@@ -1,0 +1,144 @@
+"""The way to a site that its profile describes: another port, a jump host, IPv4 alone."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpcml.documents import changed
+from hpcml.errors import TransportError
+from hpcml.library import library, library_name
+from hpcml.settings import Binding
+from hpcml.sites.profile import Ssh
+from hpcml.transports.ssh import SshTransport, way_to
+from hpcml.transports.ssh.openssh import Way
+from tests.agent.pythons import pythons
+from tests.contract import sshd
+from tests.contract.conftest import Loop, a_site, a_way
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+PYTHON = next(iter(pythons().values()))
+
+
+@pytest.fixture
+def way(server: sshd.Server) -> Iterator[Loop]:
+    """One with connections of its own: elsewhere they are known by host and user."""
+    with a_way(server) as made:
+        yield made
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[sshd.Server]:
+    """A second server, by way of which one gets to the first."""
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    made = sshd.Server(folder, sshd.installed()[0])
+    yield made
+    made.stop()
+
+
+def binding(config: Path, there: Path, **yours: str) -> Binding:
+    library()
+    return Binding(
+        str(there), PYTHON, PYTHON, library_name(), ssh_config=str(config), user=ME, **yours
+    )
+
+
+def reached(ssh: Ssh, yours: Binding) -> set[str] | None:
+    """What is in the workspace, by way of a profile that says so and settings."""
+    files = SshTransport(changed(a_site(python=PYTHON), ssh=ssh), yours)
+    try:
+        return files.names("")
+    finally:
+        files.close()
+
+
+def nobody_listens() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_the_profiles_port_counts_more_than_ssh_s_own_configuration(
+    loop: Loop, server: sshd.Server, home: Path
+) -> None:
+    config = loop.folder / "config"
+    closed = nobody_listens()
+    said = server.config("loop", "somebody-else").replace(f"Port {server.port}", f"Port {closed}")
+    config.write_text(said)
+    yours = binding(config, home / "there")
+
+    with pytest.raises(TransportError, match=f"port {closed}: Connection refused"):
+        reached(Ssh(host="loop"), yours)
+    assert reached(Ssh(host="loop", port=server.port), yours) == {"lib"}
+
+
+def test_a_profile_without_a_port_leaves_it_to_ssh(
+    loop: Loop, server: sshd.Server, home: Path
+) -> None:
+    config = loop.folder / "config"
+    config.write_text(server.config("loop", "somebody-else"))
+
+    assert reached(Ssh(host="loop"), binding(config, home / "there")) == {"lib"}
+
+
+def test_a_jump_host_is_gone_through_as_the_same_user(
+    loop: Loop, server: sshd.Server, gate: sshd.Server, home: Path
+) -> None:
+    config = loop.folder / "config"
+    config.write_text(server.config("loop", "somebody-else") + gate.config("gate", "somebody-else"))
+    before = (gate.folder / "log").stat().st_size
+
+    assert reached(Ssh(host="loop", jump="gate"), binding(config, home / "there")) == {"lib"}
+    passed = (gate.folder / "log").read_text()[before:]
+    assert f"Accepted publickey for {ME}" in passed
+
+
+def test_a_jump_host_that_lets_nobody_in_may_be_a_matter_of_login(
+    loop: Loop, server: sshd.Server, gate: sshd.Server, home: Path
+) -> None:
+    config = loop.folder / "config"
+    config.write_text(server.config("loop", ME) + gate.config("gate", ME))
+    (gate.folder / "authorized").write_text("")
+
+    with pytest.raises(TransportError, match="loop cannot be reached") as caught:
+        reached(Ssh(host="loop", jump="gate"), binding(config, home / "there"))
+    assert "If gate wants a login, run `hpcml sites login loop`" in caught.value.advice
+
+
+def test_where_ipv6_does_not_work_it_is_not_tried(
+    loop: Loop, server: sshd.Server, home: Path
+) -> None:
+    config = loop.folder / "config"
+    config.write_text(server.config("loop", ME) + "  AddressFamily inet6\n")
+    yours = binding(config, home / "there")
+
+    with pytest.raises(TransportError):
+        reached(Ssh(host="loop"), yours)
+    assert reached(Ssh(host="loop", ipv4=True), yours) == {"lib"}
+
+
+def test_a_host_of_your_own_is_reached_as_ssh_s_configuration_says_alone(
+    loop: Loop, server: sshd.Server, home: Path
+) -> None:
+    """The profile's port, jump host and IP version belong to the profile's host."""
+    config = loop.folder / "config"
+    config.write_text(server.config("mine", "somebody-else"))
+    facts = Ssh(host="loop", port=nobody_listens(), jump="nowhere.invalid", ipv4=True)
+    yours = binding(config, home / "there", ssh_host="mine")
+
+    assert reached(facts, yours) == {"lib"}
+    assert way_to(changed(a_site(), ssh=facts), yours).port is None
+
+
+def test_what_is_to_be_tried_by_hand_goes_the_same_way() -> None:
+    way = Way("site", "login.example.org", "me", "/a folder/config", 8822, "gate.example.org", True)
+    tried = "ssh -4 -F '/a folder/config' -l me -p 8822 -J me@gate.example.org login.example.org"
+    assert way.by_hand == tried
+    assert "-J you@gate" in Way("site", "host", "me", jump="you@gate").by_hand
+    assert Way("site", "host").by_hand == "ssh host"
