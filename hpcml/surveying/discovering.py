@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hpcml.connection import connect_to
+from hpcml.connection import bind, reached_by
 from hpcml.errors import ArgumentError, HpcmlError, few
+from hpcml.settings import HOST
 from hpcml.sites import Node, Partition, Site
 from hpcml.sites.layers import NAME, check_name
 from hpcml.sites.profile import Ssh
@@ -35,9 +36,6 @@ HEAD = """\
 # What Slurm says of this cluster (confidence A), and what was concluded from that (B).
 # `unknown` is what it does not say: fill in what you know, and say where you know it from.
 # `hpcml sites explain KEY` tells what a key means, `hpcml sites validate {name}` what is wrong.
-"""
-WANTED = """\
-# account_rule: ""        # what accounts are called, and where they are from
 """
 MORE = """\
 # file_systems:           # where users write, what compute nodes see, what is deleted when
@@ -72,7 +70,7 @@ def discover(name: str | None, host: str | None = None, workspace: str = WORKSPA
     Raises
     ------
     ArgumentError
-        It is no name, or this is no login node.
+        It is no name or no host, or this is no login node.
     CommandError
         There is no Slurm, or it does not answer.
     TransportError
@@ -80,16 +78,26 @@ def discover(name: str | None, host: str | None = None, workspace: str = WORKSPA
     """
     if name is not None:
         check_name(name)
+    if host is not None:
+        _check_host(host)
     if host is None and shutil.which("scontrol") is None:
         problem = "there is no Slurm on this machine: scontrol is not on PATH"
         raise ArgumentError(problem, "Ask on a login node, or name one: --host HOST.")
-    files = connect_to(_asked(name or host or "here", host, workspace)).files
+    site = _asked(name or host or "here", host, workspace)
+    files = reached_by(site, bind(site))
     cluster = cluster_of(files)
     if name is None:
         name = cluster.config.name or ""
         check_name(name)
     transport = "local" if host is None else "ssh"
     return Discovery(cluster, name, transport, host, workspace, runtime_of(files))
+
+
+def _check_host(host: str) -> None:
+    try:
+        HOST.check(host)
+    except ValueError as error:
+        raise ArgumentError(f"{host!r} is no host: {error}", "It is never an option.") from None
 
 
 def _asked(name: str, host: str | None, workspace: str) -> Site:
@@ -152,12 +160,13 @@ class Discovery:
         if self.host is not None:
             yield f"ssh: {{host: {_quoted(self.host)}}}"
         today = time.strftime("%Y-%m-%d")
-        what = "scontrol show config, partition, node; sacctmgr show assoc, qos"
+        what = "scontrol show config, partition, node"
+        what += "; sacctmgr show assoc, qos" if config.accounting else ""
         source = f"{what}: {config.name}, Slurm {config.version}, {today}"
         yield f"source: {_quoted(source)}"
         yield "confidence: A"
         yield from self._limits()
-        yield from WANTED.splitlines()
+        yield '# account_rule: ""        # what accounts are called, and where they are from'
         where = "what hpcml proposes, not looked at"
         yield "workspace:              # compute nodes must see it: scratch is better than home"
         yield f"  value: {_quoted(self.workspace)}"
