@@ -150,34 +150,35 @@ class Discovery:
         return HEAD.format(name=self.name) + "".join(f"{line}\n" for line in self._lines())
 
     def _lines(self) -> Iterator[str]:
-        config = self.cluster.config
         yield from (f"# Not answered: {plain(it)}" for it in self.cluster.unanswered)
         yield f"name: {_word(self.name)}"
-        told = _quoted(f"{config.name or self.name}, as its Slurm describes it")
-        yield f"description: {told}"
+        told = f"{self.cluster.config.name or self.name}, as its Slurm describes it"
+        yield f"description: {_quoted(told)}"
         yield "scheduler: slurm"
         yield f"transport: {self.transport}"
         if self.host is not None:
             yield f"ssh: {{host: {_quoted(self.host)}}}"
-        today = time.strftime("%Y-%m-%d")
-        what = "scontrol show config, partition, node"
-        what += "; sacctmgr show assoc, qos" if config.accounting else ""
-        source = f"{what}: {config.name}, Slurm {config.version}, {today}"
-        yield f"source: {_quoted(source)}"
+        yield f"source: {_quoted(self._source())}"
         yield "confidence: A"
         yield from self._limits()
         yield '# account_rule: ""        # what accounts are called, and where they are from'
-        where = "what hpcml proposes, not looked at"
         yield "workspace:              # compute nodes must see it: scratch is better than home"
         yield f"  value: {_quoted(self.workspace)}"
-        yield f"  source: {_quoted(where)}"
+        yield '  source: "what hpcml proposes, not looked at"'
         yield "  confidence: B"
         yield from self._container()
         yield from MORE.splitlines()
         yield from self._energy()
         yield "partitions:"
-        for partition in self.cluster.partitions.values():
-            yield from self._partition(partition)
+        # A job takes the first that it fits into: the cluster's own default.
+        for live in sorted(self.cluster.partitions.values(), key=lambda it: not it.default):
+            yield from self._partition(live)
+
+    def _source(self) -> str:
+        config = self.cluster.config
+        asked = "scontrol show config, partition, node"
+        asked += "; sacctmgr show assoc, qos" if config.accounting else ""
+        return f"{asked}: {config.name}, Slurm {config.version}, {time.strftime('%Y-%m-%d')}"
 
     def _energy(self) -> Iterator[str]:
         known = [it for it in self.cluster.config.energy or () if it in SCOPES]
@@ -220,14 +221,13 @@ class Discovery:
         kind = _usual(live)
         yield f"  {_word(live.name)}:"
         if live.state not in (None, "UP"):
-            yield f"    # it was {live.state} at that time"
+            yield f"    # it was {plain(live.state)} at that time"
         if live.accounts is not None:
             yield "    # some accounts alone may use it, and those below them"
         yield from self._other_kinds(live, kind)
-        most = min(
-            most_nodes_of(live, self.cluster), sum(_holds(it.kind, kind) for it in live.nodes)
-        )
-        yield f"    nodes: {int(most)}"
+        fitting = sum(count for it, count in live.kinds.items() if _holds(it, kind))
+        most = int(min(most_nodes_of(live, self.cluster), fitting))
+        yield f"    nodes: {most or 'unknown'}"
         if live.exclusive is not None:
             yield f"    node_sharing: {'exclusive' if live.exclusive else 'shared'}"
         longest, _ = longest_of(live, self.cluster)

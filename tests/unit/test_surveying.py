@@ -135,6 +135,12 @@ def test_the_qos_of_a_partition_limits_it(sites: Path) -> None:
     assert not site.partitions["cpu"].qos, "the only one that is left is that of all jobs"
 
 
+def test_the_default_partition_is_the_first_that_jobs_take(sites: Path) -> None:
+    lines = PARTITIONS.replace("Default=YES", "Default=NO")
+    lines = lines.replace("DenyAccounts=none Default=NO", "DenyAccounts=none Default=YES")
+    assert next(iter(written(sites, Slurm(partitions=lines).cluster()).partitions)) == "all"
+
+
 def test_what_is_kept_from_jobs_is_not_theirs(sites: Path) -> None:
     node = written(sites, Slurm().cluster()).partitions["cpu"].node
     assert (node.cores, node.reserved_cores) == (144, 4)
