@@ -59,9 +59,9 @@ def alternate(*measures: Callable[[], float], rounds: int = ROUNDS) -> list[floa
     return [statistics.median(column) for column in zip(*taken, strict=True)]
 
 
-def fresh_home() -> dict[str, str]:
-    """An environment whose home is new and empty."""
-    home = Path(tempfile.mkdtemp(dir=_homes.name))
+def fresh_home(folder: Path | None = None) -> dict[str, str]:
+    """An environment whose home is new and empty, in a folder that somebody removes."""
+    home = Path(tempfile.mkdtemp(dir=folder or _homes.name))
     names = {"HOME": "", "XDG_CONFIG_HOME": "c", "XDG_STATE_HOME": "s", "XDG_CACHE_HOME": "k"}
     names["XDG_DATA_HOME"] = "d"
     return {**os.environ, **{variable: str(home / name) for variable, name in names.items()}}

@@ -21,6 +21,7 @@ from tests.slurm.fake import FakeSlurm, fake_site
 
 ONE_BY_ONE = 40  # jobs; hpcml lets 100 calls go at once
 ROUNDS = 5
+MEMORY = "/dev/shm"  # noqa: S108 (a file system, not a file)
 POINTS = 10_000
 MAX_ARRAY = 1001
 LOOKS = 7
@@ -134,24 +135,29 @@ def measure(row: Callable[..., Any]) -> Iterator[Any]:
 
 
 def one_by_one(row: Callable[..., Any]) -> Iterator[Any]:
-    """CPU time of the submitting process a job; in turns, so that a slow moment hits all."""
+    """CPU time of the submitting process a job; in turns, so that a slow moment hits all.
+
+    With files on disk, where making and removing one is what costs most, and in memory.
+    """
     peers = {"submitit, unthrottled": SUBMITIT, "psij-python": PSIJ, "executorlib": EXECUTORLIB}
     for module, name in (("psij", "psij-python"), ("pysqa", "executorlib")):
         if find_spec(module) is None:
             print(f"{name} is left out: {module} is not installed", file=sys.stderr)
             del peers[name]
     programs = {"bare": HPCML, "with code": HPCML_WITH_CODE, **peers}
-    taken: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(ROUNDS):
-        for name, program in programs.items():
-            found, _ = _told(ONE_EACH.format(**program), ONE_BY_ONE)
-            taken[name].append(found * 1e3)
-    medians = {name: statistics.median(column) for name, column in taken.items()}
-    for name in peers:
-        limit = 1.5 if "submitit" in name else None
-        yield row("Slurm: submit a function", "ms", medians["bare"], name, medians[name], limit)
-        what = "Slurm: submit it with its code"
-        yield row(what, "ms", medians["with code"], name, medians[name])
+    for place, where in (None, ""), (MEMORY, ", files in memory"):
+        taken: dict[str, list[float]] = {name: [] for name in programs}
+        for _ in range(ROUNDS):
+            for name, program in programs.items():
+                found, _ = _told(ONE_EACH.format(**program), ONE_BY_ONE, place)
+                taken[name].append(found * 1e3)
+        medians = {name: statistics.median(column) for name, column in taken.items()}
+        for name in peers:
+            limit = 1.5 if "submitit" in name else None
+            what = f"Slurm: submit a function{where}"
+            yield row(what, "ms", medians["bare"], name, medians[name], limit)
+            what = f"Slurm: submit it with its code{where}"
+            yield row(what, "ms", medians["with code"], name, medians[name])
 
 
 def sweep(row: Callable[..., Any]) -> Iterator[Any]:
@@ -174,9 +180,9 @@ def watching(row: Callable[..., Any]) -> Iterator[Any]:
     yield row("Slurm: wall: an end is known", "s", lag, "interval + 1 s", INTERVAL + 1, 1.0)
 
 
-def _told(text: str, count: int) -> tuple[Any, list[str]]:
+def _told(text: str, count: int, place: str | None = None) -> tuple[Any, list[str]]:
     """What a program tells in a home of its own, and the names of the commands that it called."""
-    with fake_slurm() as (slurm, environment, folder):
+    with fake_slurm(place) as (slurm, environment, folder):
         head = "import json, os, sys, time\ncount = int(sys.argv[1])\n"
         program = head + textwrap.dedent(text)
         argv = [sys.executable, "-c", program, str(count), str(slurm.log)]
@@ -187,11 +193,14 @@ def _told(text: str, count: int) -> tuple[Any, list[str]]:
 
 
 @contextmanager
-def fake_slurm() -> Iterator[tuple[FakeSlurm, dict[str, str], Path]]:
+def fake_slurm(
+    place: str | None = None,
+) -> Iterator[tuple[FakeSlurm, dict[str, str], Path]]:
     """A fake Slurm, the environment of its user, and a folder with a module of functions."""
-    with tempfile.TemporaryDirectory() as temporary:
+    # Commands that somebody has left running may still write into it when it goes.
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
-        slurm, environment = FakeSlurm(folder / "slurm"), fresh_home()
+        slurm, environment = FakeSlurm(folder / "slurm"), fresh_home(folder)
         (folder / "work").mkdir()
         (folder / "work" / "work.py").write_text(textwrap.dedent(MODULE))
         fake_site(Path(environment["XDG_CONFIG_HOME"]), folder / "ws", max_array=MAX_ARRAY)

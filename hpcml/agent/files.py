@@ -78,6 +78,15 @@ def private_folder(path: str) -> None:
         )
 
 
+def _room_in(folder: str) -> None:
+    """Have a folder that can be written to, though it, or what it is in, was made read-only."""
+    there = folder
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
+    trees.open_up(there)
+    private_folder(folder)
+
+
 def pieces_of(path: str) -> "Iterator[bytes]":
     """The content of a file, a piece at a time."""
     with told("%s cannot be read" % path), open(path, "rb", buffering=0) as file:
@@ -100,8 +109,10 @@ SAID = {"LC_ALL": "C", "TZ": "UTC", "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT"
 
 def of_commands() -> "dict[str, str]":
     """The environment of commands: of this process's no more than where things are."""
-    kept = ((name, os.environ.get(name)) for name in KEPT)
-    return dict(SAID, **{name: value for name, value in kept if value})
+    kept = {name: os.environ.get(name, "") for name in KEPT}
+    # Of a login shell, where only that finds Slurm (hpcml.transports.ssh.first_contact).
+    kept["LD_LIBRARY_PATH"] = os.environ.get("HPCML_LD_LIBRARY_PATH") or kept["LD_LIBRARY_PATH"]
+    return dict(SAID, **{name: value for name, value in kept.items() if value})
 
 
 def make_link(path: str, target: str, temporary: str) -> None:
@@ -240,14 +251,14 @@ class Files:
         path = self.path(name)
         temporary = self._aside(name)
         with told("%s cannot be written" % path):
-            private_folder(os.path.dirname(path))
+            _room_in(os.path.dirname(path))
             passing = _Digested(content)
             wire.write_private(temporary, passing, mode=0o500 if executable else 0o400)
             try:
                 if passing.hexdigest() != digest:
                     return False
                 if not os.path.isfile(path) or os.path.getsize(path) != passing.size:
-                    trees.open_up(os.path.dirname(path))
+                    trees.open_up(os.path.dirname(path))  # another client may have sealed it
                     os.rename(temporary, path)
                 return True
             finally:
@@ -259,8 +270,7 @@ class Files:
         path = self.path(name)
         temporary = self._aside(name)
         with told("%s cannot be made" % path):
-            private_folder(os.path.dirname(path))
-            trees.open_up(os.path.dirname(path))
+            _room_in(os.path.dirname(path))
             make_link(path, target, temporary)
 
     def seal(self, folder: str) -> None:

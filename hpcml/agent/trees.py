@@ -79,7 +79,7 @@ def remove(path: str) -> None:
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.lstat(path).st_mode):
-            return os.unlink(path)
+            return _unlink(path)
         open_up(path)
         folders = _unlink_files(path)
         while folders:
@@ -88,6 +88,14 @@ def remove(path: str) -> None:
             folders = _unlink_files(path)
         os.rmdir(path)
     return None
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except PermissionError:
+        open_up(os.path.dirname(path))
+        os.unlink(path)
 
 
 def seal(folder: str) -> None:

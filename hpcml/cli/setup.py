@@ -42,13 +42,13 @@ def setup_command(name: str, yes: bool, **given: str | None) -> None:
     """
     from hpcml.enclosing import enclosing_run
     from hpcml.errors import ArgumentError
-    from hpcml.settings import SiteSettings, load_settings
+    from hpcml.settings import site_settings
     from hpcml.sites import load_site
 
     if enclosing_run() is not None:
         raise ArgumentError("a job has the settings of where it came from", "Do it from outside.")
     site = load_site(name)
-    before = load_settings().sites.get(name) or SiteSettings()
+    before = site_settings(name)
     stages.reached("Nothing was written.")
     yours, well = _set_up(site, _given(before, given), yes)
     values = {key: value for key, value in vars(yours).items() if value != vars(before)[key]}

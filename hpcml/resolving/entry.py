@@ -85,7 +85,7 @@ def find_entry(job: Job) -> Entry:
     explicit = None if job.code in ("auto", None) else str(job.code)
     base = _base(explicit)
     if callable(job.entry):
-        return _finish(job, _function(job.entry, base, explicit))
+        return _function(job.entry, base, explicit, alone=job.code is None)
     if not isinstance(job.entry, str | os.PathLike):
         command = tuple(checks.texts("entry", job.entry))
         if not command or not command[0]:
@@ -108,10 +108,15 @@ def find_entry(job: Job) -> Entry:
     )
 
 
-def _function(function: Callable[..., Any], base: Path, explicit: str | None) -> Entry:
+def _function(
+    function: Callable[..., Any], base: Path, explicit: str | None, *, alone: bool
+) -> Entry:
+    """A function with the code that it is imported from, or ``alone``."""
     from hpcml.resolving.functions import find_function  # it loads much, which scripts do not need
 
     found = find_function(function)
+    if alone:
+        return _called(found, str(base), None, ())
     start, root, here = found.root, str(base) if explicit else None, str(base)
     if root is None and start is not None:
         root = top_level(start) or start

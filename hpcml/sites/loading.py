@@ -255,7 +255,9 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _measured_site(site: Site) -> Site:
     partitions = {key: _measured(part) for key, part in site.partitions.items()}
-    workspace = site.workspace and site.workspace.replace("{data}", str(data_folder()))
+    workspace = site.workspace
+    if workspace and "{data}" in workspace:
+        workspace = workspace.replace("{data}", str(data_folder()))
     if workspace == site.workspace and all(
         measured is site.partitions[key] for key, measured in partitions.items()
     ):

@@ -3,8 +3,8 @@
 Files go there in streams, each appearing whole, and only with the SHA-256 that it must have. Then
 all of it becomes read-only, the site reads it once more, and if that gives the digest, a marker
 beside it says that it is whole (:func:`hpcml.agent.wire.data_marker`). Nobody believes what has no
-marker: what a broken-off submission has left there is gone on with. What somebody has changed in
-spite of all that is brought anew.
+marker: what a broken-off submission has left there is gone on with. Files that somebody has changed
+in spite of all that are brought anew; the others stay where they are, for runs that read them.
 """
 
 from __future__ import annotations
@@ -127,14 +127,14 @@ class _Staging:
         if self.one.file in whole:  # it was changed since, or another client has just mended it
             if self._is_marked() or self._is_verified():
                 return
-            self._take_away()
+            self._remove_changed()
         elif whole and self.one.file not in there:  # a link beside that is all it takes
             self.files.link({self.one.path: min(whole)})
         for _ in range(2):
             self._send()
             if self._is_verified():
                 return
-            self._take_away()  # after a power loss files may be there without their content
+            self._take_away()
         raise TransportError(
             f"the copy of {self.source} on the site is not what was sent",
             "Look for who else writes to the workspace, or whether its disk fails.",
@@ -161,8 +161,21 @@ class _Staging:
         self.files.put({self.one.marker: wire.canonical(mark)})
         return True
 
+    def _remove_changed(self) -> None:
+        """Take away the files that are not what they were: runs may be reading the others."""
+        digests = {self._path(name): content for name, kind, content in self.rows if kind != "link"}
+        ours = {self._path(name) for name, _, _ in self.rows}
+        there = self.files.walk([self.one.path]).get(self.one.path, {}).items()
+        added = {self._path(name) for name, found in there if found.kind != "folder"} - ours
+        said = self.files.digest(digests)
+        changed = [path for path, found in said.items() if found.sha256 != digests[path]]
+        self.files.remove([*added, *changed])
+
     def _take_away(self) -> None:
-        """Out of the way at once, under all its names, and what says that it is whole first."""
+        """Out of the way at once, under all its names, and what says that it is whole first.
+
+        After a power loss files may be there without their content, and look like others.
+        """
         for path in (posixpath.dirname(self.one.marker), self.one.folder):
             aside = f"{posixpath.dirname(path)}/.tmp-{wire.unique()}"
             if self.files.move(path, aside):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from hpcml import units
 from hpcml.errors import ProfileError, few, nearest
-from hpcml.settings import SiteSettings, load_settings
+from hpcml.settings import SiteSettings, site_settings
 from hpcml.sites import Partition, Site, places_of
 from hpcml.surveying.facts import Facts, Place, time_text
 from hpcml.surveying.finding import Finding, bad, ok, unknown, warn
@@ -41,7 +41,7 @@ def disagreements(site: Site, cluster: Cluster, yours: SiteSettings | None = Non
         The settings are wrong.
     """
     if yours is None:
-        yours = load_settings().sites.get(site.name) or SiteSettings()
+        yours = site_settings(site.name)
     return list(_Comparison(site, cluster, yours).findings())
 
 

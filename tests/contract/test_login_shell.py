@@ -22,6 +22,33 @@ def is_alive(pid: str) -> bool:
         return False
 
 
+HELPER = """
+import os
+print(os.environ.get("LD_LIBRARY_PATH"), os.environ["HPCML_LD_LIBRARY_PATH"])
+"""
+
+
+def test_the_libraries_of_a_login_shell_are_for_the_commands_that_it_finds(tmp_path: Path) -> None:
+    """Its LD_LIBRARY_PATH might keep a Python from starting, or give it other libraries."""
+    command = tmp_path / "opt" / "sbatch"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    lines = f"export PATH=$PATH:{command.parent} LD_LIBRARY_PATH=/opt/slurm/lib\n"
+    (tmp_path / ".profile").write_text(lines)
+    library = tmp_path / "ws" / "lib" / "lib.pyz"
+    library.parent.mkdir(parents=True)
+    (tmp_path / "ws").chmod(0o700)
+    library.write_text(HELPER)
+    library.chmod(0o600)
+    size = library.stat().st_size
+    text = first_contact.script("word", sys.executable, f"{tmp_path}/ws", "lib.pyz", size, "sbatch")
+    environment = {"HOME": str(tmp_path), "SHELL": "/bin/sh", "PATH": os.defpath}
+    done = subprocess.run(["/bin/sh"], input=text, env=environment, capture_output=True)
+
+    assert done.stdout.splitlines()[-1] == b"None /opt/slurm/lib", done.stderr
+
+
 def test_a_login_shell_that_goes_on_for_ever_ends_with_what_it_waits_for(tmp_path: Path) -> None:
     (tmp_path / ".profile").write_text(PROFILE)
     child = tmp_path / "child"

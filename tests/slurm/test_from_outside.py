@@ -199,9 +199,11 @@ def test_slurm_is_found_where_only_a_login_shell_finds_it(outside_of_profiles: O
     plain = ["ssh", "-F", config, "box", "/bin/sh -c 'command -v sbatch'"]
     assert subprocess.run(plain, capture_output=True, check=False).returncode != 0
 
-    job = hpcml.Job(["/bin/sh", "-c", 'echo "$PATH"'], code=None)
+    show = 'echo "$PATH $LD_LIBRARY_PATH"'
+    job = hpcml.Job(["/bin/sh", "-c", show], code=None)
     runs = [hpcml.submit(job, "box"), hpcml.submit(job, "box", resources=RANKS)]
 
     for run in runs:
         assert run.wait().state is State.COMPLETED, run.reason
-        assert "/opt/slurm/bin" in run.logs().split()[0].split(":")
+        path, libraries = run.logs().splitlines()[0].split(" ")
+        assert ("/opt/slurm/bin" in path.split(":"), libraries) == (True, "/opt/slurm/lib")

@@ -42,8 +42,9 @@ for name in sbatch squeue sacct scontrol scancel sinfo srun; do
     cp /usr/bin/$name /opt/slurm/bin
     mount --bind /dev/null /usr/bin/$name
 done
-echo 'PATH=$PATH:/opt/slurm/bin' > /etc/profile.d/slurm.sh
+echo 'export PATH=$PATH:/opt/slurm/bin LD_LIBRARY_PATH=/opt/slurm/lib' > /etc/profile.d/slurm.sh
 echo 'setenv PATH ${PATH}:/opt/slurm/bin' >> /etc/csh.login
+echo 'setenv LD_LIBRARY_PATH /opt/slurm/lib' >> /etc/csh.login
 """
 
 

@@ -103,6 +103,17 @@ def test_commands_find_nothing_of_slurm_in_their_environment(
     assert "SLURM_CONF=/etc/our slurm.conf" in printed.decode()
 
 
+def test_commands_get_the_libraries_of_the_login_shell_that_finds_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/other/lib")
+    monkeypatch.setenv("HPCML_LD_LIBRARY_PATH", "/opt/slurm/lib")
+    _, printed, _ = Files(str(tmp_path)).run(["env"], b"")
+
+    assert b"LD_LIBRARY_PATH=/opt/slurm/lib" in printed.splitlines()
+    assert b"HPCML_LD_LIBRARY_PATH" not in printed
+
+
 # --- what is answered -----------------------------------------------------------------------
 
 

@@ -88,6 +88,8 @@ def find_in_login_shell(wanted, before):
     found = dict(line[len(start):].split("=", 1) for line in lines if line.startswith(start))
     folders = found.get("PATH", "").split(":")
     if any(os.access(os.path.join(folder, wanted), os.X_OK) for folder in folders):
+        if "LD_LIBRARY_PATH" in found:  # for Slurm's commands: a Python might not start with it
+            found["HPCML_LD_LIBRARY_PATH"] = found.pop("LD_LIBRARY_PATH")
         os.environ.update((name, value) for name, value in found.items() if value)
 
 def main(workspace, library, size, before, wanted):
