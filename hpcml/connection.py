@@ -86,38 +86,19 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     if known is not None and not reload:
         return known
     site = load_site(name)
-    binding = _prepared(site)
-    if known is None or (known.site, known.binding) != (site, binding):
-        known = _open[key] = _connected(site, binding)
-    return known
-
-
-def connect_to(site: Site) -> Connection:
-    """A connection to a site of which there need not be a profile.
-
-    Raises
-    ------
-    HpcmlError
-        As :func:`connect`.
-    """
-    return _connected(site, _prepared(site))
-
-
-def _prepared(site: Site) -> Binding:
-    """What is yours on a site, with the literal path of the workspace; ready to go there."""
     binding = bind(site)
     _refuse_in_job(site, binding)
     _refuse_open_workspace(site, binding.workspace)
     if site.transport != "local" and binding.workspace.startswith("~"):
         _learn_home(site, binding)
         binding = bind(site)
-    return binding
-
-
-def _connected(site: Site, binding: Binding) -> Connection:
+    if known is not None and (known.site, known.binding) == (site, binding):
+        return known
     files = reached_by(site, binding)
     queue = load_plugin("hpcml.schedulers", site.scheduler)
-    return Connection(site, binding, files, queue(site, binding, telling_files(site.name, files)))
+    made = Connection(site, binding, files, queue(site, binding, telling_files(name, files)))
+    _open[key] = made
+    return made
 
 
 def reached_by(site: Site, binding: Binding) -> Transport:

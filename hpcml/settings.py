@@ -43,7 +43,8 @@ from hpcml.folders import data_folder as data_folder
 from hpcml.folders import state_folder as state_folder
 
 # Never an option of ssh's.
-Host = Annotated[str, matching(r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]*$", "a host or an alias")]
+HOST = matching(r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]*$", "a host or an alias")
+Host = Annotated[str, HOST]
 
 Workspace = Annotated[
     str, matching(r"^(/|~/).*$", 'a path from the root, like "/scratch/me" or "~/hpcml",')

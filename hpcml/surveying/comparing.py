@@ -150,11 +150,20 @@ class _Comparison:
                 problem = f"your settings' account {account} is none of yours ({self.cluster.user})"
                 yield bad(problem, f"{nearest(account, accounts)}. {ACCOUNTS}")
                 continue
-            shut = [it for it in partitions if not self._may_use(account, it)]
-            if shut:
-                problem = f"your account {account} may not use {few(shut)}"
-                judge = bad if len(shut) == len(partitions) else warn
-                yield judge(problem, f"Write sites.{name}.accounts.{shut[0]}, if another one may.")
+            yield from self._shut(account, partitions)
+
+    def _shut(self, account: str, partitions: list[str]) -> Iterator[Finding]:
+        """Partitions that an account of yours may not use."""
+        may = {name: self._may_use(account, name) for name in partitions}
+        shut = [name for name, it in may.items() if it is False]
+        if shut:
+            judge = bad if len(shut) == len(partitions) else warn
+            advice = f"Write sites.{self.site.name}.accounts.{shut[0]}, if another one may."
+            yield judge(f"your account {account} may not use {few(shut)}", advice)
+        unsure = [name for name, it in may.items() if it is None]
+        if unsure:
+            problem = f"whether your account {account} may use {few(unsure)}"
+            yield unknown(f"{problem}: it is not listed there (AllowAccounts), one above it may be")
 
     def _paying(self) -> dict[str, list[str]]:
         """The partitions for which each account of the settings would pay."""
@@ -176,10 +185,11 @@ class _Comparison:
                 return it
         return None
 
-    def _may_use(self, account: str, partition: str) -> bool:
+    def _may_use(self, account: str, partition: str) -> bool | None:
+        if self._association(account, partition) is None:
+            return False
         live = self._live(partition, self.site.partitions[partition])
-        allowed = live is None or live.allows_account(account)
-        return allowed and self._association(account, partition) is not None
+        return True if live is None else live.allows_account(account)
 
     # --- partitions -----------------------------------------------------------------------
 

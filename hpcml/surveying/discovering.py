@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hpcml.connection import connect_to
+from hpcml.connection import bind, reached_by
 from hpcml.errors import ArgumentError, HpcmlError, few
+from hpcml.settings import HOST
 from hpcml.sites import Node, Partition, Site
 from hpcml.sites.layers import NAME, check_name
 from hpcml.sites.profile import Ssh
@@ -21,6 +22,7 @@ from hpcml.surveying.facts import amount_text, time_text
 from hpcml.surveying.limits import cpus_of, longest_of, most_nodes_of, submit_limits
 from hpcml.surveying.model import Cluster, Gres, Kind, LiveNode, LivePartition
 from hpcml.surveying.partitions import kind_text
+from hpcml.texts import plain
 from hpcml.transports import Transport
 
 WORKSPACE = "~/hpcml"
@@ -34,9 +36,6 @@ HEAD = """\
 # What Slurm says of this cluster (confidence A), and what was concluded from that (B).
 # `unknown` is what it does not say: fill in what you know, and say where you know it from.
 # `hpcml sites explain KEY` tells what a key means, `hpcml sites validate {name}` what is wrong.
-"""
-WANTED = """\
-# account_rule: ""        # what accounts are called, and where they are from
 """
 MORE = """\
 # file_systems:           # where users write, what compute nodes see, what is deleted when
@@ -71,7 +70,7 @@ def discover(name: str | None, host: str | None = None, workspace: str = WORKSPA
     Raises
     ------
     ArgumentError
-        It is no name, or this is no login node.
+        It is no name or no host, or this is no login node.
     CommandError
         There is no Slurm, or it does not answer.
     TransportError
@@ -79,16 +78,26 @@ def discover(name: str | None, host: str | None = None, workspace: str = WORKSPA
     """
     if name is not None:
         check_name(name)
+    if host is not None:
+        _check_host(host)
     if host is None and shutil.which("scontrol") is None:
         problem = "there is no Slurm on this machine: scontrol is not on PATH"
         raise ArgumentError(problem, "Ask on a login node, or name one: --host HOST.")
-    files = connect_to(_asked(name or host or "here", host, workspace)).files
+    site = _asked(name or host or "here", host, workspace)
+    files = reached_by(site, bind(site))
     cluster = cluster_of(files)
     if name is None:
         name = cluster.config.name or ""
         check_name(name)
     transport = "local" if host is None else "ssh"
     return Discovery(cluster, name, transport, host, workspace, runtime_of(files))
+
+
+def _check_host(host: str) -> None:
+    try:
+        HOST.check(host)
+    except ValueError as error:
+        raise ArgumentError(f"{host!r} is no host: {error}", "It is never an option.") from None
 
 
 def _asked(name: str, host: str | None, workspace: str) -> Site:
@@ -141,32 +150,35 @@ class Discovery:
         return HEAD.format(name=self.name) + "".join(f"{line}\n" for line in self._lines())
 
     def _lines(self) -> Iterator[str]:
-        config = self.cluster.config
+        yield from (f"# Not answered: {plain(it)}" for it in self.cluster.unanswered)
         yield f"name: {_word(self.name)}"
-        told = _quoted(f"{config.name or self.name}, as its Slurm describes it")
-        yield f"description: {told}"
+        told = f"{self.cluster.config.name or self.name}, as its Slurm describes it"
+        yield f"description: {_quoted(told)}"
         yield "scheduler: slurm"
         yield f"transport: {self.transport}"
         if self.host is not None:
             yield f"ssh: {{host: {_quoted(self.host)}}}"
-        today = time.strftime("%Y-%m-%d")
-        what = "scontrol show config, partition, node; sacctmgr show assoc, qos"
-        source = f"{what}: {config.name}, Slurm {config.version}, {today}"
-        yield f"source: {_quoted(source)}"
+        yield f"source: {_quoted(self._source())}"
         yield "confidence: A"
         yield from self._limits()
-        yield from WANTED.splitlines()
-        where = "what hpcml proposes, not looked at"
+        yield '# account_rule: ""        # what accounts are called, and where they are from'
         yield "workspace:              # compute nodes must see it: scratch is better than home"
         yield f"  value: {_quoted(self.workspace)}"
-        yield f"  source: {_quoted(where)}"
+        yield '  source: "what hpcml proposes, not looked at"'
         yield "  confidence: B"
         yield from self._container()
         yield from MORE.splitlines()
         yield from self._energy()
         yield "partitions:"
-        for partition in self.cluster.partitions.values():
-            yield from self._partition(partition)
+        # A job takes the first that it fits into: the cluster's own default.
+        for live in sorted(self.cluster.partitions.values(), key=lambda it: not it.default):
+            yield from self._partition(live)
+
+    def _source(self) -> str:
+        config = self.cluster.config
+        asked = "scontrol show config, partition, node"
+        asked += "; sacctmgr show assoc, qos" if config.accounting else ""
+        return f"{asked}: {config.name}, Slurm {config.version}, {time.strftime('%Y-%m-%d')}"
 
     def _energy(self) -> Iterator[str]:
         known = [it for it in self.cluster.config.energy or () if it in SCOPES]
@@ -204,19 +216,18 @@ class Discovery:
     def _partition(self, live: LivePartition) -> Iterator[str]:
         why = self._left_out(live)
         if why:
-            yield f"  # {_plain(live.name)} is left out: {why}"
+            yield f"  # {plain(live.name)} is left out: {why}"
             return
         kind = _usual(live)
         yield f"  {_word(live.name)}:"
         if live.state not in (None, "UP"):
-            yield f"    # it was {live.state} at that time"
+            yield f"    # it was {plain(live.state)} at that time"
         if live.accounts is not None:
-            yield "    # not all accounts may use it"
+            yield "    # some accounts alone may use it, and those below them"
         yield from self._other_kinds(live, kind)
-        most = min(
-            most_nodes_of(live, self.cluster), sum(_holds(it.kind, kind) for it in live.nodes)
-        )
-        yield f"    nodes: {int(most)}"
+        fitting = sum(count for it, count in live.kinds.items() if _holds(it, kind))
+        most = int(min(most_nodes_of(live, self.cluster), fitting))
+        yield f"    nodes: {most or 'unknown'}"
         if live.exclusive is not None:
             yield f"    node_sharing: {'exclusive' if live.exclusive else 'shared'}"
         longest, _ = longest_of(live, self.cluster)
@@ -232,14 +243,14 @@ class Discovery:
 
     def _left_out(self, live: LivePartition) -> str:
         """Why a partition is not for this profile; empty if it is."""
-        accounts = {it.account for it in self.cluster.associations or ()}
+        accounts = [it.account for it in self.cluster.associations or ()]
         if live.hidden:
             return "it is hidden"
         if not NAME.fullmatch(live.name):
             return "a profile cannot say its name"
         if not live.nodes:
             return "the cluster shows no nodes of it"
-        if accounts and not any(map(live.allows_account, accounts)):
+        if accounts and all(live.allows_account(it) is False for it in accounts):
             return "none of your accounts may use it"
         return ""
 
@@ -248,7 +259,7 @@ class Discovery:
         others = [f"{live.kinds[it]} with {kind_text(it)}" for it in live.kinds if it != kind]
         if others:
             yield f"    # its nodes differ: beside {live.kinds[kind]} of those below,"
-            yield from (f"    #   {_plain(it)}" for it in others)
+            yield from (f"    #   {plain(it)}" for it in others)
 
     def _qos(self, live: LivePartition) -> Iterator[str]:
         """Those that the user may ask for and that say anything."""
@@ -287,7 +298,7 @@ class Discovery:
 def _node_lines(live: LivePartition, kind: Kind, nodes: list[LiveNode]) -> Iterator[str]:
     features = set(nodes[0].features).intersection(*(node.features for node in nodes))
     if features:
-        yield f"      # features: {_plain(few(sorted(features)))}"
+        yield f"      # features: {few(sorted(features))}"
     device = _device(kind)
     if device is None:
         yield '      device: {kind: cpu, source: "Slurm knows of no devices there", confidence: B}'
@@ -296,8 +307,8 @@ def _node_lines(live: LivePartition, kind: Kind, nodes: list[LiveNode]) -> Itera
         yield f"      devices: {device.count}"
         others = [str(it) for it in kind.gres if it.name in KINDS and it != device]
         if others:
-            yield f"      # and {_plain(', '.join(others))}"
-    architectures = {node.architecture for node in nodes} - {None}
+            yield f"      # and {plain(', '.join(others))}"
+    architectures = {node.architecture for node in nodes if NAME.fullmatch(node.architecture or "")}
     architecture = architectures.pop() if len(architectures) == 1 else None
     yield f"      architecture: {_word(architecture) if architecture else 'unknown'}"
     if kind.cores and kind.threads:
@@ -333,7 +344,8 @@ def _usual(live: LivePartition) -> Kind:
 
 
 def _device(kind: Kind) -> Gres | None:
-    return next((it for it in kind.gres if it.name in KINDS), None)
+    said = (it for it in kind.gres if it.name in KINDS and NAME.fullmatch(it.type or it.name))
+    return next(said, None)
 
 
 def _holds(larger: Kind, kind: Kind) -> bool:
@@ -354,7 +366,7 @@ def _holds(larger: Kind, kind: Kind) -> bool:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(plain(text), ensure_ascii=False)
 
 
 def _word(text: str) -> str:
@@ -362,8 +374,3 @@ def _word(text: str) -> str:
     plain = re.fullmatch(r"[A-Za-z_][\w.+:-]*", text, re.ASCII) and not text.endswith(":")
     meant = text.lower() in ("true", "false", "null", "yes", "no", "on", "off", "unknown")
     return text if plain and not meant else _quoted(text)
-
-
-def _plain(text: str) -> str:
-    """Fit to stand in a comment."""
-    return re.sub(r"[^\x20-\x7e]", "?", text)

@@ -42,7 +42,7 @@ class _Beside:
         nodes = self._nodes()
         if nodes:
             yield from self._of_nodes(nodes)
-        else:
+        elif not self.live.nodes:
             yield unknown(f"{'.'.join(self.place)}.node: the cluster shows no nodes of it")
 
     def _time(self) -> Iterator[Finding]:
@@ -73,14 +73,15 @@ class _Beside:
         """Those that jobs can be on."""
         wanted = set(_features(self.said.constraint))
         if "|" in (self.said.constraint or ""):
-            return [node for node in self.live.nodes if wanted & {*node.features}] if wanted else []
+            return [node for node in self.live.nodes if wanted & {*node.features}]
         return [node for node in self.live.nodes if wanted <= {*node.features}]
 
     def _of_nodes(self, nodes: list[LiveNode]) -> Iterator[Finding]:
         kinds = Counter(node.kind for node in nodes)
         kind = min(kinds, key=lambda it: (self._differs(it), -kinds[it]))
         alike = [node for node in nodes if node.kind == kind]
-        yield from self._most_nodes(sum(self._fits(it) for it in nodes) or len(alike))
+        fitting = sum(count for it, count in kinds.items() if self._fits(it))
+        yield from self._most_nodes(fitting or len(alike))
         yield from self._shape(kind)
         yield from self._devices(kind)
         found = {node.architecture for node in alike} - {None}
@@ -102,9 +103,9 @@ class _Beside:
         rest = (node.cpus != self._cpus(kind), self._memory != kind.memory)
         return devices, sum(rest)
 
-    def _fits(self, node: LiveNode) -> bool:
+    def _fits(self, kind: Kind) -> bool:
         """Whether a node has at least what is said."""
-        said, kind = self.said.node, node.kind
+        said = self.said.node
         enough = (
             (said.cpus, self._cpus(kind)),
             (self._memory, kind.memory),

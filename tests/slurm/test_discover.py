@@ -121,6 +121,12 @@ def test_a_profile_can_be_printed(outside: Outside) -> None:
     assert "box" not in site_names()
 
 
+def test_an_option_is_no_host() -> None:
+    done = call("sites", "discover", "here", "--host=-oProxyCommand=evil", "-o", "-")
+    assert done.returncode != 0
+    assert "is no host" in done.stderr
+
+
 def test_a_machine_without_slurm_says_so() -> None:
     done = call("sites", "discover", "here", "-o", "-")
     assert done.returncode != 0
