@@ -190,7 +190,8 @@ def _named_workspace(site: Site, yours: SiteSettings) -> str:
     if not workspace:
         raise ProfileError(
             f"no workspace is known on {site.name}",
-            f"Write sites.{site.name}.workspace into the settings.",
+            f"Run `hpcml sites setup {site.name}`, or write sites.{site.name}.workspace into the "
+            "settings.",
         )
     for name, value in (("user", yours.user), ("project", yours.project)):
         if value is not None:
@@ -204,7 +205,8 @@ def _refuse_open_workspace(site: Site, workspace: str) -> None:
     if missing is not None:
         raise ProfileError(
             f"what {missing[0]} is in the workspace {workspace} of {site.name} is not known",
-            f"Write sites.{site.name}.{missing[1]} into the settings.",
+            f"Run `hpcml sites setup {site.name}`, or write sites.{site.name}.{missing[1]} into "
+            "the settings.",
         )
 
 

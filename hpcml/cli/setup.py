@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from hpcml.sites import Site
     from hpcml.surveying.setting_up import Question
 
-PATIENCE = 100.0  # seconds that a check may take: a site may be silent for a minute at first
 OPTIONS = {"ssh_host": "host"}  # called otherwise than the key of the settings
 
 
@@ -69,9 +69,9 @@ def _given(before: SiteSettings, given: dict[str, str | None]) -> SiteSettings:
 
 def _set_up(site: Site, yours: SiteSettings, yes: bool) -> tuple[SiteSettings, bool]:
     """What is yours, and whether all checks of it went well."""
-    from hpcml.cli.doctor import examine, print_finding
+    from hpcml.cli.doctor import FAR, examine, print_finding
     from hpcml.connection import bind, reached_by
-    from hpcml.surveying.login import Login, checks
+    from hpcml.surveying.login import Login, account, checks
     from hpcml.surveying.setting_up import PLACE, asked_before, asked_there
     from hpcml.surveying.shell import shell_of
 
@@ -81,8 +81,11 @@ def _set_up(site: Site, yours: SiteSettings, yes: bool) -> tuple[SiteSettings, b
     yours = asked_there(site, yours, shell_of(site, bind(site, nowhere)), ask)
     binding = bind(site, yours)
     well = True
-    login = Login(site, binding, lambda: reached_by(site, binding))
-    for finding in examine(checks(login), gate="reach", patience=PATIENCE):
+    login = Login(site, lambda: (binding, reached_by(site, binding)))
+    found = checks(login)
+    if site.scheduler == "slurm":
+        found.append(("account", partial(account, login)))
+    for finding in examine(found, gate="reach", patience=FAR):
         print_finding(finding)
         well = well and finding["verdict"] != "bad"
     return yours, well

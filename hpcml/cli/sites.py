@@ -8,6 +8,7 @@ import click
 
 from hpcml.cli import shapes
 from hpcml.cli.completing import complete_sites
+from hpcml.cli.doctor.site import site_doctor_command
 from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
 from hpcml.cli.profiles import explain_command, new_command, schema_command, validate_command
@@ -138,7 +139,9 @@ def login_command(name: str) -> None:
     click.echo(f"{name}: logged in; workspace {connection.binding.workspace}")
 
 
-for _command in (explain_command, validate_command, schema_command, new_command, setup_command):
+for _command in (explain_command, validate_command, schema_command, new_command):
+    sites_command.add_command(_command)
+for _command in (setup_command, site_doctor_command):
     sites_command.add_command(_command)
 
 

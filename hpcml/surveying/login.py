@@ -20,7 +20,9 @@ from hpcml.resolving import resolve
 from hpcml.schedulers.slurm.commands import clean
 from hpcml.settings import Binding
 from hpcml.sites import Site
+from hpcml.sites.launching import Container
 from hpcml.surveying.cluster import cluster_of
+from hpcml.surveying.comparing import disagreements
 from hpcml.surveying.finding import Check, Finding, bad, ok, unknown, warn
 from hpcml.surveying.model import Cluster
 from hpcml.transports import Completed, Transport
@@ -34,29 +36,35 @@ PROGRAMS = {"apptainer": "apptainer", "singularity-ce": "singularity"}
 LOOK = """
 import json, os, sys
 left = os.statvfs(".")
-mode = os.stat(".").st_mode & 0o077
 space = [left.f_bavail * left.f_frsize, left.f_files, left.f_favail]
-print(json.dumps([list(sys.version_info[:3]), sys.executable, mode, space]))
+print(json.dumps([list(sys.version_info[:3]), sys.executable, space]))
 """
 
 
 @dataclass(frozen=True)
 class Login:
-    """A site within reach, and what is yours there.
+    """A site, and what is yours there.
 
     Attributes
     ----------
     reach : callable
-        Gives its files and commands; raises TransportError.
+        Gives what is yours, and the site's files and commands; raises HpcmlError.
     """
 
     site: Site
-    binding: Binding
-    reach: Callable[[], Transport]
+    reach: Callable[[], tuple[Binding, Transport]]
 
     @cached_property
-    def files(self) -> Transport:
+    def _reached(self) -> tuple[Binding, Transport]:
         return self.reach()
+
+    @property
+    def binding(self) -> Binding:
+        return self._reached[0]
+
+    @property
+    def files(self) -> Transport:
+        return self._reached[1]
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -71,14 +79,14 @@ class Login:
         return self.site.agent_python.login or "python3"
 
     @cached_property
-    def look(self) -> tuple[list[int], str, int, list[int]]:
+    def look(self) -> tuple[list[int], str, list[int]]:
         """What that Python sees of itself and of the workspace."""
         argv = [self.python, "-I", "-S", "-c", LOOK]
         done = self.files.run(argv)
         if done.exit_code:
             raise CommandError([self.python], done.exit_code, told_by(done), self._no_python)
-        version, path, mode, space = json.loads(done.stdout.splitlines()[-1])
-        return version, path, mode, space
+        version, path, space = json.loads(done.stdout.splitlines()[-1])
+        return version, path, space
 
     @property
     def _no_python(self) -> str:
@@ -86,7 +94,7 @@ class Login:
 
 
 def checks(login: Login) -> list[tuple[str, Check]]:
-    """All checks of a login node, in the order in which they depend on each other."""
+    """The checks of a login node; the first is whether it answers at all."""
     found = {
         "reach": reach,
         "workspace": workspace,
@@ -98,7 +106,7 @@ def checks(login: Login) -> list[tuple[str, Check]]:
         "container": container,
     }
     if login.site.scheduler == "slurm":
-        found |= {"account": account, "queue": queue}
+        found["queue"] = queue
     return [(name, partial(check, login)) for name, check in found.items()]
 
 
@@ -110,7 +118,7 @@ def reach(login: Login) -> Iterator[Finding]:
 
 
 def workspace(login: Login) -> Iterator[Finding]:
-    """A file is written there, read, and removed; and nobody else may look."""
+    """A file is written there, read, and removed. A transport takes no folder that is not yours."""
     files, folder = login.files, login.binding.workspace
     probe = f"doctor-{wire.unique()}"
     try:
@@ -118,19 +126,15 @@ def workspace(login: Login) -> Iterator[Finding]:
         read = files.get({probe: 0}).get(probe)
     finally:
         files.remove([probe])
-    open_to_others = login.look[2]
     if read != b"hpcml doctor":
         yield bad(f"what is written to {folder} is not what is read there", "Use another folder.")
-    elif open_to_others:
-        advice = f"Run `chmod go-rwx {shlex.quote(folder)}` there."
-        yield bad(f"others may look into {folder}, or write to it", advice)
     else:
         yield ok(f"{folder} can be written, and read by you alone")
 
 
 def space(login: Login) -> Iterator[Finding]:
     """What the file system of the workspace has left; a quota may leave less."""
-    size, counted, files = login.look[3]  # some file systems make inodes as they need them
+    size, counted, files = login.look[2]  # some file systems make inodes as they need them
     text = f"{memory_text(size)} free" + (f", {files} files can be made" if counted else "")
     if size < LEAST_SPACE or (counted and files < LEAST_FILES):
         yield warn(f"{text} in {login.binding.workspace}", "Free some, or choose another folder.")
@@ -196,9 +200,8 @@ def container(login: Login) -> Iterator[Finding]:
     missing = _group_missing(login)
     why = f"; you are not in the group {facts.group}" if missing else ""
     advice = facts.access or "Ask the site; jobs without an image run as ever."
-    program = PROGRAMS.get(facts.runtime or "")
-    test = list(facts.test) or ([program, "--version"] if program else [])
-    if facts.where == "compute" or facts.module or not test:
+    test = container_test(facts)
+    if facts.where == "compute" or not test:
         not_seen = f"{facts.runtime} cannot be tried on this node"
         yield warn(f"{not_seen}{why}", advice) if missing else unknown(not_seen)
         return
@@ -212,6 +215,14 @@ def container(login: Login) -> Iterator[Finding]:
         yield ok(f"{done.stdout.decode(errors='replace').strip() or facts.runtime}")
 
 
+def container_test(facts: Container) -> list[str]:
+    """A command that fails where images cannot be run; empty where there is none so simple."""
+    if facts.module is not None:
+        return []
+    program = PROGRAMS.get(facts.runtime or "")
+    return list(facts.test) or ([program, "--version"] if program else [])
+
+
 def _group_missing(login: Login) -> bool:
     """Whether somebody must be in a group, and is not as far as this session knows."""
     group = login.site.container.group
@@ -222,7 +233,7 @@ def _group_missing(login: Login) -> bool:
 
 
 def account(login: Login) -> Iterator[Finding]:
-    """Whether who pays may pay, by the site's accounting."""
+    """Whether who pays may pay, by Slurm's accounting."""
     cluster, binding = login.cluster, login.binding
     rule = account_rule(login.site)
     mine = payers(cluster)
@@ -241,6 +252,11 @@ def account(login: Login) -> Iterator[Finding]:
         else:
             default = cluster.default_account
             yield ok(f"{default} pays, the default" if default else "none is named, or needed")
+
+
+def profile(login: Login) -> list[Finding]:
+    """What the profile and your settings say, beside what the cluster does."""
+    return disagreements(login.site, login.cluster)
 
 
 def payers(cluster: Cluster) -> list[str] | None:
@@ -262,20 +278,29 @@ def _yours(accounts: Sequence[str]) -> str:
 
 def queue(login: Login) -> Iterator[Finding]:
     """Whether Slurm would take a job as hpcml writes it. None is queued."""
-    job = Job(["true"], code=None, resources=Resources(cpus=1, time="5m"))
-    partition = login.binding.partition
-    if partition is not None and partition in login.site.partitions:
-        device = login.site.partitions[partition].node.device.kind
-        resources = Resources(device=device, time="5m", options={"partition": partition})
-        job = Job(["true"], code=None, resources=resources)
-    plan = make_plan(resolve(job, online=False), login.site, login.binding)
-    where = f"partition {plan.what['placement']['partition']}"
+    site, binding = login.site, login.binding
+    partition = tried_first(site, binding)
+    job = Job(["true"], code=None, resources=small(site, partition))
+    plan = make_plan(resolve(job, online=False), site, binding)
+    where = f"partition {partition}"
     done = login.files.run(clean(["sbatch", "--test-only"]), plan.script.encode())
     if done.exit_code:
         problem = f"sbatch would not take a job in {where}: {told_by(done)}"
-        yield bad(problem, account_rule(login.site) or "See the site's documentation.")
+        yield bad(problem, account_rule(site) or "See the site's documentation.")
     else:
         yield ok(f"sbatch would take a job in {where}")
+
+
+def tried_first(site: Site, binding: Binding) -> str:
+    """The partition of your settings; else the first one."""
+    yours = binding.partition
+    return yours if yours in site.partitions else next(iter(site.partitions))
+
+
+def small(site: Site, partition: str) -> Resources:
+    """A node of a partition, for a moment."""
+    kind = site.partitions[partition].node.device.kind
+    return Resources(nodes=1, device=kind, time="5m", options={"partition": partition})
 
 
 def told_by(done: Completed) -> str:
