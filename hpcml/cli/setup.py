@@ -49,21 +49,22 @@ def setup_command(name: str, yes: bool, **given: str | None) -> None:
         raise ArgumentError("a job has the settings of where it came from", "Do it from outside.")
     site = load_site(name)
     before = load_settings().sites.get(name) or SiteSettings()
-    stages.reached("Nothing was written.")
-    yours, well = _set_up(site, _given(before, given), yes)
+    stages.reached("The settings are as they were.")
+    yours, well = _set_up(site, _given(site, before, given), yes)
     new = yours.model_dump(exclude_unset=True, exclude_none=True)
     old = before.model_dump(exclude_unset=True)
     values = {key: value for key, value in new.items() if old.get(key) != value}
     _write(name, values, well or yes)
 
 
-def _given(before: SiteSettings, given: dict[str, str | None]) -> SiteSettings:
+def _given(site: Site, before: SiteSettings, given: dict[str, str | None]) -> SiteSettings:
     """What the settings say, and over it what options do."""
     from hpcml.surveying.setting_up import checked
 
-    said = {key: checked(key)(it) for key, it in given.items() if it and key != "workspace"}
-    if given["workspace"]:
-        said["workspace"] = given["workspace"]  # the site says what is to be filled in
+    valid = {"partition": tuple(site.partitions)}
+    said = {key: it for key, it in given.items() if it}
+    for key in said.keys() - {"workspace"}:  # of which the site says what is to be filled in
+        checked(key, valid.get(key, ()))(said[key])
     return before.model_copy(update=said)
 
 
@@ -121,14 +122,14 @@ class _Asking:
         self._yes = yes
 
     def __call__(self, question: Question) -> str | None:
-        from hpcml.errors import ArgumentError
+        from hpcml.errors import ArgumentError, few
 
         if self._yes and (question.default or not question.needed):
             return question.check(question.default) if question.default else None
         option = OPTIONS.get(question.key, question.key)
         if self._yes or not _somebody():
             advice = f"Say it by --{option}"
-            known = f", one of {', '.join(question.choices)}" if question.choices else ""
+            known = f", one of {few(question.choices)}" if question.choices else ""
             take = "; --yes takes what is proposed" if question.default and not self._yes else ""
             raise ArgumentError(f"{question.text}: nobody can be asked", f"{advice}{known}{take}.")
         while True:
@@ -141,7 +142,9 @@ class _Asking:
                 click.echo(plain_lines(str(error)), err=True)
 
     def _answer(self, question: Question) -> str:
-        choices = f" ({', '.join(question.choices)})" if question.choices else ""
+        from hpcml.errors import few
+
+        choices = f" ({few(question.choices)})" if question.choices else ""
         text = plain(question.text + choices)
         if question.default or question.needed:
             return str(click.prompt(text, default=question.default or None, err=True))

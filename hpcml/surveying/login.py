@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from hpcml.agent import wire
-from hpcml.errors import CommandError
+from hpcml.errors import CommandError, few
 from hpcml.job import Job, Resources
 from hpcml.planning import make_plan
 from hpcml.planning.paying import account_rule
@@ -30,6 +30,7 @@ from hpcml.units import memory_text
 
 LEAST_SPACE = 1 << 30  # bytes; less is a warning
 LEAST_FILES = 10_000  # that can still be made
+MOST_SKEW_OF_FILES = 2.0  # s between the clocks of a machine and of its file system
 MOST_SKEW = 5.0  # s between the clocks of this machine and of the site
 LINES = 20  # of what a command prints
 PROGRAMS = {"apptainer": "apptainer", "singularity-ce": "singularity"}
@@ -118,28 +119,47 @@ def reach(login: Login) -> Iterator[Finding]:
 
 
 def workspace(login: Login) -> Iterator[Finding]:
-    """A file is written there, read, and removed. A transport takes no folder that is not yours."""
-    files, folder = login.files, login.binding.workspace
+    """Whether it can be used; a transport takes no folder that is not this user's alone."""
+    yield from written(login.files, login.binding.workspace)
+
+
+def written(files: Transport, folder: str, about: str = "") -> Iterator[Finding]:
+    """A file is written to a workspace, read, and removed; ``about`` is said of it as well."""
     probe = f"doctor-{wire.unique()}"
+    before = files.now()
     try:
         files.put({probe: b"hpcml doctor"})
         read = files.get({probe: 0}).get(probe)
+        (status,) = (one for one in files.list("") or () if one.name == probe)
+        after = files.now()
     finally:
         files.remove([probe])
     if read != b"hpcml doctor":
         yield bad(f"what is written to {folder} is not what is read there", "Use another folder.")
     else:
-        yield ok(f"{folder} can be written, and read by you alone")
+        yield ok(f"{folder} can be written, and read by you alone{about}")
+    skew = max(before - status.mtime, status.mtime - after, 0.0)
+    if skew > MOST_SKEW_OF_FILES:
+        yield warn(
+            f"the clock of the file system of {folder} is {skew:.0f} s off its machine's",
+            "Have the clocks set by NTP: ages and times in the queue are wrong by that.",
+        )
 
 
 def space(login: Login) -> Iterator[Finding]:
     """What the file system of the workspace has left; a quota may leave less."""
-    size, counted, files = login.look[2]  # some file systems make inodes as they need them
-    text = f"{memory_text(size)} free" + (f", {files} files can be made" if counted else "")
-    if size < LEAST_SPACE or (counted and files < LEAST_FILES):
-        yield warn(f"{text} in {login.binding.workspace}", "Free some, or choose another folder.")
-    else:
-        yield ok(text)
+    yield left(login.binding.workspace, *login.look[2])
+
+
+def left(folder: str, size: int, most_files: int, files: int) -> Finding:
+    """Whether bytes and files are enough that can still be written.
+
+    Where ``most_files`` is 0 they are not counted: some file systems make inodes as they need them.
+    """
+    text = f"{memory_text(size)} free" + (f", {files} files can be made" if most_files else "")
+    if size < LEAST_SPACE or (most_files and files < LEAST_FILES):
+        return warn(f"{text} in {folder}", "Free some, or choose another workspace.")
+    return ok(text)
 
 
 def purge(login: Login) -> Iterator[Finding]:
@@ -273,7 +293,7 @@ def pays(name: str, site: Site, mine: Sequence[str]) -> bool:
 
 
 def _yours(accounts: Sequence[str]) -> str:
-    return f"Yours: {', '.join(accounts)}." if accounts else ""
+    return f"Yours: {few(accounts)}." if accounts else ""
 
 
 def queue(login: Login) -> Iterator[Finding]:

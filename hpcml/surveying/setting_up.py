@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hpcml.connection import bind
-from hpcml.errors import ArgumentError, CommandError
+from hpcml.errors import ArgumentError, CommandError, few, nearest
 from hpcml.planning.paying import account_rule
 from hpcml.settings import SiteSettings
 from hpcml.sites import Site
@@ -119,7 +119,7 @@ def _account(site: Site, yours: SiteSettings, cluster: Cluster | None, ask: Ask)
     def check(answer: str) -> str:
         if mine is not None and not pays(answer, site, mine):
             problem = f"{answer} is no account of yours on {site.name}"
-            raise ArgumentError(problem, f"Yours: {', '.join(mine)}. {account_rule(site)}".rstrip())
+            raise ArgumentError(problem, f"Yours: {few(mine)}. {account_rule(site)}".rstrip())
         return answer
 
     default = (cluster.default_account if cluster is not None else None) or ""
@@ -182,7 +182,7 @@ def checked(key: str, valid: tuple[str, ...] = ()) -> Callable[[str], str]:
 
     def check(answer: str) -> str:
         if valid and answer not in valid:
-            raise ArgumentError(f"there is no {key} {answer!r}", f"Valid: {', '.join(valid)}.")
+            raise ArgumentError(f"there is no {key} {answer!r}", f"{nearest(answer, valid)}.")
         try:
             SiteSettings.model_validate({key: answer})
         except ValidationError as error:
