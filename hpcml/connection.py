@@ -191,7 +191,8 @@ def _named_workspace(site: Site, yours: SiteSettings) -> str:
     if not workspace:
         raise ProfileError(
             f"no workspace is known on {site.name}",
-            f"Write sites.{site.name}.workspace into the settings.",
+            f"Run `hpcml sites setup {site.name}`, or write sites.{site.name}.workspace into the "
+            "settings.",
         )
     return filled(workspace, names_of(yours.user, yours.project))
 
@@ -201,7 +202,8 @@ def _refuse_open_workspace(site: Site, workspace: str) -> None:
     for name, setting in missing(workspace):
         raise ProfileError(
             f"what {{{name}}} is in the workspace {workspace} of {site.name} is not known",
-            f"Write sites.{site.name}.{setting} into the settings.",
+            f"Run `hpcml sites setup {site.name}`, or write sites.{site.name}.{setting} into the "
+            "settings.",
         )
 
 

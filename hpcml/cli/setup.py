@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from hpcml.sites import Site
     from hpcml.surveying.setting_up import Question
 
-PATIENCE = 100.0  # seconds that a check may take: a site may be silent for a minute at first
 OPTIONS = {"ssh_host": "host"}  # called otherwise than the key of the settings
 
 
@@ -49,29 +49,30 @@ def setup_command(name: str, yes: bool, **given: str | None) -> None:
         raise ArgumentError("a job has the settings of where it came from", "Do it from outside.")
     site = load_site(name)
     before = settings_of(name)
-    stages.reached("Nothing was written.")
-    yours, well = _set_up(site, _given(before, given), yes)
+    stages.reached("The settings are as they were.")
+    yours, well = _set_up(site, _given(site, before, given), yes)
     values = {key: value for key, value in vars(yours).items() if value != vars(before)[key]}
     _write(name, values, well or yes)
 
 
-def _given(before: SiteSettings, given: dict[str, str | None]) -> SiteSettings:
+def _given(site: Site, before: SiteSettings, given: dict[str, str | None]) -> SiteSettings:
     """What the settings say, and over it what options do."""
     from hpcml.documents import changed
     from hpcml.surveying.setting_up import checked
 
-    said = {key: checked(key)(it) for key, it in given.items() if it and key != "workspace"}
-    if given["workspace"]:
-        said["workspace"] = given["workspace"]  # the site says what is to be filled in
+    valid = {"partition": tuple(site.partitions)}
+    said = {key: it for key, it in given.items() if it}
+    for key in said.keys() - {"workspace"}:  # of which the site says what is to be filled in
+        checked(key, valid.get(key, ()))(said[key])
     return changed(before, **said)
 
 
 def _set_up(site: Site, yours: SiteSettings, yes: bool) -> tuple[SiteSettings, bool]:
     """What is yours, and whether all checks of it went well."""
-    from hpcml.cli.doctor import examine, print_finding
+    from hpcml.cli.doctor import FAR, examine, print_finding
     from hpcml.connection import bind, reached_by
     from hpcml.documents import changed
-    from hpcml.surveying.login import Login, checks
+    from hpcml.surveying.login import Login, account, checks
     from hpcml.surveying.setting_up import PLACE, asked_before, asked_there
     from hpcml.surveying.shell import shell_of
 
@@ -81,8 +82,11 @@ def _set_up(site: Site, yours: SiteSettings, yes: bool) -> tuple[SiteSettings, b
     yours = asked_there(site, yours, shell_of(site, bind(site, nowhere)), ask)
     binding = bind(site, yours)
     well = True
-    login = Login(site, binding, lambda: reached_by(site, binding))
-    for finding in examine(checks(login), gate="reach", patience=PATIENCE):
+    login = Login(site, lambda: (binding, reached_by(site, binding)))
+    found = checks(login)
+    if site.scheduler == "slurm":
+        found.append(("account", partial(account, login)))
+    for finding in examine(found, gate="reach", patience=FAR):
         print_finding(finding)
         well = well and finding["verdict"] != "bad"
     return yours, well
@@ -118,14 +122,14 @@ class _Asking:
         self._yes = yes
 
     def __call__(self, question: Question) -> str | None:
-        from hpcml.errors import ArgumentError
+        from hpcml.errors import ArgumentError, few
 
         if self._yes and (question.default or not question.needed):
             return question.check(question.default) if question.default else None
         option = OPTIONS.get(question.key, question.key)
         if self._yes or not _somebody():
             advice = f"Say it by --{option}"
-            known = f", one of {', '.join(question.choices)}" if question.choices else ""
+            known = f", one of {few(question.choices)}" if question.choices else ""
             take = "; --yes takes what is proposed" if question.default and not self._yes else ""
             raise ArgumentError(f"{question.text}: nobody can be asked", f"{advice}{known}{take}.")
         while True:
@@ -138,7 +142,9 @@ class _Asking:
                 click.echo(plain_lines(str(error)), err=True)
 
     def _answer(self, question: Question) -> str:
-        choices = f" ({', '.join(question.choices)})" if question.choices else ""
+        from hpcml.errors import few
+
+        choices = f" ({few(question.choices)})" if question.choices else ""
         text = plain(question.text + choices)
         if question.default or question.needed:
             return str(click.prompt(text, default=question.default or None, err=True))

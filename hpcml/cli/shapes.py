@@ -357,5 +357,6 @@ SHAPES: dict[str, Any] = {
     "sites explain": list[Key],
     "sites validate": list[Validation],
     "sites diff": list[Difference],
+    "sites doctor": Diagnosis,
     "demo": Demo,
 }

@@ -10,6 +10,7 @@ import click
 from hpcml.cli import shapes
 from hpcml.cli.completing import complete_sites
 from hpcml.cli.discovering import discover_command
+from hpcml.cli.doctor.site import site_doctor_command
 from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
 from hpcml.cli.profiles import explain_command, new_command, schema_command, validate_command
@@ -144,7 +145,7 @@ def login_command(name: str) -> None:
 
 for _command in (
     *(explain_command, validate_command, schema_command),
-    *(new_command, discover_command, setup_command),
+    *(new_command, discover_command, setup_command, site_doctor_command),
 ):
     sites_command.add_command(_command)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from hpcml.agent import wire
-from hpcml.errors import CommandError
+from hpcml.errors import CommandError, few
 from hpcml.job import Job, Resources
 from hpcml.planning import make_plan
 from hpcml.planning.paying import account_rule
@@ -19,7 +19,9 @@ from hpcml.planning.sources import said
 from hpcml.resolving import resolve
 from hpcml.settings import Binding
 from hpcml.sites import Site
+from hpcml.sites.launching import Container
 from hpcml.surveying.cluster import cluster_of
+from hpcml.surveying.comparing import disagreements
 from hpcml.surveying.finding import Check, Finding, bad, ok, unknown, warn
 from hpcml.surveying.model import Cluster
 from hpcml.transports import Completed, Transport
@@ -27,35 +29,42 @@ from hpcml.units import memory_text
 
 LEAST_SPACE = 1 << 30  # bytes; less is a warning
 LEAST_FILES = 10_000  # that can still be made
+MOST_SKEW_OF_FILES = 2.0  # s between the clocks of a machine and of its file system
 MOST_SKEW = 5.0  # s between the clocks of this machine and of the site
 LINES = 20  # of what a command prints
 PROGRAMS = {"apptainer": "apptainer", "singularity-ce": "singularity"}
 LOOK = """
 import json, os, sys
 left = os.statvfs(".")
-mode = os.stat(".").st_mode & 0o077
 space = [left.f_bavail * left.f_frsize, left.f_files, left.f_favail]
-print(json.dumps([list(sys.version_info[:3]), sys.executable, mode, space]))
+print(json.dumps([list(sys.version_info[:3]), sys.executable, space]))
 """
 
 
 @dataclass(frozen=True)
 class Login:
-    """A site within reach, and what is yours there.
+    """A site, and what is yours there.
 
     Attributes
     ----------
     reach : callable
-        Gives its files and commands; raises TransportError.
+        Gives what is yours, and the site's files and commands; raises HpcmlError.
     """
 
     site: Site
-    binding: Binding
-    reach: Callable[[], Transport]
+    reach: Callable[[], tuple[Binding, Transport]]
 
     @cached_property
-    def files(self) -> Transport:
+    def _reached(self) -> tuple[Binding, Transport]:
         return self.reach()
+
+    @property
+    def binding(self) -> Binding:
+        return self._reached[0]
+
+    @property
+    def files(self) -> Transport:
+        return self._reached[1]
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -70,14 +79,14 @@ class Login:
         return self.site.agent_python.login or "python3"
 
     @cached_property
-    def look(self) -> tuple[list[int], str, int, list[int]]:
+    def look(self) -> tuple[list[int], str, list[int]]:
         """What that Python sees of itself and of the workspace."""
         argv = [self.python, "-I", "-S", "-c", LOOK]
         done = self.files.run(argv)
         if done.exit_code:
             raise CommandError([self.python], done.exit_code, told_by(done), self._no_python)
-        version, path, mode, space = json.loads(done.stdout.splitlines()[-1])
-        return version, path, mode, space
+        version, path, space = json.loads(done.stdout.splitlines()[-1])
+        return version, path, space
 
     @property
     def _no_python(self) -> str:
@@ -85,7 +94,7 @@ class Login:
 
 
 def checks(login: Login) -> list[tuple[str, Check]]:
-    """All checks of a login node, in the order in which they depend on each other."""
+    """The checks of a login node; the first is whether it answers at all."""
     found = {
         "reach": reach,
         "workspace": workspace,
@@ -97,7 +106,7 @@ def checks(login: Login) -> list[tuple[str, Check]]:
         "container": container,
     }
     if login.site.scheduler == "slurm":
-        found |= {"account": account, "queue": queue}
+        found["queue"] = queue
     return [(name, partial(check, login)) for name, check in found.items()]
 
 
@@ -109,32 +118,47 @@ def reach(login: Login) -> Iterator[Finding]:
 
 
 def workspace(login: Login) -> Iterator[Finding]:
-    """A file is written there, read, and removed; and nobody else may look."""
-    files, folder = login.files, login.binding.workspace
+    """Whether it can be used; a transport takes no folder that is not this user's alone."""
+    yield from written(login.files, login.binding.workspace)
+
+
+def written(files: Transport, folder: str, about: str = "") -> Iterator[Finding]:
+    """A file is written to a workspace, read, and removed; ``about`` is said of it as well."""
     probe = f"doctor-{wire.unique()}"
+    before = files.now()
     try:
         files.put({probe: b"hpcml doctor"})
         read = files.get({probe: 0}).get(probe)
+        (status,) = (one for one in files.list("") or () if one.name == probe)
+        after = files.now()
     finally:
         files.remove([probe])
-    open_to_others = login.look[2]
     if read != b"hpcml doctor":
         yield bad(f"what is written to {folder} is not what is read there", "Use another folder.")
-    elif open_to_others:
-        advice = f"Run `chmod go-rwx {shlex.quote(folder)}` there."
-        yield bad(f"others may look into {folder}, or write to it", advice)
     else:
-        yield ok(f"{folder} can be written, and read by you alone")
+        yield ok(f"{folder} can be written, and read by you alone{about}")
+    skew = max(before - status.mtime, status.mtime - after, 0.0)
+    if skew > MOST_SKEW_OF_FILES:
+        yield warn(
+            f"the clock of the file system of {folder} is {skew:.0f} s off its machine's",
+            "Have the clocks set by NTP: ages and times in the queue are wrong by that.",
+        )
 
 
 def space(login: Login) -> Iterator[Finding]:
     """What the file system of the workspace has left; a quota may leave less."""
-    size, counted, files = login.look[3]  # some file systems make inodes as they need them
-    text = f"{memory_text(size)} free" + (f", {files} files can be made" if counted else "")
-    if size < LEAST_SPACE or (counted and files < LEAST_FILES):
-        yield warn(f"{text} in {login.binding.workspace}", "Free some, or choose another folder.")
-    else:
-        yield ok(text)
+    yield left(login.binding.workspace, *login.look[2])
+
+
+def left(folder: str, size: int, most_files: int, files: int) -> Finding:
+    """Whether bytes and files are enough that can still be written.
+
+    Where ``most_files`` is 0 they are not counted: some file systems make inodes as they need them.
+    """
+    text = f"{memory_text(size)} free" + (f", {files} files can be made" if most_files else "")
+    if size < LEAST_SPACE or (most_files and files < LEAST_FILES):
+        return warn(f"{text} in {folder}", "Free some, or choose another workspace.")
+    return ok(text)
 
 
 def purge(login: Login) -> Iterator[Finding]:
@@ -195,9 +219,8 @@ def container(login: Login) -> Iterator[Finding]:
     missing = _group_missing(login)
     why = f"; you are not in the group {facts.group}" if missing else ""
     advice = facts.access or "Ask the site; jobs without an image run as ever."
-    program = PROGRAMS.get(facts.runtime or "")
-    test = list(facts.test) or ([program, "--version"] if program else [])
-    if facts.where == "compute" or facts.module or not test:
+    test = container_test(facts)
+    if facts.where == "compute" or not test:
         not_seen = f"{facts.runtime} cannot be tried on this node"
         yield warn(f"{not_seen}{why}", advice) if missing else unknown(not_seen)
         return
@@ -211,6 +234,14 @@ def container(login: Login) -> Iterator[Finding]:
         yield ok(f"{done.stdout.decode(errors='replace').strip() or facts.runtime}")
 
 
+def container_test(facts: Container) -> list[str]:
+    """A command that fails where images cannot be run; empty where there is none so simple."""
+    if facts.module is not None:
+        return []
+    program = PROGRAMS.get(facts.runtime or "")
+    return list(facts.test) or ([program, "--version"] if program else [])
+
+
 def _group_missing(login: Login) -> bool:
     """Whether somebody must be in a group, and is not as far as this session knows."""
     group = login.site.container.group
@@ -221,7 +252,7 @@ def _group_missing(login: Login) -> bool:
 
 
 def account(login: Login) -> Iterator[Finding]:
-    """Whether who pays may pay, by the site's accounting."""
+    """Whether who pays may pay, by Slurm's accounting."""
     cluster, binding = login.cluster, login.binding
     rule = account_rule(login.site)
     mine = payers(cluster)
@@ -242,6 +273,11 @@ def account(login: Login) -> Iterator[Finding]:
             yield ok(f"{default} pays, the default" if default else "none is named, or needed")
 
 
+def profile(login: Login) -> list[Finding]:
+    """What the profile and your settings say, beside what the cluster does."""
+    return disagreements(login.site, login.cluster)
+
+
 def payers(cluster: Cluster) -> list[str] | None:
     """Accounts that somebody may name; ``None``: not known."""
     found = cluster.associations
@@ -256,25 +292,34 @@ def pays(name: str, site: Site, mine: Sequence[str]) -> bool:
 
 
 def _yours(accounts: Sequence[str]) -> str:
-    return f"Yours: {', '.join(accounts)}." if accounts else ""
+    return f"Yours: {few(accounts)}." if accounts else ""
 
 
 def queue(login: Login) -> Iterator[Finding]:
     """Whether Slurm would take a job as hpcml writes it. None is queued."""
-    job = Job(["true"], code=None, resources=Resources(cpus=1, time="5m"))
-    partition = login.binding.partition
-    if partition is not None and partition in login.site.partitions:
-        device = login.site.partitions[partition].node.device.kind
-        resources = Resources(device=device, time="5m", options={"partition": partition})
-        job = Job(["true"], code=None, resources=resources)
-    plan = make_plan(resolve(job, online=False), login.site, login.binding)
-    where = f"partition {plan.what['placement']['partition']}"
+    site, binding = login.site, login.binding
+    partition = tried_first(site, binding)
+    job = Job(["true"], code=None, resources=small(site, partition))
+    plan = make_plan(resolve(job, online=False), site, binding)
+    where = f"partition {partition}"
     done = login.files.run(["sbatch", "--test-only"], plan.script.encode())
     if done.exit_code:
         problem = f"sbatch would not take a job in {where}: {told_by(done)}"
-        yield bad(problem, account_rule(login.site) or "See the site's documentation.")
+        yield bad(problem, account_rule(site) or "See the site's documentation.")
     else:
         yield ok(f"sbatch would take a job in {where}")
+
+
+def tried_first(site: Site, binding: Binding) -> str:
+    """The partition of your settings; else the first one."""
+    yours = binding.partition
+    return yours if yours in site.partitions else next(iter(site.partitions))
+
+
+def small(site: Site, partition: str) -> Resources:
+    """A node of a partition, for a moment."""
+    kind = site.partitions[partition].node.device.kind
+    return Resources(nodes=1, device=kind, time="5m", options={"partition": partition})
 
 
 def told_by(done: Completed) -> str:

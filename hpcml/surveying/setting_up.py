@@ -12,10 +12,11 @@ from typing import Any
 
 from hpcml.connection import bind
 from hpcml.documents import Mark, changed, wrong_in
-from hpcml.errors import ArgumentError, CommandError
+from hpcml.errors import ArgumentError, CommandError, few, nearest
 from hpcml.planning.paying import account_rule
 from hpcml.settings import SiteSettings
 from hpcml.sites import Site
+from hpcml.sites.braces import filled, names_of
 from hpcml.surveying.cluster import cluster_of
 from hpcml.surveying.login import payers, pays
 from hpcml.surveying.model import Cluster
@@ -83,7 +84,7 @@ def asked_there(site: Site, yours: SiteSettings, shell: Shell, ask: Ask) -> Site
     TransportError
         The site cannot be asked.
     """
-    if yours.user is None and "{user}" in repr(site):
+    if yours.user is None and re.search(r"\{(u|user)\}", repr(site)):
         yours = _with(yours, user=_printed(shell, "id", "-un"))
     yours = _account(site, yours, _cluster(site, shell), ask)
     yours = _workspace(site, yours, shell, ask)
@@ -118,7 +119,7 @@ def _account(site: Site, yours: SiteSettings, cluster: Cluster | None, ask: Ask)
     def check(answer: str) -> str:
         if mine is not None and not pays(answer, site, mine):
             problem = f"{answer} is no account of yours on {site.name}"
-            raise ArgumentError(problem, f"Yours: {', '.join(mine)}. {account_rule(site)}".rstrip())
+            raise ArgumentError(problem, f"Yours: {few(mine)}. {account_rule(site)}".rstrip())
         return answer
 
     default = (cluster.default_account if cluster is not None else None) or ""
@@ -167,9 +168,7 @@ def literal(folder: str, yours: SiteSettings, shell: Shell) -> str:
 
     if folder == "~" or folder.startswith("~/"):
         folder = "$HOME" + folder[1:]
-    path = VARIABLE.sub(value, folder)
-    for name in ("user", "project"):
-        path = path.replace(f"{{{name}}}", getattr(yours, name) or f"{{{name}}}")
+    path = filled(VARIABLE.sub(value, folder), names_of(yours.user, yours.project))
     if not path.startswith("/") or "{" in path or ".." in path.split("/"):
         problem = f"{path!r} is no path from the root"
         raise ArgumentError(problem, 'Write one like "/scratch/me/hpcml", or "$SCRATCH/hpcml".')
@@ -181,7 +180,7 @@ def checked(key: str, valid: tuple[str, ...] = ()) -> Callable[[str], str]:
 
     def check(answer: str) -> str:
         if valid and answer not in valid:
-            raise ArgumentError(f"there is no {key} {answer!r}", f"Valid: {', '.join(valid)}.")
+            raise ArgumentError(f"there is no {key} {answer!r}", f"{nearest(answer, valid)}.")
         for error in wrong_in(SiteSettings, {key: answer}, {(key,): Mark("", 1, 1)}, ""):
             problem = error.problem.partition(f"key {key}: ")[2]
             raise ArgumentError(f"{answer!r} cannot be: {problem}", "Answer otherwise.")

@@ -19,6 +19,7 @@ from hpcml.cli import doctor
 from hpcml.cli.doctor import here, sites
 from hpcml.connection import connect
 from hpcml.sites import profile_of
+from hpcml.surveying import login
 from hpcml.surveying.finding import ok
 from hpcml.transports import FileStatus
 from hpcml.transports.local import LocalTransport
@@ -138,7 +139,7 @@ def test_a_file_system_whose_clock_is_off_is_told(monkeypatch: pytest.MonkeyPatc
 def test_little_space_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     (plenty,) = sites.space("local")
     assert plenty.verdict == "ok"
-    monkeypatch.setattr(sites, "LEAST_SPACE", 1 << 62)
+    monkeypatch.setattr(login, "LEAST_SPACE", 1 << 62)
     (little,) = sites.space("local")
     assert little.verdict == "warn" and "free" in little.what
 

@@ -173,7 +173,7 @@ def test_who_presses_ctrl_c_finds_the_settings_as_they_were(newcomer: Newcomer) 
     terminal.expect("Account that pays.*: ")
     terminal.sendintr()
     code, shown = ended(terminal)
-    assert code == 75 and "Nothing was written" in shown
+    assert code == 75 and "The settings are as they were" in shown
 
     terminal = setting_up("--account", "nobody", "--partition", "cpu")
     terminal.expect("answers, by ssh")
@@ -227,3 +227,21 @@ def test_on_the_login_node_it_is_the_same(friendly: Box) -> None:
     assert login.read(".config/hpcml/config.yaml").startswith("records:  # none yet\n")
     submit = ["submit", "--site", "box", "--wait", "--", "hostname"]
     friendly.run("login", [*hpcml, *submit], timeout=PATIENCE)
+
+
+def test_without_accounting_slurm_itself_is_asked_whether_it_takes_a_job(
+    unaccounted: Box, home: Path
+) -> None:
+    newcomer = Newcomer(unaccounted, home, "account_required: true")
+    done = call("sites", "setup", "box", "--account", "climate", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "unknown\taccount\tclimate: the site's accounting does not say" in done.stdout
+    assert "ok\tqueue\tsbatch would take a job in partition cpu" in done.stdout
+    assert "account: climate" in newcomer.config.read_text()
+    emptied(unaccounted)
+
+
+def test_a_partition_that_is_not_there_is_refused_before_anything_else(newcomer: Newcomer) -> None:
+    done = call("sites", "setup", "box", "--partition", "gpus")
+    assert done.returncode == 70 and "did you mean 'gpu'?" in done.stderr
+    assert newcomer.untouched()

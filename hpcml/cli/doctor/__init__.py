@@ -16,6 +16,7 @@ from hpcml.surveying.finding import Check, Finding, bad, unknown
 from hpcml.texts import plain
 
 PATIENCE = 30.0  # seconds that a check may take: a file system that hangs does so for ever
+FAR = 100.0  # seconds for a check of a site, which may be silent for a minute at first
 COLOURS = {"ok": "green", "warn": "yellow", "bad": "red", "unknown": "cyan"}
 
 
@@ -64,21 +65,23 @@ def _found(check: Check, patience: float | None) -> list[Finding]:
     seconds = PATIENCE if patience is None else patience
     found: list[Finding] = []
 
-    def work() -> None:
-        try:
-            found.extend(check())
-        except HpcmlError as error:
-            found.append(bad(error.problem, error.advice))
-        except Exception as error:
-            found.append(bad(f"this could not be found out: {error!r}", "Please report it."))
-
-    thread = Thread(target=work, daemon=True)
+    thread = Thread(target=lambda: found.extend(caught(check)), daemon=True)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
         hangs = bad(f"no answer within {seconds:.0f} s", "Look whether a file system hangs.")
         return [*found, hangs]
     return found
+
+
+def caught(check: Check) -> Iterator[Finding]:
+    """What a check finds; that it fails is a finding, too."""
+    try:
+        yield from check()
+    except HpcmlError as error:
+        yield bad(error.problem, error.advice)
+    except Exception as error:
+        yield bad(f"this could not be found out: {error!r}", "Please report it.")
 
 
 def print_finding(finding: shapes.Finding) -> None:

@@ -15,11 +15,8 @@ from hpcml.library import library
 from hpcml.records.place import network_of
 from hpcml.settings import settings_of
 from hpcml.surveying.finding import Check, Finding, bad, ok, warn
-from hpcml.units import memory_text
+from hpcml.surveying.login import left, written
 
-LEAST_SPACE = 1 << 30  # bytes; less is a warning
-LEAST_FILES = 10_000  # that can still be made
-MOST_SKEW = 2.0  # s between the clocks of this machine and of the file system
 OLDEST = (3, 8)  # Python that functions can be called by
 JOB = """
 import json, sys
@@ -75,25 +72,7 @@ def _is_well_said(name: str) -> bool:
 def workspace(name: str) -> Iterator[Finding]:
     """A file is written there, read, and removed."""
     connection = connect(name)
-    files, folder = connection.files, connection.binding.workspace
-    probe = f"doctor-{wire.unique()}"
-    before = files.now()
-    files.put({probe: b"hpcml doctor"})
-    try:
-        read = files.get({probe: 0}).get(probe)
-        (status,) = (one for one in files.list("") or () if one.name == probe)
-    finally:
-        files.remove([probe])
-    if read != b"hpcml doctor":
-        yield bad(f"what is written to {folder} is not what is read there", "Use another folder.")
-    else:
-        yield ok(f"{folder} can be written, and read by you alone{_kind(connection)}")
-    skew = max(before - status.mtime, status.mtime - files.now(), 0.0)
-    if skew > MOST_SKEW:
-        yield warn(
-            f"the clock of the file system of {folder} is {skew:.0f} s off this machine's",
-            "Have the clocks set by NTP: ages and times in the queue are wrong by that.",
-        )
+    yield from written(connection.files, connection.binding.workspace, _kind(connection))
 
 
 def space(name: str) -> Iterator[Finding]:
@@ -101,15 +80,9 @@ def space(name: str) -> Iterator[Finding]:
     connection = connect(name)
     if connection.site.transport != "local":
         return
-    folder = connection.binding.workspace
-    left = os.statvfs(folder)
-    size, files = left.f_bavail * left.f_frsize, left.f_favail
-    counted = left.f_files > 0  # some file systems make inodes as they need them
-    text = f"{memory_text(size)} free" + (f", {files} files can be made" if counted else "")
-    if size < LEAST_SPACE or (counted and files < LEAST_FILES):
-        yield warn(f"{text} in {folder}", "Free some, or choose another workspace.")
-    else:
-        yield ok(text)
+    there = os.statvfs(connection.binding.workspace)
+    size = there.f_bavail * there.f_frsize
+    yield left(connection.binding.workspace, size, there.f_files, there.f_favail)
 
 
 def queue(name: str) -> Iterator[Finding]:
