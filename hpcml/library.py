@@ -103,7 +103,8 @@ def put_library(
     HpcmlError
         The earlier one is nowhere any more.
     """
-    _put(files, library(), name, there)
+    if not _is_whole_there(name, there):
+        _put(files, library(), name, there)
 
 
 def function_library_name() -> str:
@@ -137,7 +138,8 @@ def put_function_library(
     files: Transport, name: str | None = None, there: Mapping[str, FileStatus] | None = None
 ) -> None:
     """As :func:`put_library`, for the archive that executes functions."""
-    _put(files, function_library(), name, there)
+    if not _is_whole_there(name, there):
+        _put(files, function_library(), name, there)
 
 
 def _archive_of_this() -> str | None:
@@ -227,6 +229,12 @@ def _size(path: Path) -> int:
         return os.stat(path).st_size
     except OSError:
         return -1
+
+
+def _is_whole_there(name: str | None, there: Mapping[str, FileStatus] | None) -> bool:
+    """Whether a site has an archive as this process has made it, or found it whole."""
+    found = there.get(f"lib/{name}") if there and name else None
+    return found is not None and found.size == _whole.get(_place(cache_folder(), str(name)))
 
 
 def _put(

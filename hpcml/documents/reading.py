@@ -55,10 +55,16 @@ def name_of(letter: str) -> str:
 def _read(path: Path) -> bytes:
     # A FIFO that nobody writes to would never open, and a terminal's device become ours.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise _unreadable(path, "it is no file")
-        data = file.read(LARGEST + 1)
+        data = piece = os.read(handle, LARGEST + 1)
+        while piece and len(data) < min(status.st_size, LARGEST + 1):
+            piece = os.read(handle, LARGEST + 1)
+            data += piece
+    finally:
+        os.close(handle)
     if len(data) > LARGEST:
         raise _unreadable(path, f"it is larger than {LARGEST >> 20} MiB")
     return data
