@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -143,20 +144,30 @@ class Batch:
         """Whether somebody decided that it never runs."""
         return any(step["step"] == "cancelled" for step in self.steps)
 
+    @property
+    def not_taken(self) -> str:
+        """What the queue said when it did not take it; empty if it was not asked, or has some."""
+        return next((str(it["said"]) for it in reversed(self.steps) if "said" in it), "")
+
     @cached_property
     def outbox(self) -> Path:
         """Its file in the outbox."""
         return outbox_folder() / f"{self.id}.jsonl"
 
+    @property
+    def lines(self) -> bytes:
+        """Its points, as the agent reads them."""
+        return b"".join(wire.canonical(point) + b"\n" for point in self.points)
+
     def files(self) -> dict[str, bytes]:
         """What the batch's folder holds when it appears on the site."""
-        prelude = self.plan.prelude
+        prelude, points = self.plan.prelude, self.lines
         return {
             "plan.json": wire.canonical({"batch": self.submission.as_data()})[:-1]
             + b","
             + self.plan.encoded[1:],
-            "points.jsonl": b"".join(wire.canonical(point) + b"\n" for point in self.points),
             "job.sh": self.plan.script_of(self.submission.layout).encode("utf-8"),
+            **({} if points == wire.ONE_POINT else {wire.POINTS: points}),
             **({} if prelude is None else {"env.sh": prelude.encode("utf-8")}),
         }
 
@@ -193,7 +204,8 @@ class Batch:
 
     def forget(self) -> None:
         """Take it out of the outbox: the site knows."""
-        self.outbox.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self.outbox)
 
 
 def new_batch(
@@ -239,7 +251,12 @@ def batch_of(run: str) -> str:
 
 def outbox_folder() -> Path:
     """Where batches wait until the site has them."""
-    return state_folder() / "outbox"
+    return _outbox(state_folder())
+
+
+@lru_cache(maxsize=16)  # each submission asks for it
+def _outbox(state: Path) -> Path:
+    return state / "outbox"
 
 
 def outbox_ids() -> list[str]:

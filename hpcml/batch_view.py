@@ -159,12 +159,12 @@ class BatchView:
             Neither the site nor the outbox knows it.
         """
         folder = batch_folder(identifier)
-        found = connection.files.get({f"{folder}/plan.json": 0, f"{folder}/points.jsonl": 0})
-        if len(found) == 2:
+        found = connection.files.get({f"{folder}/plan.json": 0, f"{folder}/{wire.POINTS}": 0})
+        if f"{folder}/plan.json" in found:
             text = found[f"{folder}/plan.json"].decode("utf-8", "replace")
             plan = Plan.from_json(text)  # says what is wrong with a torn one
             submission = Submission.from_data(json.loads(text).get("batch"))
-            lines = found[f"{folder}/points.jsonl"]
+            lines = found.get(f"{folder}/{wire.POINTS}", wire.ONE_POINT)
             return cls(identifier, connection, plan, submission, lines)
         batch = load_outbox(identifier)
         if batch is None:
@@ -172,8 +172,7 @@ class BatchView:
                 f"no batch {identifier} on {connection.site.name}",
                 "`hpcml runs` lists those that are there.",
             )
-        lines = batch.files()["points.jsonl"]
-        return cls(identifier, connection, batch.plan, batch.submission, lines)
+        return cls(identifier, connection, batch.plan, batch.submission, batch.lines)
 
     @property
     def batch(self) -> Batch:
@@ -222,7 +221,7 @@ class BatchView:
             error: Exception = TypeError("params are no dict")
         except (ValueError, AttributeError) as torn:
             error = torn
-        problem = f"{self.folder}/points.jsonl is torn: {error}"
+        problem = f"{self.folder}/{wire.POINTS} is torn: {error}"
         raise HpcmlError(problem, "Submit the job again.") from error
 
     def name(self, index: int) -> str:
@@ -515,7 +514,9 @@ class BatchView:
             advice = f"`hpcml resume {self.id}` queues it again"
             return State.UNKNOWN, f"the queue took it, and does not know it any more; {advice}"
         alive = batch is not None and outbox_owner_alive(batch)
-        resume = f"its submission was broken off: `hpcml resume {self.id}` or `hpcml cancel`"
+        said = batch.not_taken if batch is not None else ""
+        why = f"the queue did not take it ({said})" if said else "its submission was broken off"
+        resume = f"{why}: `hpcml resume {self.id}` or `hpcml cancel`"
         queue = self.connection.files.list(f"{self.folder}/queue")
         known = {entry.name: entry for entry in queue or ()}
         if f"{part.chunk.number}.json" in known:
@@ -577,11 +578,11 @@ def find_chunk(chunk: Chunk, connection: Connection) -> str | None:
 
 
 def note_queued(chunk: Chunk, identifier: str, connection: Connection, asked: float) -> None:
-    """Write down under which id the queue has a chunk; the intent is fulfilled."""
+    """Write down under which id the queue has a chunk: that is what becomes of the intent."""
     record, file = {"id": identifier, "time": asked}, f"{chunk.folder}/queue/{chunk.number}"
     with connection.files.together():
-        connection.files.put({f"{file}.json": wire.canonical(record)})
-        connection.files.remove([f"{file}.intent"])
+        connection.files.append(f"{file}.intent", record)
+        connection.files.move(f"{file}.intent", f"{file}.json")
 
 
 def look(views: Sequence[BatchView]) -> None:

@@ -23,6 +23,7 @@ from hpcml.settings import (
     data_folder,
     keep,
     load_settings,
+    site_settings,
 )
 from hpcml.site_log import telling_files, told_files, told_queue
 from hpcml.sites import Site, load_site
@@ -130,7 +131,7 @@ def bind(site: Site, yours: SiteSettings | None = None) -> Binding:
         The workspace is not known.
     """
     if yours is None:
-        yours = load_settings().sites.get(site.name) or SiteSettings()
+        yours = site_settings(site.name)
     run = enclosing_run()
     if run is not None and run.site == site.name:
         places = run.workspace, run.python, run.agent_python

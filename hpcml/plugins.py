@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib import import_module
 from typing import Any
 
 from hpcml.errors import HpcmlError, nearest
@@ -35,7 +35,10 @@ def load_plugin(group: str, name: str) -> Any:
     """
     own = BUILT_IN.get(group, {})
     if name in own:
-        return EntryPoint(name, own[name], group).load()
+        module, _, attribute = own[name].partition(":")
+        return getattr(import_module(module), attribute)
+    from importlib.metadata import entry_points  # it loads much
+
     found = {point.name: point for point in entry_points(group=group)}
     if name not in found:
         kind = group.removeprefix("hpcml.").removesuffix("s")

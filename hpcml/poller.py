@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any, Generic, Protocol, TypeVar
@@ -28,6 +29,7 @@ from hpcml.errors import (
 LOOKING_SHARE = 25  # the pause after a look is as many times the CPU time that it took, at least
 GROWTH = 1.15  # of the pause: it stays about a seventh of the time waited
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach a site
+SILENCE = 10.0  # seconds for which a site may be silent though time is over
 LAST_LOOK = 1.0  # seconds for which the interpreter's exit waits for a look
 
 T = TypeVar("T")
@@ -321,7 +323,7 @@ def patiently(look: Callable[[], T], timeout: float | None = None) -> T:
     pause, warned = FIRST_PAUSE, False
     while True:
         try:
-            return look()
+            return in_time(look, None if deadline is None else deadline - time.monotonic())
         except UnreachableError as error:
             left = float("inf") if deadline is None else deadline - time.monotonic()
             if left <= 0:
@@ -331,6 +333,34 @@ def patiently(look: Callable[[], T], timeout: float | None = None) -> T:
                 _warn(error)
         time.sleep(min(pause * random.uniform(0.8, 1.2), left))
         pause = min(LONGEST_PAUSE, 2 * pause)
+
+
+def in_time(look: Callable[[], T], seconds: float | None) -> T:
+    """Look at a site for so many seconds at most, though for as long as any answer may take.
+
+    To connect to a site that is silent may last half a minute. A thread goes on with that.
+
+    Raises
+    ------
+    UnreachableError
+        There was no answer.
+    """
+    if seconds is None:
+        return look()
+    found: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            found.set_result(look())
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=ask, name="hpcml look", daemon=True).start()
+    seconds = max(seconds, SILENCE)
+    if wait([found], seconds).not_done:
+        problem = f"there was no answer within {seconds:.0f} s"
+        raise UnreachableError(problem, "Wait longer, or see whether `ssh` works by hand.")
+    return found.result()
 
 
 def _warn(error: HpcmlError) -> None:

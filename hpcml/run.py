@@ -42,7 +42,7 @@ from hpcml.errors import (
 )
 from hpcml.output import Origin, OutputPath
 from hpcml.planning import Plan, run_digest
-from hpcml.poller import Watch, follow, patiently, poller
+from hpcml.poller import Watch, follow, in_time, patiently, poller
 from hpcml.progress import show
 from hpcml.results import (
     EXCEPTION,
@@ -228,7 +228,8 @@ class Run:
         Parameters
         ----------
         timeout : float, optional
-            Give up after that many seconds; ``run.state.final`` tells.
+            Give up after that many seconds; ``run.state.final`` tells. A site that does not answer
+            is given 10 s at least.
         progress : bool, optional
             Show a live line: below the cell of a notebook, else on stderr. Default: only in a
             notebook.
@@ -239,6 +240,8 @@ class Run:
             The timeout is no number.
         RunStateError
             Its submission was broken off, so that it would wait for ever.
+        UnreachableError
+            Time is over, and nobody could look at it.
         """
         _check_timeout(timeout)
         if not self._is_over():
@@ -296,7 +299,7 @@ class Run:
             ``None``: it is COMPLETED.
         """
         self.wait(timeout, progress=False)
-        seen = self._seen()
+        seen = self._seen() if timeout is None else in_time(self._seen, 0)
         if not seen.state.final:
             problem = f"{self.id} is {seen.state} after {timeout} s: {seen.reason}"
             raise TimeoutError(problem.rstrip(": "))
@@ -792,19 +795,22 @@ def _cancel(view: BatchView, indices: Sequence[int]) -> None:
     batch, connection = load_outbox(view.id), view.connection
     if batch is not None:
         refuse_if_submitting(batch)
-    if batch is not None and not view.queued and len(indices) < view.count:
+    unqueued = {
+        index for part in view.chunks if part.chunk.id is None for index in part.chunk.indices
+    }
+    unqueued -= {*view.ended}
+    if batch is not None and 0 < len(unqueued.intersection(indices)) < len(unqueued):
         raise RunStateError(
-            f"the submission of {view.id} was broken off: its runs can only be cancelled together",
+            f"the submission of {view.id} was broken off: those of its runs that are not in the "
+            "queue can only be cancelled together",
             f"Cancel all of them, or `hpcml resume {view.id}` first.",
         )
     if connection.files.names(view.folder) is None:
         claim(view.id, "cancelled")
         return
-    for part in reversed(view.chunks):
-        ours = [index for index in indices if index in part.chunk.indices]
-        if ours:
-            connection.queue.cancel(part.chunk, ours)
-    if batch is not None:
+    chunks = [part.chunk for part in reversed(view.chunks)]
+    connection.queue.cancel([it for it in chunks if {*it.indices} & {*indices}], indices)
+    if batch is not None and unqueued.issubset(indices):
         batch.forget()
 
 

@@ -15,23 +15,43 @@ Site profiles of your own lie beside it in ``sites/<name>.yaml``.
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
 from hpcml.agent import files, wire
-from hpcml.documents import check_model, parse, read_model, read_text, with_values
+from hpcml.documents import (
+    Checked,
+    check_model,
+    fact,
+    facts,
+    matching,
+    parse,
+    read_model,
+    read_text,
+    with_values,
+)
 from hpcml.errors import HpcmlError
 from hpcml.folders import cache_folder as cache_folder
 from hpcml.folders import config_folder as config_folder
 from hpcml.folders import data_folder as data_folder
 from hpcml.folders import state_folder as state_folder
 
-HOST = r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]*$"  # never an option of ssh's
+# Never an option of ssh's.
+HOST = matching(r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]*$", "a host or an alias")
+Host = Annotated[str, HOST]
+
+Workspace = Annotated[
+    str, matching(r"^(/|~/).*$", 'a path from the root, like "/scratch/me" or "~/hpcml",')
+]
+FolderName = Annotated[
+    str,
+    matching(r"^[A-Za-z0-9_][A-Za-z0-9_.@+-]*$", "one word, since folders are named after it,"),
+]
 
 
 def password_in(url: str) -> str | None:
@@ -47,77 +67,69 @@ def password_in(url: str) -> str | None:
     return parts.password if parts.password is not None else asked[0]
 
 
-class SiteSettings(BaseModel):
+def _whole_uri(value: Any) -> None:
+    if not isinstance(value, str):
+        return  # which is told of its type
+    scheme, _, rest = value.rpartition("://")
+    if not (scheme or rest.startswith("/")) or (
+        scheme.startswith("sqlite") and not rest.startswith("//")
+    ):
+        raise ValueError('a path from the root is expected, like "sqlite:////home/me/ml.db"')
+    if password_in(value) is not None:
+        raise ValueError("there is a password in it: MLFLOW_TRACKING_PASSWORD is for that")
+
+
+@facts
+class SiteSettings:
     """Your part of a site: account, workspace, way in."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
-
-    workspace: str | None = Field(None, description="Folder for hpcml's files on the site.")
-    account: str | None = Field(None, description="Account or budget that pays.")
-    accounts: dict[str, str] = Field(
+    workspace: Workspace | None = fact(
+        default=None, description="Folder for hpcml's files on the site."
+    )
+    account: str | None = fact(default=None, description="Account or budget that pays.")
+    accounts: dict[str, str] = fact(
         default_factory=dict, description="By partition: accounts that pay in place of that one."
     )
-    partition: str | None = Field(
-        None, description="Partition that is tried first for jobs that name none."
+    partition: str | None = fact(
+        default=None, description="Partition that is tried first for jobs that name none."
     )
-    project: str | None = Field(None, description="Your project, as folders are named after it.")
-    user: str | None = Field(None, description="Your user name on the site.")
-    python: str | None = Field(None, description="Interpreter of jobs without an image.")
-    ssh_host: str | None = Field(
-        None, pattern=HOST, description="Host or alias of ~/.ssh/config, in place of the profile's."
+    project: FolderName | None = fact(
+        default=None, description="Your project, as folders are named after it."
     )
-    ssh_config: str | None = Field(
-        None, description="File that ssh reads in place of ~/.ssh/config."
+    user: FolderName | None = fact(default=None, description="Your user name on the site.")
+    python: str | None = fact(default=None, description="Interpreter of jobs without an image.")
+    ssh_host: Host | None = fact(
+        default=None, description="Host or alias of ~/.ssh/config, in place of the profile's."
+    )
+    ssh_config: str | None = fact(
+        default=None, description="File that ssh reads in place of ~/.ssh/config."
     )
 
-    @field_validator("workspace")
-    @classmethod
-    def _workspace_is_absolute(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("/", "~/")):
-            raise ValueError('a path from the root is expected, like "/scratch/me" or "~/hpcml"')
-        return value
 
-    @field_validator("project", "user")
-    @classmethod
-    def _names_a_folder(cls, value: str | None) -> str | None:
-        if value is not None and re.fullmatch(r"\w[\w.@+-]*", value, re.ASCII) is None:
-            raise ValueError("one word is expected, since folders are named after it")
-        return value
-
-
-class MlflowSettings(BaseModel):
+@facts
+class MlflowSettings:
     """A mirror of the records in an MLflow store."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
-
-    uri: str = Field(description="MLflow's tracking URI, without a password.")
-    experiment: str | None = Field(
-        None, description="Experiment of all runs; default: one for each job's name."
+    uri: Annotated[str, Checked(_whole_uri)] = fact(
+        description="MLflow's tracking URI, without a password."
+    )
+    experiment: str | None = fact(
+        default=None, description="Experiment of all runs; default: one for each job's name."
     )
 
-    @field_validator("uri")
-    @classmethod
-    def _uri_is_whole(cls, value: str) -> str:
-        scheme, _, rest = value.rpartition("://")
-        if not (scheme or rest.startswith("/")) or (
-            scheme.startswith("sqlite") and not rest.startswith("//")
-        ):
-            raise ValueError('a path from the root is expected, like "sqlite:////home/me/ml.db"')
-        if password_in(value) is not None:
-            raise ValueError("there is a password in it: MLFLOW_TRACKING_PASSWORD is for that")
-        return value
 
-
-class Settings(BaseModel):
+@facts
+class Settings:
     """The settings file."""
 
-    model_config = ConfigDict(extra="forbid", defer_build=True)
-
-    sites: dict[str, SiteSettings] = Field(default_factory=dict)
-    records: str | None = Field(
-        None, description="URL of a PostgreSQL database that keeps the records, without a password."
+    sites: dict[str, SiteSettings] = fact(default_factory=dict, description="By their names.")
+    records: str | None = fact(
+        default=None,
+        description="URL of a PostgreSQL database that keeps the records, without a password.",
     )
-    mlflow: MlflowSettings | None = Field(None, description="Where `hpcml sync` mirrors runs to.")
+    mlflow: MlflowSettings | None = fact(
+        default=None, description="Where `hpcml sync` mirrors runs to."
+    )
 
 
 @dataclass(frozen=True)
@@ -156,7 +168,7 @@ class Binding:
     project: str | None = None
     user: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
-    ssh_host: str | None = None
+    ssh_host: Host | None = None
     ssh_config: str | None = None
 
 
@@ -199,12 +211,22 @@ def load_settings() -> Settings:
         Naming file, line and key.
     """
     path = settings_file()
-    return read_model(Settings, path) if path.exists() else Settings()
+    return read_model(Settings, path) if os.path.exists(path) else Settings()
+
+
+def site_settings(name: str) -> SiteSettings:
+    """Yours of a site; none are needed. Raises as :func:`load_settings`."""
+    return load_settings().sites.get(name) or SiteSettings()
 
 
 def settings_file() -> Path:
     """Where the settings stand, be there any or not."""
-    return config_folder() / "config.yaml"
+    return _settings_file(config_folder())
+
+
+@lru_cache(maxsize=16)  # it is asked for all the time
+def _settings_file(folder: Path) -> Path:
+    return folder / "config.yaml"
 
 
 def save_site(name: str, yours: Mapping[str, str]) -> Path:

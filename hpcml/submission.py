@@ -1,8 +1,8 @@
 """submit: resolve, plan, prepare, publish, queue.
 
 Killed after any step, nothing is lost and nothing runs twice: the outbox knows the batch, digests
-make preparing repeatable, publishing is one rename, and an intent lies on the site before the
-queue is called, so that afterwards one can ask the queue whether it heard.
+make preparing repeatable, publishing is one rename, and with the batch there is an intent on the
+site before the queue is called, so that afterwards one can ask the queue whether it heard.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from hpcml.run import Run, Runs
 from hpcml.schedulers import Chunk
 from hpcml.settings import Binding, cache_folder, keep
 from hpcml.sites import Site
-from hpcml.staging import stage, stage_image, staged_image, staged_inputs
+from hpcml.staging import stage, staged
 from hpcml.states import State
 from hpcml.transports import FileStatus, Transport, bring
 
@@ -121,7 +121,8 @@ def submit(
     JobError, PlanError, CodeError, ProfileError
         Something is wrong with a job or the profile; nothing was queued.
     TransportError, QueueError
-        The site cannot be reached, or its queue takes nothing now; ``hpcml resume`` goes on.
+        The site cannot be reached, or its queue takes it later at best: as many jobs are queued as
+        may be, a partition is down. Runs are PREPARING, and ``hpcml resume`` goes on with them.
     RefusedError
         The queue does not take the job as it is: runs that are not queued have ended as FAILED.
     """
@@ -343,10 +344,11 @@ def carry_on(
     """
     try:
         if fresh or not published(batch, connection):
-            batch.note("preparing")
+            if there is None or not _is_whole(batch.plan, there):
+                batch.note("preparing")
             with connection.files.together():
                 prepare(batch, connection, there)
-                publish(batch, connection)
+                fresh = publish(batch, connection)
         queue(batch, connection, fresh=fresh)
     except BaseException as error:  # Ctrl-C, too: a notebook lives on, and does not go on by itself
         batch.let_go()
@@ -369,17 +371,13 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
     plan, files = batch.plan, connection.files
     if there is None:
         there = _there(plan, files)
-    for name, one in staged_inputs(plan).items():
+    for one in staged(plan):
         if not {*one.needed} <= there.keys():
             raise JobError(
-                f"inputs.{name}",
+                one.field,
                 f"{one.path} of {batch.id} is not on {batch.site} any more, or was changed there",
                 SUBMIT_ANEW,
             )
-    image = staged_image(plan)
-    if image is not None and image not in there:
-        problem = f"{image} of {batch.id} is not on {batch.site} any more"
-        raise JobError("image", problem, SUBMIT_ANEW)
     put_library(files, plan.where["library"], there)
     if plan.what["entry"]["kind"] == "function":
         put_function_library(files, plan.where["functions"], there)
@@ -393,18 +391,31 @@ def prepare(batch: Batch, connection: Connection, there: There | None = None) ->
 
 def _there(plan: Plan, files: Transport) -> There:
     """What the site has of what a plan names by digest; code may be there unpacked."""
-    paths = [f"lib/{plan.where['library']}"]
+    data = staged(plan)
+    paths = [*_needed(plan), *_code(plan), *(one.folder for one in data)]
+    return files.touch(paths, [one.marker for one in data])
+
+
+def _is_whole(plan: Plan, there: There) -> bool:
+    """Whether the site has all that comes before the batch: nothing has to be brought."""
+    code = _code(plan)
+    return there.keys() >= _needed(plan) and (not code or not there.keys().isdisjoint(code))
+
+
+def _needed(plan: Plan) -> set[str]:
+    """hpcml itself, what executes functions, and a function by value."""
+    paths = {f"lib/{plan.where['library']}"}
     if plan.what["entry"]["kind"] == "function":
-        paths.append(f"lib/{plan.where['functions']}")
+        paths.add(f"lib/{plan.where['functions']}")
         if "pickle" in plan.what["entry"]:
-            paths.append(f"code/{plan.what['entry']['pickle']}.pkl")
-    if plan.what["code"] is not None:
-        paths += [f"code/{plan.what['code']}", f"code/{plan.what['code']}.tar"]
-    image = staged_image(plan)
-    if image is not None:
-        paths.append(image)
-    staged = staged_inputs(plan).values()
-    return files.touch([*paths, *(one.folder for one in staged)], [one.marker for one in staged])
+            paths.add(f"code/{plan.what['entry']['pickle']}.pkl")
+    return paths
+
+
+def _code(plan: Plan) -> list[str]:
+    """The code, unpacked and as an archive: one of them is enough."""
+    code = plan.what["code"]
+    return [] if code is None else [f"code/{code}", f"code/{code}.tar"]
 
 
 def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, there: There) -> None:
@@ -417,9 +428,13 @@ def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, the
         )
 
 
-def publish(batch: Batch, connection: Connection) -> None:
-    """Make the batch's folder appear on the site, whole."""
-    connection.files.publish(batch.folder, batch.files(), empty=("attempts", "queue"))
+def publish(batch: Batch, connection: Connection) -> bool:
+    """Make the batch's folder appear on the site, whole, with the intent of its first chunk.
+
+    ``False``: it is there already.
+    """
+    files = {**batch.files(), "queue/0.intent": b""}
+    return connection.files.publish(batch.folder, files, empty=("attempts", "queue"))
 
 
 def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
@@ -428,7 +443,7 @@ def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
     Parameters
     ----------
     fresh : bool
-        It has just been published: nobody can have asked the queue yet.
+        This process has just published it: nobody can have asked the queue yet.
 
     Raises
     ------
@@ -445,7 +460,7 @@ def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
             else:
                 wanted = fresh or not begun(chunk, connection)
             if wanted:
-                _queue(chunk, batch, connection)
+                _queue(chunk, batch, connection, intended=fresh and chunk.number == "0")
 
 
 def _was_not_heard(chunk: Chunk, asked: float, connection: Connection) -> bool:
@@ -466,12 +481,17 @@ def _was_not_heard(chunk: Chunk, asked: float, connection: Connection) -> bool:
     return True
 
 
-def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
+def _intent(chunk: Chunk) -> str:
+    """What says that the queue is being asked, and by its time since when."""
+    return f"{chunk.folder}/queue/{chunk.number}.intent"
+
+
+def _queue(chunk: Chunk, batch: Batch, connection: Connection, *, intended: bool) -> None:
     asked = connection.files.now()
-    path = f"{batch.folder}/queue/{chunk.number}.intent"
     try:
         with connection.files.together():
-            connection.files.put({path: wire.canonical({"owner": batch.owner, "time": asked})})
+            if not intended:
+                connection.files.put({_intent(chunk): b""})
             (identifier,) = connection.queue.submit([chunk])
     except RefusedError as error:
         left = _never_queued(chunk, batch, connection)
@@ -482,20 +502,24 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection) -> None:
         }
         said = {**word, "indices": left, "time": connection.files.now()}
         connection.files.append(wire.words_file(batch.folder), said)
-        connection.files.remove([path])
+        connection.files.remove([_intent(chunk)])
         batch.forget()
         rule = account_rule(connection.site) if "account" in error.problem.lower() else ""
         advice = " ".join(filter(None, (error.advice, rule, _refused(batch, left))))
         raise RefusedError(error.problem, advice) from error
     except QueueError as error:  # nobody has taken it: there is nothing to wait for
-        connection.files.remove([path])
+        connection.files.remove([_intent(chunk)])
+        batch.note("not taken", said=error.problem)
+        left, count = _never_queued(chunk, batch, connection), len(batch.points)
+        lacks = f"It has the others of {count} runs, not {len(left)}." if len(left) < count else ""
         later = f"`hpcml resume {batch.id}` when the queue takes jobs again, or `hpcml cancel`."
-        raise QueueError(f"{batch.id}: {error.problem}", f"{error.advice} {later}") from error
+        advice = " ".join(filter(None, (error.advice, lacks, later)))
+        raise QueueError(f"{batch.id}: {error.problem}", advice) from error
     note_queued(chunk, identifier, connection, asked)
 
 
 def _never_queued(refused: Chunk, batch: Batch, connection: Connection) -> list[int]:
-    """Runs of a chunk that the queue refuses, and of those after it that it was never asked for."""
+    """Runs of a chunk that is not taken, and of those after it that were never asked for."""
     names = connection.files.names(f"{batch.folder}/queue") or ()
     asked = {name.partition(".")[0] for name in names if name.endswith((".intent", ".json"))}
     later = [it for it in batch.chunks if it.first > refused.first and it.number not in asked]
@@ -567,21 +591,13 @@ def _plan_online(job: Job | Sweep, connection: Connection) -> _Ready:
 
 def _stage(plan: Plan, resolved: Resolved, connection: Connection, there: There) -> bool:
     """Bring inputs and image that the site does not have, or not unchanged: whether there are."""
-    missing = {
-        one.path: (one, Path(resolved.input_paths[name]))
-        for name, one in staged_inputs(plan).items()
-        if not {*one.needed} <= there.keys()
-    }
-    for one, source in missing.values():
-        stage(one, source, connection.files)
-    image = staged_image(plan)
-    if image is None or resolved.image_path is None:
-        return bool(missing)
-    source = Path(resolved.image_path)
-    if image in there and there[image].size == source.stat().st_size:
-        return bool(missing)
-    stage_image(plan.what["image"], source, connection.files)
-    return True
+    sources = {f"inputs.{name}": path for name, path in resolved.input_paths.items()}
+    if resolved.image_path is not None:
+        sources["image"] = resolved.image_path
+    missing = {one.path: one for one in staged(plan) if not {*one.needed} <= there.keys()}
+    for one in missing.values():
+        stage(one, Path(sources[one.field]), connection.files)
+    return bool(missing)
 
 
 _last: tuple[Site, bytes, Plan] | None = None

@@ -41,6 +41,12 @@ TIME = {
     "days": 86400,
 }
 LARGEST = 1 << 60  # bytes or seconds; what is larger is a slip of the finger
+# What `memory` and `seconds` read, for editors that know patterns alone.
+MEMORY_PATTERN = rf"^\s*[0-9]+(\.[0-9]+)?\s*({'|'.join(MEMORY)})$"
+TIME_PATTERN = (
+    rf"^((\s*[0-9]+(\.[0-9]+)?\s*({'|'.join(TIME)}))+\s*"
+    r"|[0-9]+-[0-9]+:[0-5][0-9](:[0-5][0-9])?|[0-9]+:[0-5][0-9]:[0-5][0-9])$"
+)
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d)(?::([0-5]\d))?$")
 

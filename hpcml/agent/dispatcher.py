@@ -658,7 +658,8 @@ def _why_none_began(job: Job, code: int) -> str:
         said = file.read()[-500:].strip()
     how = "signal %d" % -code if code < 0 else "exit code %d" % code
     reason = "its script ended with %s before the agent started: %s"
-    return reason % (how, said or "no output")
+    # A Python ends with 120 if it cannot write what it has printed.
+    return reason % (how, said or ("it could not print why" if code == 120 else "no output"))
 
 
 def _silence(code: "int | None") -> str:

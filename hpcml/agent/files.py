@@ -91,17 +91,17 @@ def _pieces_of(file: "Any", path: str) -> "Iterator[bytes]":
             yield piece
 
 
-def of_commands() -> "dict[str, str] | None":
-    """The environment of commands: this process's, without what it has of a job of Slurm's.
+# Whoever calls may be part of a job, or have preferences: SLURM_*, SBATCH_*, SQUEUE_FORMAT and
+# their like would change what is asked, and a batch job is given what its submission had. Answers
+# are in English; lists of array tasks come whole, times in s since 1970.
+KEPT = ("PATH", "HOME", "USER", "LD_LIBRARY_PATH", "SLURM_CONF")
+SAID = {"LC_ALL": "C", "TZ": "UTC", "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "%s"}
 
-    A batch job is given what its submission had (``SLURM_CONF`` says where Slurm is: it stays).
-    ``None``: there is nothing of it, as outside of jobs; then there is nothing to copy.
-    """
-    of_slurm = {name for name in os.environ if name.startswith(("SLURM_", "SBATCH_"))}
-    of_slurm.discard("SLURM_CONF")
-    if not of_slurm:
-        return None
-    return {name: value for name, value in os.environ.items() if name not in of_slurm}
+
+def of_commands() -> "dict[str, str]":
+    """The environment of commands: of this process's no more than where things are."""
+    kept = ((name, os.environ.get(name)) for name in KEPT)
+    return dict(SAID, **{name: value for name, value in kept if value})
 
 
 def make_link(path: str, target: str, temporary: str) -> None:
@@ -146,21 +146,29 @@ class Files:
         return (self.workspace + "/" + name).rstrip("/")
 
     def run(self, argv: "Sequence[str]", stdin: bytes) -> "tuple[int, bytes, bytes]":
-        """Run a command in the workspace. Returns its exit code and what it printed."""
+        """Run a command in the workspace. Returns its exit code and what it printed.
+
+        As in a shell, the exit code is 127 where there is no such command.
+        """
         import subprocess
 
         pipe = subprocess.PIPE
         with told("%s cannot be run" % argv[0]):
-            command = subprocess.Popen(
-                argv,
-                cwd=self.workspace,
-                env=of_commands(),
-                stdin=pipe if stdin else subprocess.DEVNULL,
-                stdout=pipe,
-                stderr=pipe,
-                bufsize=0,  # its output is read by descriptor
-                start_new_session=True,
-            )
+            try:
+                command = subprocess.Popen(
+                    argv,
+                    cwd=self.workspace,
+                    env=of_commands(),
+                    stdin=pipe if stdin else subprocess.DEVNULL,
+                    stdout=pipe,
+                    stderr=pipe,
+                    bufsize=0,  # its output is read by descriptor
+                    start_new_session=True,
+                )
+            except FileNotFoundError as error:
+                if not os.path.isdir(self.workspace):
+                    raise
+                return 127, b"", os.fsencode("%s: %s\n" % (argv[0], error.strerror))
         self._commands.add(command)
         try:
             stdout, stderr = _talk(command, argv[0], stdin)

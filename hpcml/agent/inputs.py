@@ -1,4 +1,4 @@
-"""The inputs of a run, looked at before it starts: are they still what was submitted?"""
+"""The inputs and the image of a run, looked at before it starts: are they what was submitted?"""
 
 import os
 import time
@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+IMAGE = "the image"  # among the inputs, none of which can bear such a name
 TRUST = 10.0  # a look that took a second is believed for so many seconds, by one agent
 
 
@@ -17,7 +18,7 @@ class InputError(Exception):
 
 
 class Inputs:
-    """The inputs that all runs of a batch share.
+    """The inputs and the image that all runs of a batch share.
 
     Parameters
     ----------
@@ -32,12 +33,17 @@ class Inputs:
         self.paths: "dict[str, str]" = where["inputs"]
         self.origins: "dict[str, dict[str, str]]" = where["origins"]
         self.stamps: "dict[str, str]" = dict(where["stamps"])
+        if plan["what"]["image"] is not None:
+            self.paths = dict(self.paths, **{IMAGE: where["image"]})
+            self.digests = dict(self.digests, **{IMAGE: plan["what"]["image"]})
+            if where["image_stamp"] is not None:
+                self.stamps[IMAGE] = where["image_stamp"]
         self.runs = runs
         self.trusted_until = 0.0
         self.used: "dict[str, str]" = {}
 
     def check(self) -> "dict[str, str]":
-        """Look at all inputs. Returns the digest of each; untouched files cost a stat.
+        """Look at all of them. Returns the digest of each input; untouched files cost a stat.
 
         Raises
         ------
@@ -47,6 +53,7 @@ class Inputs:
         began = time.monotonic()
         if began >= self.trusted_until:
             self.used = {name: self._check(name) for name in sorted(self.digests)}
+            self.used.pop(IMAGE, None)
             now = time.monotonic()
             self.trusted_until = now + TRUST * (now - began)
         return self.used
@@ -64,11 +71,11 @@ class Inputs:
                 return str(digest)
             found = wire.digest_path(path)[0]
         except OSError as error:
-            raise InputError("input %r: %s cannot be read: %s" % (name, path, error.strerror))
+            raise InputError("%s: %s cannot be read: %s" % (called(name), path, error.strerror))
         if found != digest:
             raise InputError(
-                "input %r: %s is not what it was: its content has changed since the job was "
-                "submitted" % (name, path)
+                "%s: %s is not what it was: its content has changed since the job was "
+                "submitted" % (called(name), path)
             )
         if name not in self.origins:
             self.stamps[name] = now
@@ -83,7 +90,7 @@ class Inputs:
         except ValueError:
             return ""
         if whole is None:
-            raise InputError("input %r: %s has not been brought here whole" % (name, path))
+            raise InputError("%s: %s has not been brought here whole" % (called(name), path))
         return str(whole["stamp"])
 
     def _made(self, run: str, output: str) -> "dict[str, str]":
@@ -96,3 +103,8 @@ class Inputs:
         if made is None:
             raise InputError("run %s has left no %r" % (run, output))
         return made
+
+
+def called(name: str) -> str:
+    """What errors call an input, or the image."""
+    return name if name == IMAGE else "input %r" % name

@@ -147,17 +147,21 @@ class Slot:
         Whoever cancels it from here on finds that attempt, or is heard during it.
         """
         number = 1  # each attempt in its turn: one may have been refused, or be another agent's
-        while not self.attempts.start(index, number, **self.allocation.facts):
+        while not self._begin(index, number):
             if not self._may_follow(index, number):
                 return None
             number += 1
-            if self.cancelled(index):
-                reason = "cancelled before it started again"
-                self.attempts.refuse(index, number, wire.CANCELLED, reason)
-                return None
         self._worked_on.add(index)
         self._sign()
         return number
+
+    def _begin(self, index: int, number: int) -> bool:
+        """Take an attempt that nobody has, or refuse it if the run was cancelled."""
+        if self.cancelled(index):
+            reason = "cancelled before it started" + (" again" if number > 1 else "")
+            self.attempts.refuse(index, number, wire.CANCELLED, reason)
+            return False
+        return self.attempts.start(index, number, **self.allocation.facts)
 
     def _may_go_on(self) -> bool:
         """Whether nobody has ended this agent, and its allocation has time for another attempt."""

@@ -203,11 +203,6 @@ def data_marker(digest: str, name: str) -> str:
     return "data/%s.whole/%s" % (digest, name)
 
 
-def image_file(digest: str) -> str:
-    """Where a container image lies in a workspace."""
-    return "images/%s.sif" % digest
-
-
 def marked(marker: str) -> str:
     """What a :func:`data_marker` speaks of."""
     return marker.replace(".whole/", "/", 1)
@@ -457,6 +452,10 @@ def read_frame_head(read: "Callable[[int], bytes]") -> "tuple[dict[str, Any], in
 
 
 # --- a batch's files --------------------------------------------------------------------
+
+POINTS = "points.jsonl"
+"""What each run has of its own, a line each; where there is none, there is ``ONE_POINT``."""
+ONE_POINT = b"{}\n"
 
 NOBODY: "dict[str, Any]" = {"host": "", "boot": "", "space": "", "pid": 0, "started": None}
 """An :func:`identity` that no process has."""

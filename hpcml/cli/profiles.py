@@ -106,28 +106,43 @@ def new_command(name: str, base: str | None) -> None:
 
     What can be said stands in it as comments; with --from, it adds to another profile.
     """
-    from hpcml.errors import ArgumentError
-    from hpcml.settings import config_folder, private_folder
     from hpcml.sites import profile_of
-    from hpcml.sites.layers import NAME, SUFFIX, packaged
+    from hpcml.sites.layers import check_name
     from hpcml.sites.skeleton import new_profile
 
-    if not NAME.fullmatch(name):
-        problem = f"{name!r} is no name"
-        raise ArgumentError(problem, "A name is letters, digits and . _ + -, and no path.")
+    check_name(name)
     if base is not None:
         profile_of(base)  # which says that there is none
+    click.echo(write_new(name, new_profile(name, base)))
+
+
+def write_new(name: str, text: str, path: Path | None = None) -> Path:
+    """Write a profile where there is no file yet; default: among those of the user.
+
+    Raises
+    ------
+    ArgumentError
+        There is one.
+    HpcmlError
+        It cannot be written.
+    """
+    from hpcml.errors import ArgumentError, HpcmlError
+    from hpcml.settings import config_folder, private_folder
+    from hpcml.sites.layers import SUFFIX, packaged
+
     schema = packaged() / "schema.json"
     where = f"# yaml-language-server: $schema={schema}\n" if isinstance(schema, Path) else ""
-    path = private_folder(config_folder() / "sites") / f"{name}{SUFFIX}"
+    if path is None:
+        path = private_folder(config_folder() / "sites") / f"{name}{SUFFIX}"
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(where + new_profile(name, base))
+            file.write(where + text)
     except FileExistsError:
-        raise ArgumentError(
-            f"{path} is there already", "Change it, or take another name."
-        ) from None
-    click.echo(path)
+        problem = f"{path} is there already"
+        raise ArgumentError(problem, "Change it, or take another name.") from None
+    except OSError as error:
+        raise HpcmlError(f"{path} cannot be written: {error.strerror}", "Mend that.") from error
+    return path
 
 
 def _validated(named: str) -> shapes.Validation:

@@ -51,34 +51,34 @@ def setup_command(name: str, yes: bool, **given: str | None) -> None:
     before = load_settings().sites.get(name) or SiteSettings()
     stages.reached("The settings are as they were.")
     yours, well = _set_up(site, _given(site, before, given), yes)
-    new = yours.model_dump(exclude_unset=True, exclude_none=True)
-    old = before.model_dump(exclude_unset=True)
-    values = {key: value for key, value in new.items() if old.get(key) != value}
+    values = {key: value for key, value in vars(yours).items() if value != vars(before)[key]}
     _write(name, values, well or yes)
 
 
 def _given(site: Site, before: SiteSettings, given: dict[str, str | None]) -> SiteSettings:
     """What the settings say, and over it what options do."""
+    from hpcml.documents import changed
     from hpcml.surveying.setting_up import checked
 
     valid = {"partition": tuple(site.partitions)}
     said = {key: it for key, it in given.items() if it}
     for key in said.keys() - {"workspace"}:  # of which the site says what is to be filled in
         checked(key, valid.get(key, ()))(said[key])
-    return before.model_copy(update=said)
+    return changed(before, **said)
 
 
 def _set_up(site: Site, yours: SiteSettings, yes: bool) -> tuple[SiteSettings, bool]:
     """What is yours, and whether all checks of it went well."""
     from hpcml.cli.doctor import FAR, examine, print_finding
     from hpcml.connection import bind, reached_by
+    from hpcml.documents import changed
     from hpcml.surveying.login import Login, account, checks
     from hpcml.surveying.setting_up import PLACE, asked_before, asked_there
     from hpcml.surveying.shell import shell_of
 
     ask = _Asking(yes)
     yours = asked_before(site, yours, ask)
-    nowhere = yours.model_copy(update={"workspace": PLACE})
+    nowhere = changed(yours, workspace=PLACE)
     yours = asked_there(site, yours, shell_of(site, bind(site, nowhere)), ask)
     binding = bind(site, yours)
     well = True

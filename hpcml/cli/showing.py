@@ -133,6 +133,7 @@ def _of_record(record: Record) -> shapes.Run:
 
 def wait_for(runs: hpcml.Runs, timeout: float | None = None, *, quiet: bool) -> None:
     """Wait; a terminal shows how they get on, a pipe what they wait for, and what failed."""
+    from hpcml.poller import in_time
     from hpcml.progress import Waits
 
     going_on(runs)
@@ -143,6 +144,8 @@ def wait_for(runs: hpcml.Runs, timeout: float | None = None, *, quiet: bool) -> 
         waits = Waits(runs)
         for ended in runs._follow(timeout):
             waits.update(ended)
+    if timeout is not None:  # it may be over because the site is silent
+        in_time(runs.seen, 0)
     failed = () if live or quiet else runs.failed
     for run in failed[:1]:
         rest = f" (one of {len(failed)} of {len(runs)} runs)" if len(runs) > 1 else ""

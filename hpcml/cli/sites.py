@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpcml.cli import shapes
 from hpcml.cli.completing import complete_sites
+from hpcml.cli.discovering import discover_command
 from hpcml.cli.doctor.site import site_doctor_command
 from hpcml.cli.matching import match_command
 from hpcml.cli.options import json_option
@@ -16,6 +18,8 @@ from hpcml.cli.setup import setup_command
 from hpcml.cli.showing import print_json, print_table
 
 if TYPE_CHECKING:
+    from hpcml.settings import SiteSettings
+    from hpcml.sites import Site
     from hpcml.sites.sourced import Origin
 
 HEADER = ("site", "scheduler", "workspace", "profile", "description")
@@ -139,9 +143,10 @@ def login_command(name: str) -> None:
     click.echo(f"{name}: logged in; workspace {connection.binding.workspace}")
 
 
-for _command in (explain_command, validate_command, schema_command, new_command):
-    sites_command.add_command(_command)
-for _command in (setup_command, site_doctor_command):
+for _command in (
+    *(explain_command, validate_command, schema_command, new_command),
+    *(discover_command, setup_command, site_doctor_command),
+):
     sites_command.add_command(_command)
 
 
@@ -192,13 +197,13 @@ def _facts(name: str) -> list[shapes.Fact]:
     from hpcml.sites import places_of, read_site
 
     site, places = read_site(name), places_of(name)
-    told = site.model_dump(exclude_none=True)
+    told = _said(site)
     facts = [_fact(key, value, places, site.origin(".".join(key))) for key, value in _leaves(told)]
     yours = load_settings().sites.get(name)
     if yours is not None:
         path = settings_file()
         _, marks = parse(read_text(path), str(path))
-        for key, value in _leaves(yours.model_dump(exclude_unset=True)):
+        for key, value in _leaves(_said(yours)):
             where = f"{path}, line {marks['sites', name, *key].line}"
             facts.append(
                 {
@@ -210,6 +215,19 @@ def _facts(name: str) -> list[shapes.Fact]:
                 }
             )
     return facts
+
+
+def _said(facts: Site | SiteSettings) -> dict[str, Any]:
+    """What is known, without what is not said."""
+    told = {key: value for key, value in asdict(facts).items() if key != "origins"}
+    known: dict[str, Any] = _without_none(told)
+    return known
+
+
+def _without_none(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {key: _without_none(it) for key, it in told.items() if it is not None}
+    return [_without_none(it) for it in told] if isinstance(told, list) else told
 
 
 def _fact(

@@ -1,15 +1,23 @@
 """YAML documents checked by pydantic models, with errors that name file, line, column and key."""
 
-from hpcml.documents.checking import check_model, read_model, wrong_in
+from hpcml.documents.checking import check_model, json_schema, read_model, wrong_in
 from hpcml.documents.editing import with_values
+from hpcml.documents.facts import Checked, OneWord, changed, fact, facts, matching
 from hpcml.documents.parsing import Mark, Marks, Place, parse, raise_first, wrong_at
 from hpcml.documents.reading import read_text
 
 __all__ = [
+    "Checked",
     "Mark",
     "Marks",
+    "OneWord",
     "Place",
+    "changed",
     "check_model",
+    "fact",
+    "facts",
+    "json_schema",
+    "matching",
     "parse",
     "raise_first",
     "read_model",

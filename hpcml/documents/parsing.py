@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn
 
 from hpcml.documents import remembered
+from hpcml.documents.packages import load
 from hpcml.documents.reading import HIDDEN, name_of
 from hpcml.errors import ProfileError
 
@@ -116,7 +117,7 @@ class _Document:
     # --- events to nodes ------------------------------------------------------------------
 
     def _composed(self) -> _Node | None:
-        import yaml
+        yaml = load("yaml")
 
         loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         events = yaml.parse(self.text, Loader=loader)

@@ -39,11 +39,14 @@ class Misfit(Exception):
     error : PlanError
     nearness : tuple
         The greater, the less the job would have to change.
+    broken : set of str
+        Fields, as in `CHECKS`, in which the job breaks a limit, as far as that was looked at.
     """
 
     def __init__(self, field: str, problem: str, advice: str, limit: float = 0) -> None:
         self.error = PlanError(field, problem, advice)
         self.nearness = CHECKS.index(field), limit
+        self.broken = {field}
 
 
 class Fitting:
@@ -60,6 +63,8 @@ class Fitting:
         What nobody knows for sure, though the job relies on it.
     beyond : list of str
         Those in which the job asks for more than a hint says there is.
+    unsure : set of str
+        What the job asks for within a limit that is a hint, or not known: fields, as in `CHECKS`.
 
     Raises
     ------
@@ -76,6 +81,7 @@ class Fitting:
         self.key = f"partitions.{name}"
         self.doubts: list[str] = []
         self.beyond: list[str] = []
+        self.unsure: set[str] = set()
         # Of these hpcml starts one process a run.
         self.alone = site.scheduler == "process" or resolved.entry["kind"] == "function"
         self._check_image()
@@ -156,10 +162,31 @@ class Fitting:
 
     def _check_nodes(self) -> None:
         most = self._unless_other_qos(self.partition.most_nodes(self.qos))
-        if self.nodes > 1 or most is not None:
-            key = self.partition.key_of("nodes", self.qos)
-            what = "most nodes of a job"
-            self._check("resources.nodes", key, what, most, self.nodes, f"nodes={most}")
+        try:
+            self._check_total_nodes()
+            if self.nodes > 1 or most is not None:
+                key = self.partition.key_of("nodes", self.qos)
+                what = "most nodes of a job"
+                self._check("resources.nodes", key, what, most, self.nodes, f"nodes={most}")
+        except Misfit as misfit:
+            misfit.broken |= self._broken_by_time()
+            raise
+
+    def _check_total_nodes(self) -> None:
+        """More than there are no limit gives."""
+        total = self.partition.total_nodes
+        if total is None or self.nodes <= total:
+            return
+        has = f"it has {total} node{'s' if total > 1 else ''}{self.said('total_nodes')}"
+        asks = f"the job asks for {self.nodes}"
+        if self.site.is_hint(f"{self.key}.total_nodes"):
+            self.unsure.add("resources.nodes")
+            self._doubt(f"{has}; {asks}")
+            self.beyond += self.doubts[-1:]
+            return
+        problem = f"{has.replace('it', f'partition {self.name}', 1)}; {asks}"
+        fits = f"The nearest that fits: nodes={total}."
+        raise Misfit("resources.nodes", problem, fits, total)
 
     def _devices(self) -> int:
         """Devices on each node."""
@@ -259,6 +286,13 @@ class Fitting:
             fits += f", or nodes={more}" if more else ""
         self._check("resources.time", key, what, longest, self.asked.time, fits, units.clock)
 
+    def _broken_by_time(self) -> set[str]:
+        try:
+            self._check_time()
+        except Misfit as misfit:
+            return misfit.broken
+        return set()
+
     def _more_nodes(self) -> int | None:
         """How many nodes are given for as long as the job asks, if more are."""
         limits = self.partition.time if isinstance(self.partition.time, list) else []
@@ -286,8 +320,10 @@ class Fitting:
     ) -> None:
         """Refuse what is over a limit that somebody vouches for."""
         if limit is None:
+            self.unsure.add(field)
             self._doubt(f"{what} is not known")
         elif self.site.is_hint(f"{self.key}.{key}"):
+            self.unsure.add(field)
             more = f"; the job asks for {show(wanted)}" if limit < wanted else ""
             self._doubt(f"{what}: {show(limit)}{self.said(key)}{more}")
             self.beyond += self.doubts[-1:] if more else []

@@ -131,18 +131,33 @@ def environment(
 ) -> dict[str, str]:
     """The site's environment, and as many OpenMP threads as each task has CPUs."""
     made = {"PYTHONUNBUFFERED": "1", **base}  # what it prints is seen at once
-    made.update(site.environment)
-    made.update(placed.partition.environment)
+    made.update(_vouched(site.environment, "environment", site, decisions))
+    own = f"partitions.{placed.name}.environment"
+    made.update(_vouched(placed.partition.environment, own, site, decisions))
     if site.scheduler == "slurm":
         # Else srun, called by the job, gives each task one CPU (Slurm 22.05 and newer).
         made["SRUN_CPUS_PER_TASK"] = str(placed.cpus)
     interface = site.launch_of(placed.name).interface
     if interface is not None and launcher(placed) is not None:
-        made.update(NCCL_SOCKET_IFNAME=interface, GLOO_SOCKET_IFNAME=interface)
         told = _said(placed, site, "launch.interface")
-        decisions.append(f"NCCL and Gloo use the interface {interface}{told}")
+        if site.is_hint(_key(placed, site, "launch.interface")):
+            decisions.append(f"NCCL and Gloo choose the interface: it may be {interface}{told}")
+        else:
+            made.update(NCCL_SOCKET_IFNAME=interface, GLOO_SOCKET_IFNAME=interface)
+            decisions.append(f"NCCL and Gloo use the interface {interface}{told}")
     if "OMP_NUM_THREADS" not in {**resolved.env, **made}:
         made["OMP_NUM_THREADS"] = str(placed.cpus)
         whose = "each task" if placed.tasks > 1 else "the run"
         decisions.append(f"OMP_NUM_THREADS={placed.cpus}: {whose} has {placed.cpus} CPUs")
     return made
+
+
+def _vouched(
+    variables: Mapping[str, str], key: str, site: Site, decisions: list[str]
+) -> dict[str, str]:
+    """The variables that somebody vouches for; of the others a plan tells."""
+    hints = [name for name in variables if site.is_hint(f"{key}.{name}")]
+    for name in hints:
+        told = said(site, f"{key}.{name}")
+        decisions.append(f"{name}={variables[name]} is not set{told}: the job may set it")
+    return {name: value for name, value in variables.items() if name not in hints}

@@ -59,7 +59,8 @@ def lay_out(
         return Layout(1, 1, site.max_array or count)
     if pack == "never":
         raise _too_many(site, count, f'{site.name} takes {most} jobs; pack="auto" shares them out.')
-    allocations = min(wanted, most, partition.nodes or most if slots > 1 else most)
+    there = partition.total_nodes or partition.nodes or most
+    allocations = min(wanted, most, there if slots > 1 else most)
     rounds = min(-(-count // (allocations * slots)), fitting)
     size = rounds * slots
     if -(-count // size) > most:

@@ -74,7 +74,8 @@ def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]
     Of the partitions with its kind of device it takes the first that it fits into, the one that
     your settings prefer before the others; none is asked for another quality of service than its
     default as long as one fits without, and none for more than a hint says as long as there is one
-    that may have it.
+    that may have it. Where a limit that somebody vouches for is broken, the job goes to another
+    partition only if it is known to fit there, and the code that ran in the first runs there, too.
 
     Raises
     ------
@@ -86,20 +87,27 @@ def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]
     check_options(resolved, site)
     names = sorted(_partitions(resolved, site), key=lambda name: name != preferred)
     misfits: list[Misfit] = []
+    passed: list[Partition] = []
     beyond: list[Fitting] = []
+    by_name: list[str] = []
     for name, qos in _ways(names, resolved, site):
         try:
             found = Fitting(resolved, asked, site, name, qos)
             check_own_account(name, site, binding, found.doubts)
         except Misfit as misfit:
             misfits.append(misfit)
+            passed.append(site.partitions[name])
             continue
-        if not found.beyond:
+        alike = _may_stand_in(found, misfits, passed)
+        if alike and not found.beyond:
             break
-        beyond.append(found)
+        if alike:
+            beyond.append(found)
+        elif not found.beyond:
+            by_name.append(name)
     else:
         if not beyond:
-            raise _nearest(misfits)
+            raise _nearest(misfits, by_name)
         found = beyond.pop(0)  # a hint may be wrong, and the plan tells it
     passed_over = [misfit.error.problem for misfit in misfits]
     passed_over += [doubt for other in beyond for doubt in other.beyond]
@@ -107,9 +115,36 @@ def place(resolved: Resolved, site: Site, binding: Binding, decisions: list[str]
     return _placement(found, decisions)
 
 
-def _nearest(misfits: list[Misfit]) -> PlanError:
-    """The error of the partition that comes nearest, and of those that are only not paid for."""
+def _may_stand_in(found: Fitting, misfits: list[Misfit], passed: list[Partition]) -> bool:
+    """Whether a job may go where nobody asked it to go, in place of partitions that it breaks.
+
+    Their limits are kept for sure, and what is built for the first of them runs here, too.
+    """
+    limits = [misfit for misfit in misfits if misfit.error.field != "image"]
+    if any(misfit.broken & found.unsure for misfit in limits):
+        return False
+    first = next((part for part, it in zip(passed, misfits, strict=True) if it in limits), None)
+    return first is None or not any(
+        None not in (one, other) and one != other
+        for one, other in zip(_built_for(first), _built_for(found.partition), strict=True)
+    )
+
+
+def _built_for(partition: Partition) -> tuple[str | None, str | None]:
+    """CPUs and devices that a program must be built for."""
+    return partition.node.architecture, partition.node.device.vendor
+
+
+def _nearest(misfits: list[Misfit], by_name: list[str]) -> PlanError:
+    """The error of the partition that comes nearest, and of those that are only not paid for.
+
+    ``by_name`` are partitions that may run the job, if it asks for them.
+    """
     error = max(misfits, key=lambda misfit: misfit.nearness).error
+    if by_name:
+        names = ", ".join(dict.fromkeys(by_name))
+        advice = f'{error.advice} By name only, options={{"partition": ...}}: {names}.'
+        return PlanError(error.field, error.problem.removeprefix(f"{error.field}: "), advice)
     unpaid = [misfit.error for misfit in misfits if misfit.error.field == "account"]
     if not unpaid or error in unpaid:
         return error
@@ -190,8 +225,12 @@ def _check_partition(wanted: str, site: Site) -> None:
 
 
 def _ways(names: list[str], resolved: Resolved, site: Site) -> Iterator[tuple[str, str | None]]:
-    """Partitions, with their default quality of service first."""
+    """Partitions, with their default quality of service first.
+
+    One that is asked for is that of the partitions that know it, if any does.
+    """
     qos = resolved.resources.options.get("qos")
+    names = [name for name in names if qos in site.partitions[name].qos] or names
     for name in names:
         yield name, str(qos) if qos is not None else site.partitions[name].default_qos
     for name in names if qos is None else ():

@@ -73,6 +73,7 @@ def make_plan(resolved: Resolved, site: Site, binding: Binding) -> Plan:
         "system_root": site.system_root,
         "python": binding.python if resolved.image_path is None else "python3",
         "image": _image_path(resolved, site, binding),
+        "image_stamp": resolved.image_stamp if site.transport == "local" else None,
         "binds": binds(placed, site, binding) if resolved.image_path is not None else [],
         "agent_python": binding.agent_python,
         "library": binding.library,
@@ -106,9 +107,7 @@ def _input_paths(resolved: Resolved, site: Site, binding: Binding) -> dict[str, 
     paths = dict(resolved.input_paths)
     if site.transport != "local":
         for name in paths.keys() - resolved.origins.keys():
-            digest = resolved.inputs[name] or "<digest>"  # such a plan is unresolved
-            file = posixpath.basename(paths[name]) or "data"
-            paths[name] = f"{binding.workspace}/{wire.data_folder(str(digest))}/{file}"
+            paths[name] = _brought(resolved.inputs[name], paths[name], binding)
     return paths
 
 
@@ -116,7 +115,13 @@ def _image_path(resolved: Resolved, site: Site, binding: Binding) -> str | None:
     """Where a run finds its image, likewise."""
     if resolved.image_path is None or site.transport == "local":
         return resolved.image_path
-    return f"{binding.workspace}/{wire.image_file(resolved.image or '<digest>')}"
+    return _brought(resolved.image, resolved.image_path, binding)
+
+
+def _brought(digest: object, source: str, binding: Binding) -> str:
+    """Where data lies that is brought to a site; a plan without its digest is unresolved."""
+    file = posixpath.basename(source) or "data"
+    return f"{binding.workspace}/{wire.data_folder(str(digest or '<digest>'))}/{file}"
 
 
 def _places(where: dict[str, Any]) -> dict[str, str]:

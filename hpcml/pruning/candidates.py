@@ -23,7 +23,6 @@ from hpcml.pruning.model import (
     CODE,
     DATA,
     DAY,
-    IMAGE,
     LEFTOVER,
     LIBRARY,
     RUNS,
@@ -39,7 +38,7 @@ from hpcml.transports import FileStatus
 
 TRASH = ".trash-"  # begins the names of what was taken away, and is being removed
 TEMPORARY = ".tmp-"
-BY_DIGEST = re.compile(r"([0-9a-f]{64})(\.tar|\.pkl|\.sif)?")
+BY_DIGEST = re.compile(r"([0-9a-f]{64})(\.tar|\.pkl)?")
 UNFINISHED = "an input that is not whole"
 DATA_NAME = re.compile(r"([0-9a-f]{64})(\.whole)?")
 REMAINS = "it was removed but for this, and something may still write there: that goes in a day"
@@ -181,16 +180,15 @@ class Candidates:
         paths = tuple(f"{folder}/{index}/work" for index in view.indices)
         return Item(WORK, view.id, 0, age, about, paths)
 
-    # --- code, images, libraries, leftovers -------------------------------------------------------
+    # --- code, libraries, data, leftovers ---------------------------------------------------------
 
     def _unused(self, gone: Iterable[str]) -> Iterator[Item]:
-        """Code, images and libraries that nobody has relied on; batches that go do not count."""
+        """Code, libraries and data that nobody has relied on; batches that go do not count."""
         if self.wish.work_only:
             return
         gone = frozenset(gone)
         for kind, folder, pattern in (
             (CODE, "code", BY_DIGEST),
-            (IMAGE, "images", BY_DIGEST),
             (LIBRARY, "lib", LIBRARY_NAME),
         ):
             for entry in self._listed(folder):
@@ -207,7 +205,7 @@ class Candidates:
         yield from self._unused_data(gone)
 
     def _unused_data(self, gone: frozenset[str]) -> Iterator[Item]:
-        """Inputs that no batch names, and that are whole; what says so goes first."""
+        """Inputs and images that no batch names, and that are whole; what says so goes first."""
         for digest, entry in self._old_data():
             if not self.use.of_file(digest, gone):
                 names = ", ".join(sorted(self.files.names(f"data/{digest}.whole") or ()))
@@ -242,7 +240,7 @@ class Candidates:
             entry = data.get(digest) or markers[digest]
             if self._age(entry) >= DAY:
                 yield from self._item(LEFTOVER, "data", entry, UNFINISHED)
-        for folder in ("runs", "code", "images", "lib", "queue", "data"):
+        for folder in ("runs", "code", "lib", "queue", "data"):
             for entry in self._listed(folder):
                 if entry.name.startswith(TRASH):
                     yield from self._item(LEFTOVER, folder, entry, "of a prune")

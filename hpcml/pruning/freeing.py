@@ -21,7 +21,6 @@ from hpcml.pruning.model import (
     CODE,
     DATA,
     DAY,
-    IMAGE,
     LEFTOVER,
     LIBRARY,
     RUNS,
@@ -90,7 +89,7 @@ class Freeing:
         name = match[1] if match else item.name
         if item.kind == CACHE and self.use.of_waiting(name):
             return "a submission that was broken off needs it"
-        if item.kind not in (CODE, IMAGE, LIBRARY, DATA):
+        if item.kind not in (CODE, LIBRARY, DATA):
             return ""
         why = self.use.of_file(name)
         if not why and self._is_young(item, self.wish.rarely):

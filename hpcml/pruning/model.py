@@ -19,7 +19,6 @@ WORK = "work"
 CODE = "code"
 LIBRARY = "library"
 DATA = "data"
-IMAGE = "image"
 LEFTOVER = "leftover"
 CACHE = "cache"
 
@@ -30,7 +29,7 @@ class Item:
 
     Attributes
     ----------
-    kind : {"runs", "work", "code", "library", "data", "image", "leftover", "cache"}
+    kind : {"runs", "work", "code", "library", "data", "leftover", "cache"}
         A submission's runs, or their work folders alone; a snapshot; a travelling archive; an input
         or an image that was brought there; what a killed process left; what this machine remembers
         and can find out again.

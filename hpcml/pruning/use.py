@@ -149,7 +149,7 @@ class Use:
         rest = sorted(batches)
         for start in range(0, len(rest), AT_ONCE):
             some = rest[start : start + AT_ONCE]
-            names = "plan.json", "points.jsonl"
+            names = "plan.json", wire.POINTS
             paths = {f"{batch_folder(b)}/{name}": 0 for b in some for name in names}
             found = self.connection.files.get(paths)
             for batch in some:

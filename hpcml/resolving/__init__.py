@@ -47,8 +47,9 @@ class Resolved:
     known_params : tuple of str or None
         Parameters that the entry's only ``hpcml.params(...)`` call names, if that can be told.
     image : str or None
-        Digest of the container image; ``image_path`` says where it lies, ``image_architecture``
-        for which CPUs it is built, as ``uname -m`` says it, if that can be told.
+        Digest of the container image; ``image_path`` says where it lies, ``image_stamp`` what
+        tells that nobody has touched it, ``image_architecture`` for which CPUs it is built, as
+        ``uname -m`` says it, if that can be told.
     unresolved : tuple of str
         What is still open, in words.
     """
@@ -76,6 +77,7 @@ class Resolved:
     known_params: tuple[str, ...] | None = None
     image: str | None = None
     image_path: str | None = None
+    image_stamp: str | None = None
     image_architecture: str | None = None
     unresolved: tuple[str, ...] = ()
 
@@ -134,9 +136,9 @@ def resolve_with_code(job: Job | Sweep, *, online: bool = True) -> tuple[Resolve
         if why:
             unresolved.append(f"inputs.{name}: {why}")
     image = checks.image(job.image)
-    image_digest = None
+    image_digest = image_stamp = None
     if image is not None:
-        image_digest, _, why = digest_input("image", Path(image), long_reads=online)
+        image_digest, image_stamp, why = digest_input("image", Path(image), long_reads=online)
         if why:
             unresolved.append(f"image: {why}")
     resolved = Resolved(
@@ -160,6 +162,7 @@ def resolve_with_code(job: Job | Sweep, *, online: bool = True) -> tuple[Resolve
         resources=checks.resources(job.resources),
         image=image_digest,
         image_path=image,
+        image_stamp=image_stamp,
         image_architecture=None if image is None else architecture(image),
         tags=_tags(job.tags),
         git=snapshot.git if snapshot else None,

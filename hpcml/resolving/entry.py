@@ -8,15 +8,17 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpcml.errors import JobError, nearest
 from hpcml.job import Job
 from hpcml.resolving import checks
-from hpcml.resolving.functions import Function, find_function, is_within
-from hpcml.resolving.git import top_level
+from hpcml.resolving.git import is_within, top_level
+
+if TYPE_CHECKING:
+    from hpcml.resolving.functions import Function
 
 _MODULE = re.compile(r"-m\s+([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 
@@ -107,6 +109,8 @@ def find_entry(job: Job) -> Entry:
 
 
 def _function(function: Callable[..., Any], base: Path, explicit: str | None) -> Entry:
+    from hpcml.resolving.functions import find_function  # it loads much, which scripts do not need
+
     found = find_function(function)
     start, root, here = found.root, str(base) if explicit else None, str(base)
     if root is None and start is not None:
@@ -161,7 +165,7 @@ def _base(explicit: str | None) -> Path:
 
 
 def _finish(job: Job, entry: Entry) -> Entry:
-    return Entry(**{**entry.__dict__, "root": None}) if job.code is None else entry
+    return replace(entry, root=None) if job.code is None and entry.root else entry
 
 
 def _script(text: str, base: Path, explicit: str | None) -> Entry:

@@ -19,6 +19,7 @@ from hpcml import units
 from hpcml.agent import wire
 from hpcml.call import is_checkpointable
 from hpcml.errors import JobError
+from hpcml.resolving.git import is_within
 
 LARGEST = 50 * 10**6  # bytes of a function by value, with all that it holds
 
@@ -149,11 +150,6 @@ def _is_named(name: str, pickled: bytes) -> bool:
     if len(encoded) > 255:
         return False
     return pickle.SHORT_BINUNICODE + bytes([len(encoded)]) + encoded in pickled
-
-
-def is_within(path: str, folder: str) -> bool:
-    """Whether an absolute path is a folder, or below it."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _file(module: object) -> str | None:

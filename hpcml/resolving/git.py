@@ -146,3 +146,8 @@ def _git(folder: Path, *args: str, may_fail: bool = False) -> bytes | None:
         f"git {args[0]} failed in {folder}: {done.stderr.decode(errors='replace').strip()}",
         "Mend the repository, or name the folder to take along with Job(code=...).",
     )
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether an absolute path is a folder, or below it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -204,6 +204,9 @@ class Scheduler(Protocol):
         """
         ...
 
-    def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
-        """Cancel runs of a chunk. Returns when the queue has taken the request."""
+    def cancel(self, chunks: Sequence[Chunk], indices: Collection[int]) -> None:
+        """Cancel runs, which the chunks of one batch have. Returns when the queue has taken it.
+
+        Killed at any moment, either nothing was asked for, or what is still to be done shows.
+        """
         ...

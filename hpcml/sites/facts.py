@@ -3,67 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Self
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from typing import Annotated, Any
 
 from hpcml import units
+from hpcml.documents import Checked, matching
 from hpcml.errors import JobError
 
 
-class Facts(BaseModel):
-    """A part of a profile. An unknown key is an error, and nothing is changed once it is read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    def with_those_of(self, above: Self) -> Self:
-        """These facts, and in their place what another says, be it that something is unknown."""
-        return self.model_copy(update={key: getattr(above, key) for key in above.model_fields_set})
-
-
-def _checked(parse: Callable[[str, str], int]) -> AfterValidator:
-    def check(value: str) -> str:
+def _amount(parse: Callable[[Any, str], int], **schema: Any) -> Checked:
+    def check(value: Any) -> None:
+        if isinstance(value, list | dict):
+            return  # there may be something else in its place
         try:
             parse(value, "value")
         except JobError as error:
             problem = error.problem.removeprefix("value: ")
             raise ValueError(f"{problem}: {error.advice}") from None
-        return value
 
-    return AfterValidator(check)
+    return Checked(check, **schema)
 
 
-def _plain(value: str) -> str:
+def _plain(value: Any) -> None:
     """Text that a terminal shows and a script holds as it is."""
-    if any(not letter.isprintable() for letter in value):
+    if isinstance(value, str) and any(not letter.isprintable() for letter in value):
         raise ValueError("there are control characters in it")
-    return value
 
 
-def or_text(schema: dict[str, Any]) -> None:
-    """Tell a JSON schema that a mapping may be said by one word instead."""
-    mapping = {key: schema.pop(key) for key in ("$ref", "allOf") if key in schema}
-    schema["anyOf"] = [mapping, {"type": "string"}]
+def _at_least_one(value: Any) -> None:
+    if isinstance(value, int) and value < 1:
+        raise ValueError("a number from 1 up is expected")
 
 
+Count = Annotated[int, Checked(_at_least_one, minimum=1)]
 Memory = Annotated[
     str,
-    _checked(units.memory),
-    Field(examples=["480 GiB"], json_schema_extra={"format": "memory"}),
+    _amount(units.memory, examples=["480 GiB"], format="memory", pattern=units.MEMORY_PATTERN),
 ]
 Duration = Annotated[
     str,
-    _checked(units.seconds),
-    Field(examples=["24h"], json_schema_extra={"format": "time"}),
+    _amount(units.seconds, examples=["24h"], format="time", pattern=units.TIME_PATTERN),
 ]
-Text = Annotated[str, AfterValidator(_plain)]
+Text = Annotated[str, Checked(_plain)]
 
 # What stands in the directives of a batch script, and as an argument of commands.
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
+Word = Annotated[
+    str,
+    matching(r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", "one word of letters, digits and _ . + -"),
+]
 OPTION = r"^[A-Za-z0-9_.+:,=/@&|*\[\]()%-]+$"
-Option = Annotated[str, Field(pattern=OPTION)]
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Option = Annotated[str, matching(OPTION, "one word of letters, digits and _ . + : , = / @ & | *")]
+Variable = Annotated[
+    str, matching(r"^[A-Za-z_][A-Za-z0-9_]*$", "the name of an environment variable")
+]
 Folder = Annotated[
     str,
-    Field(pattern=r"^(/|~/|\{)", description="A path from the root, ~/, or a {place} of yours."),
+    matching(r"^(/|~/|\{).*$", "a path from the root, from ~/, or from a {place} of yours"),
 ]

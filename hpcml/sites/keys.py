@@ -38,7 +38,7 @@ class Key:
     allowed : tuple of str
         The words that can stand there; empty: others, too.
     pattern : str or None
-        What a text must look like, as a regular expression.
+        What a text must look like, as a regular expression; of amounts and times `kind` says it.
     example : str or None
         As JSON.
     """
@@ -121,7 +121,10 @@ def _keys(
             None if default is None else json.dumps(default),
             name in schema.get("required", ()),
             tuple(words),
-            next((one["pattern"] for one in alternatives if "pattern" in one), None),
+            next(
+                (it["pattern"] for it in alternatives if "pattern" in it and "format" not in it),
+                None,
+            ),
             None if shown is None else json.dumps(shown, ensure_ascii=False),
         )
         for one in alternatives:

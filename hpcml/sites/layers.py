@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import warnings
 from functools import cache, lru_cache
 from importlib import resources
-from importlib.metadata import entry_points
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import NamedTuple
 
-from hpcml.errors import ProfileError
+from hpcml.documents import remembered
+from hpcml.errors import ArgumentError, ProfileError
 from hpcml.folders import config_folder
 
 SITE_PATH = "HPCML_SITE_PATH"
@@ -21,6 +22,18 @@ PLUGINS = "hpcml.sites"
 SUFFIX = ".yaml"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # no path, whatever stands in `extends`
 BASE = "_"  # begins the names of what is only there to be extended
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a site.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if not NAME.fullmatch(name):
+        problem = f"{name!r} is no name"
+        raise ArgumentError(problem, "A name is letters, digits and . _ + -, and no path.")
 
 
 class Layer(NamedTuple):
@@ -88,13 +101,13 @@ def _project() -> str | None:
         here = root = os.getcwd()
     except OSError:  # it was removed
         return None
-    while not os.path.lexists(os.path.join(root, ".git")):
+    while not os.path.lexists(f"{root}/.git"):
         above = os.path.dirname(root)
         if above == root:
             root = here
             break
         root = above
-    folder = os.path.join(root, PROJECT)
+    folder = f"{root.rstrip('/')}/{PROJECT}"
     own = os.path.isdir(folder) and os.path.realpath(folder) != str(packaged())
     return folder if own else None
 
@@ -103,9 +116,35 @@ def _project() -> str | None:
 def _plugins() -> tuple[Layer, ...]:
     """Packages that have profiles in them, by their entry points' names."""
     found = []
-    for point in sorted(entry_points(group=PLUGINS), key=lambda point: point.name):
+    for name, module in _entry_points():
         try:
-            found.append(Layer(resources.files(point.module)))
+            found.append(Layer(resources.files(module)))
         except Exception as error:  # whatever its import may raise: other sites go on
-            warnings.warn(f"profiles of the plugin {point.name}: {error}", stacklevel=2)
+            warnings.warn(f"profiles of the plugin {name}: {error}", stacklevel=2)
     return tuple(found)
+
+
+def _entry_points() -> list[list[str]]:
+    """Name and module of each plugin; as remembered, while what is installed is the same.
+
+    Looking through all that is installed takes longer than the rest of a plan. What installs or
+    removes a package changes a folder of ``sys.path``, as importlib itself takes it.
+    """
+    folders = [os.path.abspath(folder) for folder in sys.path]
+    changes = [_changed(folder) for folder in folders]
+    known = remembered.recall_data(PLUGINS, folders)
+    if isinstance(known, dict) and known["changes"] == changes:
+        found: list[list[str]] = known["found"]
+        return found
+    from importlib.metadata import entry_points  # it loads much
+
+    found = sorted([point.name, point.module] for point in entry_points(group=PLUGINS))
+    remembered.keep_data(PLUGINS, folders, {"changes": changes, "found": found})
+    return found
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0  # not there

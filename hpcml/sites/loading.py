@@ -12,6 +12,7 @@ from hpcml.documents import (
     Mark,
     Marks,
     Place,
+    changed,
     check_model,
     parse,
     raise_first,
@@ -213,7 +214,7 @@ def _load(name: str, texts: _Texts) -> Site:
         raise_first(joined.wrong)
     site = check_model(Site, joined.content, joined.marks, texts[0].path)
     told = {".".join(map(str, place)): origin for place, origin in joined.origins.items()}
-    return site.model_copy(update={"origins": told})
+    return changed(site, origins=told)
 
 
 def _joined(name: str, texts: _Texts) -> _Joined:
@@ -259,7 +260,7 @@ def _measured_site(site: Site) -> Site:
         measured is site.partitions[key] for key, measured in partitions.items()
     ):
         return site
-    return site.model_copy(update={"partitions": partitions, "workspace": workspace})
+    return changed(site, partitions=partitions, workspace=workspace)
 
 
 def _measured(partition: Partition) -> Partition:
@@ -272,4 +273,4 @@ def _measured(partition: Partition) -> Partition:
         found["memory"] = f"{pages >> 10} KiB"
     if not found:
         return partition
-    return partition.model_copy(update={"node": node.model_copy(update=found)})
+    return changed(partition, node=changed(node, **found))

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Annotated, Literal
 
 from hpcml import units
-from hpcml.sites.facts import Duration, Facts, Option, Text, Variable, Word
+from hpcml.documents import fact, facts, matching
+from hpcml.sites.facts import Duration, Option, Text, Variable, Word
 from hpcml.sites.launching import Container, Launch
 from hpcml.sites.nodes import Node
 
-Gres = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.+-]+){0,2}$")]
+Gres = Annotated[
+    str,
+    matching(
+        r"^[A-Za-z0-9_]+(:[A-Za-z0-9_.+-]+){0,2}$", 'devices as --gres names them, "gpu:a100",'
+    ),
+]
 
 
-class Limit(Facts):
+@facts
+class Limit:
     """How long jobs of so many nodes may run."""
 
-    nodes: int | None = Field(None, ge=1, description="Jobs of at most so many nodes; default: any")
-    time: Duration | None = Field(None, description="Longest walltime.")
-    node_time: Duration | None = Field(None, description="Longest walltime times nodes.")
+    nodes: int | None = fact(
+        default=None, ge=1, description="Jobs of at most so many nodes; default: any"
+    )
+    time: Duration | None = fact(default=None, description="Longest walltime.")
+    node_time: Duration | None = fact(default=None, description="Longest walltime times nodes.")
 
-    @model_validator(mode="after")
-    def _one_of_the_two(self) -> Self:
+    def __post_init__(self) -> None:
         if (self.time is None) == (self.node_time is None):
             raise ValueError("either time or node_time is expected")
-        return self
 
     def seconds(self, nodes: int) -> int:
         """The longest walltime of a job on so many nodes, in seconds."""
@@ -34,87 +39,102 @@ class Limit(Facts):
         return units.seconds(self.time or "")  # one of the two is there
 
 
-class Qos(Facts):
+@facts
+class Qos:
     """A quality of service: limits in place of the partition's."""
 
-    description: Text = Field("", description="What it is for.")
-    nodes: int | None = Field(None, ge=1, description="Most nodes that a job may have.")
-    time: Duration | None = Field(None, description="Longest walltime of a job.")
+    description: Text = fact(default="", description="What it is for.")
+    nodes: int | None = fact(default=None, ge=1, description="Most nodes that a job may have.")
+    time: Duration | None = fact(default=None, description="Longest walltime of a job.")
 
 
-class Partition(Facts):
+@facts
+class Partition:
     """Nodes of one kind under one set of limits."""
 
-    description: Text = Field("", description="What it is for.")
-    nodes: int | None = Field(
-        None, ge=1, description="Most nodes that a job may have; unknown: the site will say."
+    description: Text = fact(default="", description="What it is for.")
+    nodes: int | None = fact(
+        default=None,
+        ge=1,
+        description="Most nodes that a job may have; unknown: the site will say.",
     )
-    node_sharing: Literal["shared", "exclusive"] | None = Field(
-        None,
+    total_nodes: int | None = fact(
+        default=None,
+        ge=1,
+        description="Nodes that it has; how many of them a job may have is another matter.",
+    )
+    node_sharing: Literal["shared", "exclusive"] | None = fact(
+        default=None,
         description="Whether a node has jobs of others at the same time. unknown: it may have.",
     )
-    time: Duration | list[Limit] | None = Field(
-        None,
+    time: Duration | list[Limit] | None = fact(
+        default=None,
         description="Longest walltime of a job; a list where it depends on the number of nodes. "
         "unknown: the site will say.",
     )
-    qos: dict[Word, Qos] = Field(
+    qos: dict[Word, Qos] = fact(
         default_factory=dict, description="Qualities of service that jobs may ask for."
     )
-    default_qos: Word | None = Field(None, description="The one that is asked for by default.")
-    memory_option: Literal["optional", "required", "implicit", "never"] = Field(
-        "optional",
+    default_qos: Word | None = fact(
+        default=None, description="The one that is asked for by default."
+    )
+    memory_option: Literal["optional", "required", "implicit", "never"] = fact(
+        default="optional",
         description="Whether --mem is said: when a job asks for memory; always (a node's where a "
         "job does not ask); not, because all of a node's comes with it (implicit); or never, "
         "because the site refuses it.",
     )
-    devices_by: Literal["gres", "gpus-per-node", "gpus-per-task", "none"] | None = Field(
-        None,
+    devices_by: Literal["gres", "gpus-per-node", "gpus-per-task", "none"] | None = fact(
+        default=None,
         description="How the scheduler is asked for devices; none: they come with the node. "
         "Default: gres where there is one.",
     )
-    gres: Gres | None = Field(None, description='Devices as --gres names them, "gpu:a100".')
-    constraint: Option | None = Field(None, description="Features that --constraint asks for.")
-    partition_option: bool = Field(
-        True, description="Whether --partition is said; false where constraint or QOS decide."
+    gres: Gres | None = fact(default=None, description='Devices as --gres names them, "gpu:a100".')
+    constraint: Option | None = fact(
+        default=None, description="Features that --constraint asks for."
     )
-    internet: Literal["yes", "no", "proxy", "push-only"] | None = Field(
-        None,
+    partition_option: bool = fact(
+        default=True,
+        description="Whether --partition is said; false where constraint or QOS decide.",
+    )
+    internet: Literal["yes", "no", "proxy", "push-only"] | None = fact(
+        default=None,
         description="Whether compute nodes reach the internet; push-only: nothing leaves the "
         "site at all, data is brought from outside.",
     )
-    account_suffix: Word | None = Field(
-        None, description="What accounts end in that pay for this partition."
+    account_suffix: Word | None = fact(
+        default=None, description="What accounts end in that pay for this partition."
     )
-    own_account: bool = Field(
-        False, description="Whether it is paid from another account than the other partitions."
+    own_account: bool = fact(
+        default=False,
+        description="Whether it is paid from another account than the other partitions.",
     )
-    tasks_per: Literal["device", "node"] = Field(
-        "device", description="What has a process of its own where a job does not say how many."
+    tasks_per: Literal["device", "node"] = fact(
+        default="device",
+        description="What has a process of its own where a job does not say how many.",
     )
-    cpu_bind: Option | None = Field(
-        None, description="--cpu-bind of srun for a task on each device of a whole node."
+    cpu_bind: Option | None = fact(
+        default=None, description="--cpu-bind of srun for a task on each device of a whole node."
     )
-    launch: Launch = Field(
+    launch: Launch = fact(
         default_factory=Launch, description="What differs here from the site's `launch`."
     )
-    container: Container = Field(
+    container: Container = fact(
         default_factory=Container, description="What differs here from the site's `container`."
     )
-    modules: list[Option] | None = Field(
-        None, description="Modules that jobs load, in place of the site's."
+    modules: list[Option] | None = fact(
+        default=None, description="Modules that jobs load, in place of the site's."
     )
-    options: dict[Word, Option | Literal[True]] = Field(
+    options: dict[Word, Option | Literal[True]] = fact(
         default_factory=dict,
         description="Further options of sbatch, without --; true: it takes no value.",
     )
-    environment: dict[Variable, Text] = Field(
+    environment: dict[Variable, Text] = fact(
         default_factory=dict, description="Variables for jobs, beside the site's."
     )
     node: Node
 
-    @model_validator(mode="after")
-    def _it_adds_up(self) -> Self:
+    def __post_init__(self) -> None:
         if self.default_qos is not None and self.default_qos not in self.qos:
             raise ValueError(f"default_qos {self.default_qos!r} is not among qos")
         if self.gres is not None and self.devices_by not in (None, "gres"):
@@ -132,7 +152,6 @@ class Partition(Facts):
                 if int(count) == self.node.devices
                 else f"gres says {count} devices, node.devices says {self.node.devices}"
             )
-        return self
 
     @property
     def asks_devices_by(self) -> str:

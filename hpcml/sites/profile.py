@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from dataclasses import field, fields
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
-
-from hpcml.settings import HOST
-from hpcml.sites.facts import Duration, Facts, Folder, Option, Text, Variable, Word, or_text
+from hpcml.documents import OneWord, changed, fact, facts, matching
+from hpcml.settings import Host
+from hpcml.sites.facts import Duration, Folder, Option, Text, Variable, Word
 from hpcml.sites.launching import Container as Container
 from hpcml.sites.launching import Launch as Launch
 from hpcml.sites.nodes import Device as Device
@@ -17,158 +17,171 @@ from hpcml.sites.partitions import Partition as Partition
 from hpcml.sites.partitions import Qos as Qos
 from hpcml.sites.sourced import Origin
 
-URL = r"^https://[^\s@]+$"  # never with a name or a password in it
+Url = Annotated[
+    str, matching(r"^https://[^\s@]+$", "a URL of https://, without a name or a password in it,")
+]
+Root = Annotated[str, matching(r"^/.*$", 'a path from the root, like "/host",')]
+Part = TypeVar("Part", Launch, Container)
 
 
-class Ssh(Facts):
+@facts
+class Ssh:
     """How the system's OpenSSH reaches a site."""
 
-    host: str = Field(pattern=HOST, description="Host or alias of ~/.ssh/config; never an option.")
-    port: int | None = Field(None, ge=1, le=65535, description="Default: ssh's own choice.")
-    jump: str | None = Field(None, pattern=HOST, description="Host by way of which it is reached.")
-    ipv4: bool = Field(False, description="Whether the way by IPv6 does not work.")
-    login: Text = Field("", description="What one needs to log in, and where it is had.")
+    host: Host = fact(description="Host or alias of ~/.ssh/config; never an option.")
+    port: int | None = fact(default=None, ge=1, le=65535, description="Default: ssh's own choice.")
+    jump: Host | None = fact(default=None, description="Host by way of which it is reached.")
+    ipv4: bool = fact(default=False, description="Whether the way by IPv6 does not work.")
+    login_modules: list[Option] = fact(
+        default_factory=list,
+        description="Modules without which Slurm's commands are not found on login nodes.",
+    )
+    login: Text = fact(default="", description="What one needs to log in, and where it is had.")
 
 
-class Unicore(Facts):
+@facts
+class Unicore:
     """How UNICORE reaches a site."""
 
-    url: str = Field(pattern=URL, description="Of the site's REST API: https://…/rest/core.")
-    storage: Word | None = Field(None, description="Storage for hpcml's files.")
-    preferences: Text | None = Field(
-        None, description='What UNICORE is to use: "uid:{user},group:{account}".'
+    url: Url = fact(description="Of the site's REST API: https://…/rest/core.")
+    storage: Word | None = fact(default=None, description="Storage for hpcml's files.")
+    preferences: Text | None = fact(
+        default=None, description='What UNICORE is to use: "uid:{user},group:{account}".'
     )
 
 
-class AgentPython(Facts):
+@facts
+class AgentPython:
     """Pythons >= 3.6 for hpcml's own programs; default: python3, or the one that runs hpcml."""
 
-    login: str | None = Field(None, description="On login nodes, for its helper.")
-    compute: str | None = Field(None, description="On compute nodes, for its agent.")
+    login: str | None = fact(default=None, description="On login nodes, for its helper.")
+    compute: str | None = fact(default=None, description="On compute nodes, for its agent.")
 
 
-class FileSystem(Facts):
+@facts
+class FileSystem:
     """A file system that users write to."""
 
-    path: Folder = Field(description="Where it is; {user} and {project} stand for yours.")
-    compute: bool = Field(True, description="Whether compute nodes see it.")
-    staging: Literal["in", "out", "both"] | None = Field(
-        None,
+    path: Folder = fact(description="Where it is; {user} and {project} stand for yours.")
+    compute: bool = fact(default=True, description="Whether compute nodes see it.")
+    staging: Literal["in", "out", "both"] | None = fact(
+        default=None,
         description="Which way data is copied between it and one that jobs use: before a job (in), "
         "after it (out).",
     )
-    purge: Duration | None = Field(None, description="What nobody used for so long is deleted.")
-    description: Text = Field("", description="What it is for.")
+    purge: Duration | None = fact(
+        default=None, description="What nobody used for so long is deleted."
+    )
+    description: Text = fact(default="", description="What it is for.")
 
 
-class Meter(Facts):
+@facts
+class Meter:
     """A source of energy figures that is to be expected."""
 
-    name: Word = Field(description="As in hpcml's own records: pm_counters, rapl, nvml, slurm.")
-    scope: Literal["node", "cpu", "device", "board", "module"] = Field(
+    name: Word = fact(description="As in hpcml's own records: pm_counters, rapl, nvml, slurm.")
+    scope: Literal["node", "cpu", "device", "board", "module"] = fact(
         description="What one figure covers."
     )
-    plugin: Literal["gpu", "ibmaem", "ipmi", "pm_counters", "rapl", "xcc"] | None = Field(
-        None, description="Of Slurm's accounting: the acct_gather_energy that the site has chosen."
+    plugin: Literal["gpu", "ibmaem", "ipmi", "pm_counters", "rapl", "xcc"] | None = fact(
+        default=None,
+        description="Of Slurm's accounting: the acct_gather_energy that the site has chosen.",
     )
-    interval: Text = Field("", description="How often it has news.")
-    readable: Literal["yes", "no"] | None = Field(None, description="Whether users may read it.")
-    options: dict[Word, Option | Literal[True]] = Field(
+    interval: Text = fact(default="", description="How often it has news.")
+    readable: Literal["yes", "no"] | None = fact(
+        default=None, description="Whether users may read it."
+    )
+    options: dict[Word, Option | Literal[True]] = fact(
         default_factory=dict, description="Options of sbatch that it takes."
     )
 
 
-class Site(Facts):
+@facts
+class Site:
     """A site profile."""
 
-    name: str = Field(description="As its file is called.")
-    description: Text = Field("", description="In one line.")
-    scheduler: str = Field(description="Entry point of hpcml.schedulers.")
-    transport: str = Field(description="Entry point of hpcml.transports.")
-    ssh: Ssh | None = Field(None, description="The way in for transport ssh.")
-    unicore: Unicore | None = Field(None, description="The way in for transport unicore.")
-    firecrest: str | None = Field(None, pattern=URL, description="URL of its FirecREST.")
-    login_shell: Text | None = Field(
-        None, description="What of the login shell is worth knowing; hpcml works with any."
+    name: str = fact(description="As its file is called.")
+    description: Text = fact(default="", description="In one line.")
+    scheduler: str = fact(description="Entry point of hpcml.schedulers.")
+    transport: str = fact(description="Entry point of hpcml.transports.")
+    ssh: Ssh | None = fact(default=None, description="The way in for transport ssh.")
+    unicore: Unicore | None = fact(default=None, description="The way in for transport unicore.")
+    firecrest: Url | None = fact(default=None, description="URL of its FirecREST.")
+    login_shell: Text | None = fact(
+        default=None, description="What of the login shell is worth knowing; hpcml works with any."
     )
-    agent_python: AgentPython = Field(
-        default_factory=AgentPython,
-        description="Pythons >= 3.6 for hpcml's own programs.",
-        json_schema_extra=or_text,
+    agent_python: Annotated[AgentPython, OneWord("login", "compute")] = fact(
+        default_factory=AgentPython, description="Pythons >= 3.6 for hpcml's own programs."
     )
-    max_array: int | None = Field(
-        None, ge=1, description="Most jobs that one call of the queue takes (MaxArraySize)."
+    max_array: int | None = fact(
+        default=None, ge=1, description="Most jobs that one call of the queue takes (MaxArraySize)."
     )
-    max_submitted: int | None = Field(
-        None, ge=1, description="Most jobs that one may have in the queue, those of arrays counted."
+    max_submitted: int | None = fact(
+        default=None,
+        ge=1,
+        description="Most jobs that one may have in the queue, those of arrays counted.",
     )
-    account_required: bool = Field(False, description="Whether a job must name an account.")
-    account_rule: Text = Field("", description="What accounts are called, and where they are from.")
-    workspace: str | None = Field(
-        None,
+    account_required: bool = fact(default=False, description="Whether a job must name an account.")
+    account_rule: Text = fact(
+        default="", description="What accounts are called, and where they are from."
+    )
+    workspace: str | None = fact(
+        default=None,
         description="Where hpcml keeps its files; {data} is the user's data folder, {user} and "
         "{project} are yours.",
     )
-    quota: list[Text] = Field(
+    quota: list[Text] = fact(
         default_factory=list, description="Command that tells how much one may store."
     )
-    kill_wait: Duration = Field("30s", description="Between TERM and KILL.")
-    system_root: str | None = Field(
-        None, description="Folder below which the nodes' /sys is found; default: /."
+    kill_wait: Duration = fact(default="30s", description="Between TERM and KILL.")
+    system_root: Root | None = fact(
+        default=None, description="Folder below which the nodes' /sys is found; default: /."
     )
-    container: Container = Field(default_factory=Container, description="What runs images.")
-    launch: Launch = Field(default_factory=Launch, description="How srun starts ranks.")
-    modules: list[Option] = Field(default_factory=list, description="Modules that jobs load.")
-    prelude: list[Text] = Field(
+    container: Container = fact(default_factory=Container, description="What runs images.")
+    launch: Launch = fact(default_factory=Launch, description="How srun starts ranks.")
+    modules: list[Option] = fact(default_factory=list, description="Modules that jobs load.")
+    prelude: list[Text] = fact(
         default_factory=list, description="Lines of bash before each job, after the modules."
     )
-    environment: dict[Variable, Text] = Field(
+    environment: dict[Variable, Text] = fact(
         default_factory=dict, description="Variables for jobs."
     )
-    file_systems: dict[Word, FileSystem] = Field(
+    file_systems: dict[Word, FileSystem] = fact(
         default_factory=dict, description="Where users write."
     )
-    energy: list[Meter] = Field(
+    energy: list[Meter] = fact(
         default_factory=list, description="Sources of energy figures to expect, the widest first."
     )
-    cost_unit: Literal["core-hours", "node-hours", "device-hours"] | None = Field(
-        None, description="What the site charges."
+    cost_unit: Literal["core-hours", "node-hours", "device-hours"] | None = fact(
+        default=None, description="What the site charges."
     )
-    notes: list[Text] = Field(default_factory=list, description="What its users must know.")
-    elsewhere: dict[Word, Word] = Field(
+    notes: list[Text] = fact(default_factory=list, description="What its users must know.")
+    elsewhere: dict[Word, Word] = fact(
         default_factory=dict,
         description="Partitions that one may look for here, and the sites that have them.",
     )
-    partitions: dict[Word, Partition] = Field(min_length=1, description="Its partitions.")
-    origins: dict[str, Origin] = Field(default_factory=dict, exclude=True, repr=False)
+    partitions: dict[Word, Partition] = fact(min_length=1, description="Its partitions.")
+    origins: dict[str, Origin] = field(default_factory=dict, repr=False)
 
-    @field_validator("agent_python", mode="before")
-    @classmethod
-    def _one_for_both(cls, value: object) -> object:
-        return {"login": value, "compute": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _its_own_queue_counts(self) -> Self:
+    def __post_init__(self) -> None:
         for name, partition in self.partitions.items():
             node = partition.node
             if self.scheduler == "process" and None in (node.cpus, node.memory):
                 raise ValueError(f"cpus and memory of {name} must be known: hpcml gives them out")
-        return self
-
-    @field_validator("system_root")
-    @classmethod
-    def _root_is_absolute(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("/"):
-            raise ValueError('a path from the root is expected, like "/host"')
-        return value
 
     def launch_of(self, partition: str) -> Launch:
         """How srun starts ranks in a partition: as that says, else as the site does."""
-        return self.launch.with_those_of(self.partitions[partition].launch)
+        return self._with_own(self.launch, partition, "launch")
 
     def container_of(self, partition: str) -> Container:
         """What runs images in a partition: as that says, else as the site does."""
-        return self.container.with_those_of(self.partitions[partition].container)
+        return self._with_own(self.container, partition, "container")
+
+    def _with_own(self, whole: Part, partition: str, name: str) -> Part:
+        """A part of the site, and in its place what a partition says, be it that it is unknown."""
+        own, above = getattr(self.partitions[partition], name), f"partitions.{partition}.{name}"
+        said = [it.name for it in fields(own) if f"{above}.{it.name}" in self.origins]
+        return changed(whole, **{key: getattr(own, key) for key in said})
 
     def origin(self, key: str) -> Origin | None:
         """Where a fact is from: its own origin, or that of what it is part of.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpcml.documents import json_schema
 from hpcml.sites.profile import Site
 from hpcml.sites.sourced import CONFIDENCE, UNKNOWN
 
@@ -24,7 +25,7 @@ EXTENDS: Schema = {
 
 def model_schema() -> Schema:
     """What pydantic tells of the model."""
-    schema = Site.model_json_schema()
+    schema = json_schema(Site)
     del schema["properties"]["origins"]  # is not said, but found
     return schema
 

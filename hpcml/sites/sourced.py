@@ -14,7 +14,7 @@ from hpcml.errors import ProfileError, nearest
 
 KEYS = ("source", "confidence")
 CONFIDENCE = {
-    "A": "the site's own documentation, or a file that it publishes",
+    "A": "the site's own documentation, a file that it publishes, or its scheduler itself",
     "B": "job files that ran there, or several independent sources that agree",
     "C": "one source of somebody else's, or inferred: a hint",
 }

@@ -26,7 +26,16 @@ FACTS = frozenset(
 )
 OF_PARTITIONS = frozenset(
     {
-        *("description", "nodes", "node_sharing", "time", "qos", "default_qos", "memory_option"),
+        *(
+            "description",
+            "nodes",
+            "total_nodes",
+            "node_sharing",
+            "time",
+            "qos",
+            "default_qos",
+            "memory_option",
+        ),
         *("devices_by", "gres", "constraint", "partition_option", "internet", "account_suffix"),
         *("own_account", "tasks_per", "cpu_bind", "node"),
     }

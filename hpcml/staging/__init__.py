@@ -1,7 +1,6 @@
 """Data on its way: a job's inputs and image to a site, once; what a run has left, back."""
 
 from hpcml.staging.fetching import Left, fetch
-from hpcml.staging.images import stage_image, staged_image
-from hpcml.staging.inputs import Input, stage, staged_inputs
+from hpcml.staging.inputs import Input, stage, staged
 
-__all__ = ["Input", "Left", "fetch", "stage", "stage_image", "staged_image", "staged_inputs"]
+__all__ = ["Input", "Left", "fetch", "stage", "staged"]

@@ -1,4 +1,4 @@
-"""Inputs that go to a site: each content once, under its digest, and believed only when whole.
+"""Inputs and images go to a site: each content once, by digest, and believed only when whole.
 
 Files go there in streams, each appearing whole, and only with the SHA-256 that it must have. Then
 all of it becomes read-only, the site reads it once more, and if that gives the digest, a marker
@@ -28,12 +28,12 @@ Row = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Input:
-    """An input as a plan has it on its site.
+    """An input, or the image, as a plan has it on its site.
 
     Attributes
     ----------
     field : str
-        Of the job, which errors name.
+        Of the job, which errors name: ``inputs.t2m``, ``image``.
     digest : str
     file : str
         Its own name, which it has there, too.
@@ -64,14 +64,17 @@ class Input:
         return self.folder, self.marker
 
 
-def staged_inputs(plan: Plan) -> dict[str, Input]:
-    """The inputs that a plan has in the workspace of its site, by name."""
-    where = plan.where
-    return {
-        name: Input(f"inputs.{name}", digest, posixpath.basename(where["inputs"][name]))
-        for name, digest in plan.what["inputs"].items()
+def staged(plan: Plan) -> list[Input]:
+    """What a plan has in the workspace of its site: inputs, and the image."""
+    what, where = plan.what, plan.where
+    found = [
+        Input(f"inputs.{name}", digest, posixpath.basename(where["inputs"][name]))
+        for name, digest in what["inputs"].items()
         if name not in where["origins"] and name not in where["stamps"]
-    }
+    ]
+    if what["image"] is not None and where["image_stamp"] is None:
+        found.append(Input("image", what["image"], posixpath.basename(where["image"])))
+    return found
 
 
 def stage(one: Input, source: Path, files: Transport) -> None:

@@ -41,7 +41,7 @@ def parse_config(answer: str) -> Config:
     return Config(
         name=said(told.get("ClusterName")),
         version=said(told.get("SLURM_VERSION")),
-        max_array=count(told.get("MaxArraySize")),
+        max_array=_max_array(told),
         kill_wait=duration(told.get("KillWait")),
         select=said(told.get("SelectType")),
         select_parameters=words(told.get("SelectTypeParameters")),
@@ -52,6 +52,13 @@ def parse_config(answer: str) -> Config:
         default_memory_per_cpu=_memory(told.get("DefMemPerCPU")),
         default_memory_per_node=_memory(told.get("DefMemPerNode")),
     )
+
+
+def _max_array(told: Fields) -> int | None:
+    """One more than the highest index; or how many there may be, where that is less."""
+    indices = count(told.get("MaxArraySize"))
+    tasks = amounts(told.get("SchedulerParameters")).get("max_array_tasks")
+    return indices if indices is None or tasks is None else min(indices, tasks)
 
 
 def parse_nodes(answer: str) -> tuple[LiveNode, ...]:

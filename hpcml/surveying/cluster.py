@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hpcml.errors import CommandError
-from hpcml.schedulers.slurm.commands import clean
 from hpcml.surveying.answers import (
     OF_ASSOCIATION,
     OF_QOS,
@@ -64,7 +63,7 @@ def cluster_of(files: Commands) -> Cluster:
 
 
 def _asked(files: Commands, argv: Sequence[str], advice: str = PRIVATE) -> str:
-    done = files.run(clean(argv))
+    done = files.run(argv)
     if done.exit_code:
         output = (done.stderr or done.stdout).decode(errors="replace")
         raise CommandError(argv, done.exit_code, output, advice)

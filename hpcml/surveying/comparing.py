@@ -10,6 +10,7 @@ from hpcml.settings import SiteSettings, load_settings
 from hpcml.sites import Partition, Site, places_of
 from hpcml.surveying.facts import Facts, Place, time_text
 from hpcml.surveying.finding import Finding, bad, ok, unknown, warn
+from hpcml.surveying.limits import submit_limits
 from hpcml.surveying.model import Association, Cluster, LivePartition
 from hpcml.surveying.partitions import compare_partition
 
@@ -91,16 +92,8 @@ class _Comparison:
         """Most jobs in the queue: of the user's associations, and of QOS of the partitions."""
         if self.cluster.associations is None:
             return
-        limits = {
-            f"MaxSubmitJobs of your account {it.account}": it.max_submit
-            for it in self.cluster.associations
-            if it.max_submit is not None and it.account in (self.yours.account or it.account)
-        }
-        for name, partition in self.site.partitions.items():
-            live = self._live(name, partition)
-            qos = (self.cluster.qos or {}).get((live and live.qos) or "")
-            if qos is not None and qos.max_submit is not None:
-                limits[f"MaxSubmitJobsPerUser of QOS {qos.name}"] = qos.max_submit
+        found = (self._live(name, partition) for name, partition in self.site.partitions.items())
+        limits = submit_limits(self.cluster, filter(None, found), self.yours.account)
         place, said = ("max_submitted",), self.site.max_submitted
         if limits:
             word, least = min(limits.items(), key=lambda it: it[1])
@@ -157,11 +150,20 @@ class _Comparison:
                 problem = f"your settings' account {account} is none of yours ({self.cluster.user})"
                 yield bad(problem, f"{nearest(account, accounts)}. {ACCOUNTS}")
                 continue
-            shut = [it for it in partitions if not self._may_use(account, it)]
-            if shut:
-                problem = f"your account {account} may not use {few(shut)}"
-                judge = bad if len(shut) == len(partitions) else warn
-                yield judge(problem, f"Write sites.{name}.accounts.{shut[0]}, if another one may.")
+            yield from self._shut(account, partitions)
+
+    def _shut(self, account: str, partitions: list[str]) -> Iterator[Finding]:
+        """Partitions that an account of yours may not use."""
+        may = {name: self._may_use(account, name) for name in partitions}
+        shut = [name for name, it in may.items() if it is False]
+        if shut:
+            judge = bad if len(shut) == len(partitions) else warn
+            advice = f"Write sites.{self.site.name}.accounts.{shut[0]}, if another one may."
+            yield judge(f"your account {account} may not use {few(shut)}", advice)
+        unsure = [name for name, it in may.items() if it is None]
+        if unsure:
+            problem = f"whether your account {account} may use {few(unsure)}"
+            yield unknown(f"{problem}: it is not listed there (AllowAccounts), one above it may be")
 
     def _paying(self) -> dict[str, list[str]]:
         """The partitions for which each account of the settings would pay."""
@@ -183,10 +185,11 @@ class _Comparison:
                 return it
         return None
 
-    def _may_use(self, account: str, partition: str) -> bool:
+    def _may_use(self, account: str, partition: str) -> bool | None:
+        if self._association(account, partition) is None:
+            return False
         live = self._live(partition, self.site.partitions[partition])
-        allowed = live is None or live.allows_account(account)
-        return allowed and self._association(account, partition) is not None
+        return True if live is None else live.allows_account(account)
 
     # --- partitions -----------------------------------------------------------------------
 

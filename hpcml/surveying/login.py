@@ -17,7 +17,6 @@ from hpcml.planning.paying import account_rule
 from hpcml.planning.places import file_system_of
 from hpcml.planning.sources import said
 from hpcml.resolving import resolve
-from hpcml.schedulers.slurm.commands import clean
 from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.sites.launching import Container
@@ -303,7 +302,7 @@ def queue(login: Login) -> Iterator[Finding]:
     job = Job(["true"], code=None, resources=small(site, partition))
     plan = make_plan(resolve(job, online=False), site, binding)
     where = f"partition {partition}"
-    done = login.files.run(clean(["sbatch", "--test-only"]), plan.script.encode())
+    done = login.files.run(["sbatch", "--test-only"], plan.script.encode())
     if done.exit_code:
         problem = f"sbatch would not take a job in {where}: {told_by(done)}"
         yield bad(problem, account_rule(site) or "See the site's documentation.")

@@ -15,7 +15,7 @@ class Config:
     Attributes
     ----------
     max_array : int or None
-        One more than the highest index of an array; 0: there are none.
+        Most tasks of an array, whose indices begin at 0; 0: there are no arrays.
     kill_wait : float or None
         Between TERM and KILL, in s.
     enforced : frozenset of str or None
@@ -121,7 +121,7 @@ class LivePartition:
     accounts, allowed_qos : tuple of str or None
         That may use it; ``None``: all.
     denied_accounts, denied_qos : tuple of str
-        That may not.
+        That may not; they do not count where those are listed that may.
     nodes : tuple of LiveNode
     total : dict
         Trackable resources of all nodes.
@@ -149,17 +149,17 @@ class LivePartition:
         """Its kinds of nodes and how many there are of each, most first."""
         return dict(Counter(node.kind for node in self.nodes).most_common())
 
-    def allows_account(self, account: str) -> bool:
-        """Whether an account may use it."""
-        return account.lower() not in self.denied_accounts and (
-            self.accounts is None or account.lower() in self.accounts
-        )
+    def allows_account(self, account: str) -> bool | None:
+        """Whether an account may use it; ``None``: it is not listed, but one above it may be."""
+        if self.accounts is None:
+            return account.lower() not in self.denied_accounts
+        return True if account.lower() in self.accounts else None
 
     def allows_qos(self, qos: str) -> bool:
         """Whether a quality of service may be used in it."""
-        return qos.lower() not in self.denied_qos and (
-            self.allowed_qos is None or qos.lower() in self.allowed_qos
-        )
+        if self.allowed_qos is None:
+            return qos.lower() not in self.denied_qos
+        return qos.lower() in self.allowed_qos
 
 
 @dataclass(frozen=True)

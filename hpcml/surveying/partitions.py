@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from hpcml.sites import Partition
 from hpcml.surveying.answers import MEBI
 from hpcml.surveying.facts import Facts, Place, amount_text, time_text
 from hpcml.surveying.finding import Finding, bad, unknown, warn
+from hpcml.surveying.limits import cpus_of, longest_of, most_nodes_of
 from hpcml.surveying.model import Cluster, Gres, Kind, LiveNode, LivePartition
 
 
@@ -42,7 +42,7 @@ class _Beside:
         nodes = self._nodes()
         if nodes:
             yield from self._of_nodes(nodes)
-        else:
+        elif not self.live.nodes:
             yield unknown(f"{'.'.join(self.place)}.node: the cluster shows no nodes of it")
 
     def _time(self) -> Iterator[Finding]:
@@ -73,14 +73,15 @@ class _Beside:
         """Those that jobs can be on."""
         wanted = set(_features(self.said.constraint))
         if "|" in (self.said.constraint or ""):
-            return [node for node in self.live.nodes if wanted & {*node.features}] if wanted else []
+            return [node for node in self.live.nodes if wanted & {*node.features}]
         return [node for node in self.live.nodes if wanted <= {*node.features}]
 
     def _of_nodes(self, nodes: list[LiveNode]) -> Iterator[Finding]:
         kinds = Counter(node.kind for node in nodes)
         kind = min(kinds, key=lambda it: (self._differs(it), -kinds[it]))
         alike = [node for node in nodes if node.kind == kind]
-        yield from self._most_nodes(sum(self._fits(it) for it in nodes) or len(alike))
+        fitting = sum(count for it, count in kinds.items() if self._fits(it))
+        yield from self._most_nodes(fitting or len(alike))
         yield from self._shape(kind)
         yield from self._devices(kind)
         found = {node.architecture for node in alike} - {None}
@@ -102,9 +103,9 @@ class _Beside:
         rest = (node.cpus != self._cpus(kind), self._memory != kind.memory)
         return devices, sum(rest)
 
-    def _fits(self, node: LiveNode) -> bool:
+    def _fits(self, kind: Kind) -> bool:
         """Whether a node has at least what is said."""
-        said, kind = self.said.node, node.kind
+        said = self.said.node
         enough = (
             (said.cpus, self._cpus(kind)),
             (self._memory, kind.memory),
@@ -186,28 +187,6 @@ class _Beside:
 
     def _cpus(self, kind: Kind) -> int | None:
         return cpus_of(kind, self.live)
-
-
-def longest_of(live: LivePartition, cluster: Cluster) -> tuple[float | None, str]:
-    """The longest walltime in a partition in s, and what says so: it, or the QOS it has."""
-    qos = (cluster.qos or {}).get(live.qos or "")
-    if qos is not None and qos.max_time is not None and qos.max_time < (live.max_time or math.inf):
-        return qos.max_time, f"MaxWall of its QOS {qos.name}"
-    return live.max_time, "MaxTime"
-
-
-def most_nodes_of(live: LivePartition, cluster: Cluster) -> float:
-    """The most nodes that a job may have in a partition, by it or the QOS that it has."""
-    qos = (cluster.qos or {}).get(live.qos or "")
-    limits = (live.max_nodes, None if qos is None else qos.max_nodes)
-    return min((it for it in limits if it is not None), default=math.inf)
-
-
-def cpus_of(kind: Kind, live: LivePartition) -> int | None:
-    """CPUs that a job may have of a node."""
-    if kind.cpus is None or live.max_cpus_per_node is None:
-        return kind.cpus
-    return int(min(kind.cpus, live.max_cpus_per_node))
 
 
 def kind_text(kind: Kind) -> str:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pydantic import ValidationError
-
 from hpcml.connection import bind
+from hpcml.documents import Mark, changed, wrong_in
 from hpcml.errors import ArgumentError, CommandError, few, nearest
 from hpcml.planning.paying import account_rule
 from hpcml.settings import SiteSettings
@@ -84,7 +83,7 @@ def asked_there(site: Site, yours: SiteSettings, shell: Shell, ask: Ask) -> Site
     TransportError
         The site cannot be asked.
     """
-    if yours.user is None and "{user}" in site.model_dump_json():
+    if yours.user is None and "{user}" in repr(site):
         yours = _with(yours, user=_printed(shell, "id", "-un"))
     yours = _account(site, yours, _cluster(site, shell), ask)
     yours = _workspace(site, yours, shell, ask)
@@ -183,18 +182,16 @@ def checked(key: str, valid: tuple[str, ...] = ()) -> Callable[[str], str]:
     def check(answer: str) -> str:
         if valid and answer not in valid:
             raise ArgumentError(f"there is no {key} {answer!r}", f"{nearest(answer, valid)}.")
-        try:
-            SiteSettings.model_validate({key: answer})
-        except ValidationError as error:
-            problem = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ArgumentError(f"{answer!r} cannot be: {problem}", "Answer otherwise.") from None
+        for error in wrong_in(SiteSettings, {key: answer}, {(key,): Mark("", 1, 1)}, ""):
+            problem = error.problem.partition(f"key {key}: ")[2]
+            raise ArgumentError(f"{answer!r} cannot be: {problem}", "Answer otherwise.")
         return answer
 
     return check
 
 
 def _with(yours: SiteSettings, **values: Any) -> SiteSettings:
-    return yours.model_copy(update={key: it for key, it in values.items() if it is not None})
+    return changed(yours, **{key: it for key, it in values.items() if it is not None})
 
 
 def _printed(shell: Commands, *argv: str) -> str:

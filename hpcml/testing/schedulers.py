@@ -187,17 +187,17 @@ class SchedulerSuite:
     ) -> None:
         run = hpcml.submit(job, site)
         eventually(ledger.exists)
-        queue.cancel(chunk_of(run), [0])
+        queue.cancel([chunk_of(run)], [0])
 
         assert run.wait(PATIENCE).state is State.CANCELLED
-        queue.cancel(chunk_of(run), [0])  # it has ended: nothing is left to do
+        queue.cancel([chunk_of(run)], [0])  # it has ended: nothing is left to do
 
     def test_a_run_that_waits_is_cancelled_and_never_runs(
         self, site: str, queue: Scheduler, job: hpcml.Job, gate: Path, ledger: Path
     ) -> None:
         first = hpcml.submit(job, site)
         second = hpcml.submit(job, site, after=first)
-        queue.cancel(chunk_of(second), [0])
+        queue.cancel([chunk_of(second)], [0])
 
         assert second.wait(PATIENCE).state is State.CANCELLED
         finish(gate, first)
@@ -208,7 +208,7 @@ class SchedulerSuite:
     ) -> None:
         runs = hpcml.submit(job.sweep(points=[{}, {}]), site)
         eventually(lambda: ledger.exists() and ledger.read_text() == "began\n" * 2)
-        queue.cancel(chunk_of(runs[0]), [0])
+        queue.cancel([chunk_of(runs[0])], [0])
 
         assert runs[0].wait(PATIENCE).state is State.CANCELLED
         finish(gate, runs[1])

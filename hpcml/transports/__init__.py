@@ -5,6 +5,7 @@ Paths are relative to the workspace. What is written appears whole or not at all
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def bring(
         What :meth:`Transport.touch` has just said of this path, among others.
     """
     found = files.touch([path]) if there is None else there
-    if path not in found or found[path].size != source.stat().st_size:
+    if path not in found or found[path].size != os.stat(source).st_size:
         files.put({path: source})
 
 
@@ -90,7 +91,11 @@ class Transport(Protocol):
     def __init__(self, site: Site, binding: Binding) -> None: ...
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
-        """Run a command in the workspace; a non-zero exit code is no error here."""
+        """Run a command in the workspace; a non-zero exit code is no error here.
+
+        127: there is no such command. Of the environment here it finds ``PATH``, ``HOME``,
+        ``USER``, ``LD_LIBRARY_PATH`` and ``SLURM_CONF``; its answers are in English, by UTC.
+        """
         ...
 
     def put(self, files: Mapping[str, bytes | Path]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hpcml.schedulers import Chunk, JobStatus, Word
 from hpcml.settings import Binding
@@ -36,5 +36,5 @@ class PretendScheduler:
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         return word
 
-    def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
+    def cancel(self, chunks: Sequence[Chunk], indices: Collection[int]) -> None:
         return None

@@ -5,16 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from click.testing import CliRunner
 
 import hpcml
+from hpcml import poller
 from hpcml.agent import wire
 from hpcml.batch import batch_of
+from hpcml.cli.looking import wait_command
 from hpcml.connection import connect
 from hpcml.errors import TransportError, UnreachableError
+from hpcml.transports.ssh import SshTransport
 from hpcml.transports.ssh.openssh import Way
 from tests.conftest import eventually
 from tests.contract import sshd
@@ -142,6 +148,47 @@ def test_waiting_for_a_site_ends_with_its_time(
     command = Command(tmp_path, "wait", "--timeout", "2", run.id)
 
     assert command.process.wait(60) == 70
+
+
+@pytest.fixture
+def silent(run: hpcml.Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The site does not answer who connects to it now, as long as the test lasts."""
+    over = threading.Event()
+
+    def connecting(self: SshTransport) -> NoReturn:
+        over.wait()
+        raise UnreachableError("it has not answered", "Wait.")
+
+    assert run.state == "PENDING"
+    ssh_of(run.site).close()
+    monkeypatch.setattr(SshTransport, "_connected", connecting)
+    monkeypatch.setattr(poller, "SILENCE", 0.5)
+    yield
+    over.set()
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("known", [True, False], ids=["seen-before", "attached"])
+def test_waiting_ends_with_its_time_though_the_site_is_still_being_connected_to(
+    run: hpcml.Run, known: bool
+) -> None:
+    """Else it would last as long as that does: half a minute."""
+    if not known:
+        poller.poller("far").views.clear()
+        with pytest.raises(UnreachableError, match="no answer within"):
+            run.wait(0.5)
+    else:
+        run.wait(0.5)
+    for look in (lambda: run.exception(0.5), lambda: run.result(0.5)):
+        with pytest.raises(UnreachableError, match="no answer within"):
+            look()
+
+
+@pytest.mark.usefixtures("silent")
+def test_the_command_that_waits_ends_with_its_time_likewise(run: hpcml.Run) -> None:
+    done = CliRunner().invoke(wait_command, ["--timeout", "0.5", "--site", "far", run.id])
+
+    assert isinstance(done.exception, UnreachableError)
 
 
 @pytest.mark.parametrize(

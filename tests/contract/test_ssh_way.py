@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcml.documents import changed
 from hpcml.errors import TransportError
 from hpcml.library import library, library_name
 from hpcml.settings import Binding
@@ -50,7 +51,7 @@ def binding(config: Path, there: Path, **yours: str) -> Binding:
 
 def reached(ssh: Ssh, yours: Binding) -> set[str] | None:
     """What is in the workspace, by way of a profile that says so and settings."""
-    files = SshTransport(a_site(python=PYTHON).model_copy(update={"ssh": ssh}), yours)
+    files = SshTransport(changed(a_site(python=PYTHON), ssh=ssh), yours)
     try:
         return files.names("")
     finally:
@@ -132,7 +133,7 @@ def test_a_host_of_your_own_is_reached_as_ssh_s_configuration_says_alone(
     yours = binding(config, home / "there", ssh_host="mine")
 
     assert reached(facts, yours) == {"lib"}
-    assert way_to(a_site().model_copy(update={"ssh": facts}), yours).port is None
+    assert way_to(changed(a_site(), ssh=facts), yours).port is None
 
 
 def test_what_is_to_be_tried_by_hand_goes_the_same_way() -> None:

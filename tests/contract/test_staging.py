@@ -23,7 +23,6 @@ from hpcml.connection import connect
 from hpcml.errors import HpcmlError, JobError, TransportError
 from hpcml.pruning import Pruning
 from hpcml.staging import inputs as staging
-from hpcml.staging import stage_image
 from hpcml.transports import Digest, FileStatus
 from hpcml.transports.ssh import SshTransport, streams
 from tests.conftest import eventually
@@ -552,38 +551,71 @@ def test_a_half_staged_input_is_a_leftover_unless_somebody_goes_on_with_it(
 # --- images -------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def image(project: Path) -> Path:
+    path = project / "python.sif"
+    path.write_bytes(b"1" * 1000)
+    return path
+
+
 def contained(image: Path) -> hpcml.Run:
     return hpcml.submit(hpcml.Job(["true"], code=None, image=str(image)), site="far")
 
 
 def test_an_image_goes_there_once_by_digest_and_is_read_only(
-    far: str, project: Path, there: Path, sent: list[str]
+    far: str, image: Path, there: Path, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = project / "python.sif"
-    image.write_bytes(b"1" * 1000)
+    """A second submission costs no more than one without an image: it is read by nobody."""
     planned = hpcml.plan(hpcml.Job(["true"], code=None, image="python.sif"), site=far)
     run = contained(image)
-    path = there / "images" / f"{digest_of(image)}.sif"
+    path = there / "data" / digest_of(image) / "python.sif"
 
     assert planned.where["image"] == run.plan.where["image"] == str(path)
     assert path.read_bytes() == b"1" * 1000
     assert path.stat().st_mode & 0o777 == 0o400
+    assert len(sent) == 1
+    monkeypatch.setattr(SshTransport, "digest", lambda *_: pytest.fail("it is read there"))
     assert trips(far, lambda: contained(image)) <= 6
     assert len(sent) == 1
 
 
-def test_an_image_that_was_cut_short_there_is_brought_anew(
-    far: str, project: Path, there: Path
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda path: os.truncate(path, 10), id="cut-short"),
+        pytest.param(lambda path: path.write_bytes(b"2" * 1000), id="of-the-same-size"),
+    ],
+)
+def test_an_image_that_is_not_what_it_was_there_starts_no_run_and_is_brought_anew(
+    far: str, image: Path, there: Path, spoil: Callable[[Path], None]
 ) -> None:
-    image = project / "python.sif"
-    image.write_bytes(b"1" * 1000)
-    contained(image)
-    path = there / "images" / f"{digest_of(image)}.sif"
-    os.truncate(path, 10)
+    run = contained(image)
+    path = there / "data" / digest_of(image) / "python.sif"
+    assert agent_s(run).check() == {}
+    spoil(path)
+    with pytest.raises(InputError, match=r"the image: .*python\.sif is not what it was"):
+        agent_s(run).check()
 
-    contained(image)
+    again = contained(image)
 
     assert path.read_bytes() == b"1" * 1000
+    assert agent_s(again).check() == agent_s(run).check() == {}
+
+
+def test_an_image_that_is_gone_by_then_is_not_resumed(
+    far: str, image: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise TransportError("the connection broke off", "Again.")
+
+    with monkeypatch.context() as patch, pytest.raises(TransportError):
+        patch.setattr(submission, "publish", lost)
+        contained(image)
+    (batch,) = outbox_ids()
+    subprocess.run(["rm", "-r", there / "data"], check=True)
+
+    with pytest.raises(JobError, match=r"image.*is not on far any more, or was changed"):
+        submission.resume(batch, far)
 
 
 def test_an_image_that_no_run_needs_any_more_is_freed(
@@ -591,16 +623,16 @@ def test_an_image_that_no_run_needs_any_more_is_freed(
 ) -> None:
     for name in ("used", "old"):
         (project / name).write_text(name)
-    contained(project / "used")
-    digest = digest_of(project / "old")
-    stage_image(digest, project / "old", connect(far).files)
-    assert not [item for item in hpcml.prune(far).items if item.kind == "image"]
+    run = contained(project / "used")
+    old = staging.Input("image", digest_of(project / "old"), "old")
+    staging.stage(old, project / "old", connect(far).files)
+    assert items(hpcml.prune(far)) == {}
     later(40)
 
     done = hpcml.prune(far).apply()
 
-    assert [item.name for item in done.items if item.kind == "image"] == [f"{digest}.sif"]
-    assert os.listdir(there / "images") == [f"{digest_of(project / 'used')}.sif"]
+    assert items(done) == {old.digest: "data"}
+    assert agent_s(run).check() == {}
 
 
 # --- coming back --------------------------------------------------------------------------

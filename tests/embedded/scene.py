@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ class Scene:
     def batch(self, run: hpcml.Run) -> Path:
         """Folder of a run's batch."""
         return self.workspace / "runs" / run.id.rpartition(".")[0]
+
+    def intent(self, run: hpcml.Run) -> Path:
+        """What says that the queue is being asked to take a run."""
+        return self.batch(run) / "queue" / "0.intent"
+
+    def asked_long_ago(self, run: hpcml.Run) -> None:
+        """Have an intent be so old that the queue cannot be about to hear of it."""
+        old = time.time() - 121
+        os.utime(self.intent(run), (old, old))
 
     def attempt(self, run: hpcml.Run, kind: str) -> Path:
         """``.start`` or ``.end`` of a run's first attempt."""

@@ -218,6 +218,21 @@ def test_an_input_that_changes_between_submit_and_start_is_refused(
     assert run.files() == []
 
 
+def test_an_image_that_changes_between_submit_and_start_is_refused(
+    scene: Scene, project: Path
+) -> None:
+    image = project / "python.sif"
+    image.write_text("1")
+    first = hpcml.submit(scene.gated("first"))
+    run = hpcml.submit(hpcml.Job(["true"], code=None, image=str(image)), after=first)
+
+    image.write_text("2")
+    scene.open("first")
+
+    assert run.wait(30).state == "FAILED"
+    assert "the image" in run.reason and "content has changed" in run.reason
+
+
 def test_a_file_more_in_an_input_folder_is_a_change(
     scene: Scene, project: Path, held: Callable[[Path], hpcml.Run]
 ) -> None:

@@ -418,21 +418,21 @@ def test_a_job_without_its_environment_is_told_what_is_missing(script: Write) ->
     assert "HPCML_BATCH does not say" in hpcml.submit(entry).wait(30).logs(stream="stderr")
 
 
-@pytest.mark.parametrize("name", ["submit", "runs", "Plan"])
-def test_a_python_without_pydantic_is_told_what_to_do(script: Write, home: Path, name: str) -> None:
+@pytest.mark.parametrize("call", ["submit('x.py')", "plan('x.py')"])
+def test_a_python_without_pydantic_is_told_what_to_do(script: Write, home: Path, call: str) -> None:
     """Marks need nothing; submitting needs what a client needs."""
     folder = home / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     settings = home / "config" / "hpcml" / "config.yaml"
     settings.parent.mkdir(parents=True)
     settings.write_text(f"sites: {{local: {{python: {folder}/bin/python}}}}")
-    entry = script(f"import hpcml; hpcml.log(loss=0.5); print(1, flush=True); hpcml.{name}")
+    entry = script(f"import hpcml; hpcml.log(loss=0.5); print(1, flush=True); hpcml.{call}")
 
     run = hpcml.submit(entry).wait(30)
 
     said = run.logs(stream="stderr")
     assert run.state == "FAILED" and run.logs(stream="stdout") == "1\n"
-    missing = rf"HpcmlError: hpcml.{name} needs the package '(pydantic|yaml)', which {folder}/bin/"
+    missing = rf"HpcmlError: hpcml needs the package '(pydantic|yaml)', which {folder}/bin/"
     assert re.search(missing, said)
     assert "Install hpcml into a Python, and name that in the settings" in said
 

@@ -234,6 +234,8 @@ def test_a_run_cannot_be_after_one_that_is_not_in_the_queue(
 
     assert f"hpcml resume {first.id}" in str(caught.value)
     assert list(hpcml.runs()) == [first]
+    if step == "queue":
+        scene.asked_long_ago(first)
     first.resume()
     completed(hpcml.submit(scene.job(name="second"), after=first))
     assert scene.lines() == ["first", "second"]
@@ -539,8 +541,8 @@ def ends_honestly(run: hpcml.Run, name: str, scene: Scene, disk: Disk) -> None:
         assert times == 1
         return
     assert run.state == "FAILED" and times <= 1
-    # The last one: the disk was too full even for the dispatcher's word on the agent's silence.
-    reasons = (*disk.words, "could not record", "ended without a word")
+    # The last ones: the disk was too full even for words of the agent's, or the dispatcher's on it.
+    reasons = (*disk.words, "could not record", "could not print", "ended without a word")
     assert any(reason in run.reason for reason in reasons), run.reason
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import hpcml
 from hpcml.agent import wire
-from hpcml.batch import load_outbox, outbox_ids
+from hpcml.batch import outbox_ids
 from tests.conftest import eventually
 from tests.embedded.scene import Scene, command_line, kill, small_machine
 
@@ -62,12 +62,9 @@ def slot_agents(scene: Scene) -> list[int]:
 def resumed(scene: Scene) -> None:
     """Go on with the submission that was broken off, however far it had come."""
     (identifier,) = outbox_ids()
-    batch = load_outbox(identifier)
-    assert batch is not None
     run = hpcml.runs(batch=identifier)[0]
-    intent = scene.workspace / "runs" / batch.id / "queue" / "0.intent"
-    if intent.exists():
-        os.utime(intent, (0, 0))
+    if scene.intent(run).exists():
+        scene.asked_long_ago(run)
     run.resume()
 
 

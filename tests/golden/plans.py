@@ -73,7 +73,7 @@ def cases(name: str) -> Iterator[Case]:
 
 
 def _cases(site: Site, name: str, asked: Resources, partitions: list[Partition]) -> Iterator[Case]:
-    most = max(facts.nodes or max(NODES.values()) for facts in partitions)
+    most = max(facts.nodes or facts.total_nodes or max(NODES.values()) for facts in partitions)
     for what, nodes in NODES.items():
         resources = dataclasses.replace(asked, nodes=min(nodes, most), time="2h")
         job = Job(["python3", f"{what}.py"], code=None, resources=resources)

@@ -140,7 +140,9 @@ def test_an_image_from_outside_is_brought_there_once(
 
     run = hpcml.submit(job, "box").wait()
     assert run.logs() == "/usr\n", run.reason
-    assert run.plan.where["image"] == f"{outside.there}/ws/images/{run.plan.what['image']}.sif"
+    assert run.plan.where["image"] == (
+        f"{outside.there}/ws/data/{run.plan.what['image']}/python.sif"
+    )
 
     def send(*_: object) -> set[str]:
         raise AssertionError("it was there already")

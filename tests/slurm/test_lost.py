@@ -16,7 +16,7 @@ KILLED = """
     from hpcml.transports.local import LocalTransport
     plain = LocalTransport.run
     def run(self, argv, stdin=b""):
-        if argv[4] != "sbatch":
+        if argv[0] != "sbatch":
             return plain(self, argv, stdin)
         if S["when"] == "after":
             plain(self, argv, stdin)

@@ -53,16 +53,71 @@ def test_more_points_than_one_may_submit_share_allocations(strict_login: Login) 
     assert sorted(map(int, strict_login.ledger())) == list(range(50))
 
 
-def test_what_the_queue_does_not_take_is_refused_with_its_words_and_advice(
+NOT_NOW = """
+    from hpcml.errors import QueueError, RefusedError
+    try: hpcml.submit({job}, "box")
+    except RefusedError: raise
+    except QueueError as error: tell([error.problem, error.advice])
+"""
+
+
+def not_now(site: Login, job: str) -> list[str]:
+    """Problem and advice of a submission that the queue would take at another time."""
+    told: list[str] = site.do(NOT_NOW.format(job=job))
+    return told
+
+
+def fill(site: Login, *arrays: str) -> None:
+    """Have somebody's jobs wait in the queue, until they are cancelled."""
+    hold = ["--hold", "--account=climate", "--output=/dev/null", "--job-name=hold", "--wrap=true"]
+    for array in arrays:
+        site.box.run("login", ["sbatch", f"--array={array}", *hold])
+
+
+def the_batch(site: Login) -> str:
+    """The only one of a user."""
+    return site.box.run("login", ["ls", f"{site.home}/ws/runs"]).stdout.strip()
+
+
+def resume(site: Login, run: str) -> None:
+    site.do('hpcml.attach(S["run"], "box").resume(); tell(0)', run=run)
+
+
+def test_what_is_more_than_one_may_submit_now_is_told_and_resumed_later(
     strict_login: Login,
 ) -> None:
-    hold = ["--hold", "--account=climate", "--output=/dev/null", "--wrap=true"]
-    strict_login.box.run("login", ["sbatch", "--array=0-9", *hold])
-    strict_login.box.run("login", ["sbatch", "--array=0-9", *hold])
-    told = refused(strict_login, 'job("true")')
+    fill(strict_login, "0-9", "0-9")
+    told = not_now(strict_login, f"job('{SAY}')")
+    run = f"{the_batch(strict_login)}.00000"
 
     assert "AssocMaxSubmitJobLimit" in told[0]
-    assert "Wait until others have ended" in told[1]
+    assert "Wait until others have ended" in told[1] and f"hpcml resume {run[:-6]}" in told[1]
+    state, reason = strict_login.state(run)
+    assert state == "PREPARING" and "AssocMaxSubmitJobLimit" in reason
+    with pytest.raises(CommandFailed, match="AssocMaxSubmitJobLimit"):
+        resume(strict_login, run)
+    strict_login.box.run("login", ["scancel", "--name=hold"])
+    resume(strict_login, run)
+
+    assert strict_login.wait(run) == [("COMPLETED", "")]
+    assert strict_login.ledger() == ["0"]
+
+
+def test_a_partition_that_takes_no_jobs_now_is_told_and_the_run_resumed_later(
+    login: Login,
+) -> None:
+    set_to = ["control", "scontrol", "update", "PartitionName=short"]
+    login.box.hosts.run(*set_to, "State=INACTIVE")
+    try:
+        told = not_now(login, f"job('{SAY}', options={{'partition': 'short'}})")
+        run = f"{the_batch(login)}.00000"
+        assert "Required partition not available" in told[0] and "sinfo" in told[1]
+        assert login.state(run)[0] == "PREPARING"
+    finally:
+        login.box.hosts.run(*set_to, "State=UP")
+    resume(login, run)
+
+    assert login.wait(run) == [("COMPLETED", "")]
 
 
 REFUSED = """
@@ -78,26 +133,47 @@ def refused(site: Login, job: str) -> list[str]:
     return told
 
 
-def test_of_a_sweep_that_is_more_than_one_may_submit_the_rest_has_ended_and_nothing_twice(
+def half_taken(site: Login) -> list[str]:
+    """Fifteen runs, of which the queue has taken the first ten: their array, and not the second."""
+    fill(site, "0-7")
+    told = not_now(site, f'job("{UNTIL_GATE}").sweep(x=range(15))')
+    batch = the_batch(site)
+    runs = [f"{batch}.{index:05}" for index in range(15)]
+    assert "It has the others of 15 runs, not 5." in told[1]
+    assert {state for state, _ in site.seen(*runs[10:])} == {"PREPARING"}
+    return runs
+
+
+def test_of_a_sweep_that_is_more_than_one_may_submit_now_the_rest_follows_and_nothing_runs_twice(
     strict_login: Login,
 ) -> None:
-    """Its first array fits, and the second does not: somebody else's jobs are there as well."""
-    hold = ["--hold", "--account=climate", "--output=/dev/null", "--wrap=true"]
-    strict_login.box.run("login", ["sbatch", "--array=0-7", *hold])
-    told = refused(strict_login, f'job("{UNTIL_GATE}").sweep(x=range(15))')
+    runs = half_taken(strict_login)
     strict_login.open_gate()
-    batch = strict_login.box.run("login", ["ls", f"{strict_login.home}/ws/runs"]).stdout.strip()
-    runs = [f"{batch}.{index:05}" for index in range(15)]
+    assert strict_login.wait(*runs[:10]) == [("COMPLETED", "")] * 10
+    resume(strict_login, runs[0])
 
-    assert f"5 of 15 runs, from {runs[10]} on, have ended as FAILED" in told[1]
-    assert "the queue was asked for the 10 others" in told[1]
-    ended = strict_login.wait(*runs)
-    assert ended[:10] == [("COMPLETED", "")] * 10
-    assert {state for state, _ in ended[10:]} == {"FAILED"}
-    assert all(reason.startswith("never queued: box: sbatch says: ") for _, reason in ended[10:])
+    assert strict_login.wait(*runs) == [("COMPLETED", "")] * 15
     with pytest.raises(CommandFailed, match="waits for nothing"):
-        strict_login.do('hpcml.attach(S["run"], "box").resume()', run=runs[0])
-    assert len(strict_login.ledger()) == 10
+        resume(strict_login, runs[0])
+    assert len(strict_login.ledger()) == 15
+
+
+def test_of_a_sweep_that_was_taken_in_part_each_part_can_be_cancelled(strict_login: Login) -> None:
+    runs = half_taken(strict_login)
+    with pytest.raises(CommandFailed, match="can only be cancelled together"):
+        strict_login.cancel(runs[12])
+    strict_login.cancel(runs[0])
+    assert {state for state, _ in strict_login.seen(*runs[10:])} == {"PREPARING"}
+    strict_login.cancel(*runs[10:])
+    strict_login.open_gate()
+
+    assert [state for state, _ in strict_login.wait(*runs)] == [
+        "CANCELLED",
+        *["COMPLETED"] * 9,
+        *["CANCELLED"] * 5,
+    ]
+    with pytest.raises(CommandFailed, match="waits for nothing"):
+        resume(strict_login, runs[0])
 
 
 def test_an_account_that_is_none_is_refused_with_advice_and_its_run_has_ended(
@@ -109,7 +185,7 @@ def test_an_account_that_is_none_is_refused_with_advice_and_its_run_has_ended(
     )
     planned = strict_login.do('tell(hpcml.plan(job("true"), "box").script)')
     told = refused(strict_login, 'job("true")')
-    batch = strict_login.box.run("login", ["ls", f"{strict_login.home}/ws/runs"]).stdout.strip()
+    batch = the_batch(strict_login)
     run = f"{batch}.00000"
 
     assert "#SBATCH --account=nobodys" in planned
@@ -131,13 +207,68 @@ def test_what_comes_after_a_run_that_was_refused_is_cancelled(strict_login: Logi
     account = "sites: {{box: {{python: /usr/bin/python3, account: {}}}}}\n"
     strict_login.write(".config/hpcml/config.yaml", account.format("nobodys"))
     refused(strict_login, 'job("true")')
-    batch = strict_login.box.run("login", ["ls", f"{strict_login.home}/ws/runs"]).stdout.strip()
+    batch = the_batch(strict_login)
     strict_login.write(".config/hpcml/config.yaml", account.format("climate"))
     after = strict_login.submit(f"job('{BEGIN}')", after=f"{batch}.00000")
 
     reason = f"it was to run after {batch}.00000, which is FAILED"
     assert strict_login.wait(after) == [("CANCELLED", reason)]
     assert strict_login.ledger() == []
+
+
+KILLED = """
+    {hook}
+    hpcml.Runs([hpcml.attach(it, "box") for it in S["runs"]]).cancel()
+"""
+BEFORE_SCANCEL = "SlurmScheduler._scancel = lambda *_: os.kill(os.getpid(), 9)"
+BEFORE_THE_RUNS_END = "SlurmScheduler._refuse = lambda *_: os.kill(os.getpid(), 9)"
+
+
+def killed_while_it_cancels(site: Login, runs: list[str], hook: str) -> None:
+    with pytest.raises(CommandFailed):
+        site.do(KILLED.format(hook=hook), runs=runs)
+
+
+def test_killed_before_it_calls_scancel_what_runs_ends_and_what_waits_never_runs(
+    strict_login: Login,
+) -> None:
+    """Two arrays; the one that waits is held, and says how it comes out of the queue."""
+    runs = strict_login.submit(f'job("{UNTIL_GATE}").sweep(x=range(14))', max_running=10)
+    eventually(lambda: len(strict_login.ledger()) == 10, PATIENCE)
+    killed_while_it_cancels(strict_login, runs, BEFORE_SCANCEL)
+
+    assert strict_login.wait(*runs[:10]) == [("CANCELLED", "cancelled while it ran")] * 10
+    assert strict_login.wait(*runs[10:]) == [("CANCELLED", "cancelled before it started")] * 4
+    assert len(strict_login.ledger()) == 10
+
+
+def test_killed_before_it_calls_scancel_what_is_still_queued_can_be_cancelled_again(
+    login: Login,
+) -> None:
+    occupy(login.box)
+    run = login.submit(f"job('{BEGIN}')")
+    killed_while_it_cancels(login, [run], BEFORE_SCANCEL)
+
+    assert login.state(run) == (
+        "PENDING",
+        "cancelled, so that it will not run; `hpcml cancel` takes it out of the queue",
+    )
+    assert login.queue_id(run) in jobs(login)
+    login.cancel(run)
+    assert login.state(run) == ("CANCELLED", "cancelled before it started")
+    assert login.queue_id(run) not in jobs(login)
+
+
+def test_killed_after_scancel_a_run_that_waited_is_cancelled_by_slurm_s_word(
+    either: Login,
+) -> None:
+    occupy(either.box)
+    run = either.submit(f"job('{BEGIN}')")
+    killed_while_it_cancels(either, [run], BEFORE_THE_RUNS_END)
+
+    ((state, reason),) = either.wait(run)
+    assert (state, reason.startswith("it never began: cancelled")) == ("CANCELLED", True)
+    assert either.ledger() == []
 
 
 def test_no_more_runs_than_allowed_run_at_once(login: Login) -> None:
@@ -247,7 +378,7 @@ def test_many_runs_are_one_squeue_and_one_sbatch(login: Login) -> None:
         from hpcml.transports.local import LocalTransport
         calls, plain = collections.Counter(), LocalTransport.run
         def run(self, argv, stdin=b""):
-            calls[argv[4]] += 1
+            calls[argv[0]] += 1
             return plain(self, argv, stdin)
         LocalTransport.run = run
         slept, real = [], time.sleep

@@ -42,7 +42,7 @@ def kinds(site: Site) -> list[Kind]:
         alike = partition.node, _features(partition), _gres(partition)
         kind = found.setdefault(alike, Kind(*alike))
         kind.partitions.append(name)
-        kind.count = min(kind.count, partition.nodes or NODES)
+        kind.count = min(kind.count, partition.total_nodes or partition.nodes or NODES)
     return [*found.values()]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import socket
@@ -12,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcml.documents import parse, read_text, remembered
+from hpcml.documents import check_model, parse, read_text, remembered
 from hpcml.errors import ProfileError
-from hpcml.sites import load_site, site_names, wrong_with
+from hpcml.sites import Site, load_site, loading, read_site, site_names, wrong_with
 
 M = 1 << 20
 WHOLE = """\
@@ -280,8 +282,50 @@ def test_another_version_of_hpcml_reads_for_itself(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parse.__wrapped__(WHOLE, "x")
-    monkeypatch.setattr(remembered, "FORM", "another")
+    monkeypatch.setattr(remembered, "_reader", lambda: "another")
     assert remembered.recall(WHOLE) is None
+
+
+@pytest.mark.parametrize("shape", ["[1, 2]", "[[], []]", "{}", '[{}, [[["a"], 1]]]', "[{}, [1]]"])
+def test_what_has_another_shape_is_thrown_away_and_read_again(cache: Path, shape: str) -> None:
+    told = parse.__wrapped__(WHOLE, "x")
+    (kept,) = cache.iterdir()
+    kept.write_text(f"{hashlib.sha256(shape.encode()).hexdigest()}\n{shape}")
+    assert remembered.recall(WHOLE) is None
+    assert parse.__wrapped__(WHOLE, "x") == told
+    assert remembered.recall(WHOLE) is not None
+
+
+FACTS = {
+    "a list": "[1]",
+    "no class": '{"facts": {}}',
+    "another class": '{"class": "Node", "facts": {"cpus": 1, "memory": "1 GiB"}}',
+    "a class that is not there": '{"class": "Sight", "facts": {}}',
+    "facts that are not there": '{"class": "Site", "facts": {"nme": "x"}}',
+    "what cannot be": '{"class": "Limit", "facts": {}}',
+}
+
+
+@pytest.mark.parametrize("shape", FACTS)
+def test_facts_of_another_shape_are_thrown_away_and_checked_again(folder: Path, shape: str) -> None:
+    (folder / "mine.yaml").write_text(WHOLE)
+    content = parse(WHOLE, "x")[0]
+    told = check_model(Site, content, {}, "x")
+    remembered.keep_data("Site", content, json.loads(FACTS[shape]))
+    assert remembered.recall_facts(Site, content) is None
+    assert check_model(Site, content, {}, "x") == told
+    assert remembered.recall_facts(Site, content) == told
+
+
+def test_facts_are_the_same_when_they_are_recalled(home: Path) -> None:
+    """Of all profiles that come with hpcml; and of what is wrong nothing is remembered."""
+    for name in site_names():
+        for _ in range(2):
+            loading._load.cache_clear()
+            assert read_site(name) == load_site(name)
+    with pytest.raises(ProfileError):
+        check_model(Site, {"name": "x"}, {}, "x")
+    assert remembered.recall_facts(Site, {"name": "x"}) is None
 
 
 def test_a_cache_that_cannot_be_used_harms_nothing(cache: Path) -> None:

@@ -52,6 +52,11 @@ SAID = {
     "a device by its kind": "partitions: {p: {node: {device: gpu}}}",
     "one Python for both": "agent_python: python3.9",
     "walltimes by nodes": "partitions: {p: {time: [{nodes: 3, time: {value: 2h, source: me}}]}}",
+    "a time by the clock": "kill_wait: 00:00:30",
+    "a time of days": "partitions: {p: {time: 1-12:00}}",
+    "a time of several parts": "partitions: {p: {time: 1d 12h}}",
+    "memory of a unit": "partitions: {p: {node: {memory: 1.5 TiB}}}",
+    "memory that is measured": "partitions: {p: {node: {memory: auto}}}",
 }
 NOT_SAID = {
     "an unknown key": "kill_wiat: 3s",
@@ -61,6 +66,11 @@ NOT_SAID = {
     "a word that is none of them": "cost_unit: euros",
     "a wrong type": "max_array: many",
     "what must be known": "partitions: {p: {node: {reserved_cores: unknown}}}",
+    "a time without a unit": 'kill_wait: "30"',
+    "a time that may be minutes or hours": "kill_wait: 00:30",
+    "a time of no unit": "partitions: {p: {time: [{time: 3 fortnights}]}}",
+    "memory without a unit": 'partitions: {p: {node: {memory: "480"}}}',
+    "memory of no unit": "partitions: {p: {node: {memory: 480 gigs}}}",
     "a name with a blank": "partitions: {a b: {nodes: 1}}",
 }
 

@@ -82,6 +82,18 @@ def test_the_first_place_that_has_a_name_counts(
         assert load_site("local").description == f"in {place}"
 
 
+def test_a_plugin_is_found_once_it_is_installed_and_until_it_is_removed(plugin: Path) -> None:
+    write(plugin, "of-a-kit", f"name: of-a-kit\n{WHOLE}")
+    told = plugin.parent / "kits_sites-1.dist-info"
+    for _ in range(2):
+        forget()
+        assert "of-a-kit" in site_names()
+        told.rename(plugin.parent / "removed")
+        forget()
+        assert "of-a-kit" not in site_names()
+        (plugin.parent / "removed").rename(told)
+
+
 def test_a_profile_extends_the_one_of_its_own_name_below_it(
     repository: Path, yours: Path, plugin: Path
 ) -> None:
@@ -212,8 +224,8 @@ def test_facts_of_a_project_are_taken_without_a_question(repository: Path, home:
 
 
 def test_every_key_that_needs_no_agreement_is_one_of_the_model() -> None:
-    assert set(Site.model_fields) >= FACTS
-    assert set(Partition.model_fields) >= OF_PARTITIONS
+    assert set(Site.__dataclass_fields__) >= FACTS
+    assert set(Partition.__dataclass_fields__) >= OF_PARTITIONS
 
 
 def test_what_a_project_extends_of_ones_own_is_not_asked_for(repository: Path, yours: Path) -> None:

@@ -107,3 +107,21 @@ def test_matching_loads_no_database() -> None:
         "sys.exit('sqlalchemy' in sys.modules or 'rich' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_plan_loads_neither_a_database_nor_what_checks_profiles_that_are_known(
+    home: Path,
+) -> None:
+    code = (
+        "import hpcml, sys; hpcml.plan(hpcml.Job(['true'], code=None)); "
+        "slow = {'sqlalchemy', 'rich', 'pydantic', 'yaml', 'importlib.metadata'}; "
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    loaded = [
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.stdout for process in loaded] == [
+        "['importlib.metadata', 'pydantic', 'yaml']\n",
+        "[]\n",
+    ]

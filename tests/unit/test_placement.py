@@ -99,13 +99,53 @@ def test_a_job_takes_the_first_partition_that_it_fits_into_and_is_told_why_no_ot
     assert placed(plan(device="gpu"), "partition") == ("small",)
     longer = plan(device="gpu", time="2h")
 
-    assert placed(longer, "partition") == ("large",)
-    assert "partition large: the first with device 'gpu' that the job fits into" in longer.decisions
+    assert placed(longer, "partition") == ("fat",)
+    assert "partition fat: the first with device 'gpu' that the job fits into" in longer.decisions
     (why,) = [line for line in longer.decisions if line.startswith("not elsewhere")]
     assert why == (
         "not elsewhere: resources.time: walltime limit of small: 01:00:00 (source: the handbook); "
         "the job asks for 02:00:00"
     )
+
+
+def test_a_job_beyond_a_known_limit_goes_where_it_may_fit_only_if_it_says_so() -> None:
+    """The walltime limit of large is a hint, and that of fat is not as long."""
+    with pytest.raises(PlanError) as caught:
+        plan(device="gpu", time="20h", nodes=2, options={"qos": "regular"})
+    assert "walltime limit of QOS regular of fat: 12:00:00" in str(caught.value)
+    with pytest.raises(PlanError) as caught:
+        plan(device="gpu", time="20h", devices=32)
+    assert "walltime limit of QOS regular of fat: 12:00:00" in str(caught.value)
+    assert 'By name only, options={"partition": ...}: large.' in str(caught.value)
+    asked = plan(device="gpu", time="20h", devices=32, options={"partition": "large"})
+    assert placed(asked, "partition", "nodes") == ("large", 8)
+
+
+@pytest.mark.parametrize(
+    ("of_small", "of_large"),
+    [("architecture: x86_64", "architecture: aarch64"), ("cores: 32", "device: {vendor: amd}")],
+)
+def test_a_job_beyond_a_limit_goes_nowhere_where_its_code_may_not_run(
+    home: Path, of_small: str, of_large: str
+) -> None:
+    path = home / "config" / "hpcml" / "sites" / "hill.yaml"
+    known = SITE.replace("{value: 24h, source: a forum, confidence: C}", "24h")
+    other = f"node: {{<<: *a100, {of_large}}}".replace("device: {", "device: {kind: gpu, ")
+    known = known.replace("cpus: 32\n", f"cpus: 32\n      {of_small}\n")
+    path.write_text(known)
+    assert placed(plan(device="gpu", time="20h", devices=16), "partition") == ("large",)
+    path.write_text(known.replace("node: *a100", other))
+    with pytest.raises(PlanError, match=r"walltime limit.*\n.*By name only.*: large"):
+        plan(device="gpu", time="20h", devices=16)
+
+
+def test_a_quality_of_service_that_one_partition_knows_stays_with_it(home: Path) -> None:
+    path = home / "config" / "hpcml" / "sites" / "hill.yaml"
+    path.write_text(SITE.replace("{value: 24h, source: a forum, confidence: C}", "96h"))
+    made = plan(device="gpu", time="40h", options={"qos": "long"})
+    assert placed(made, "partition") == ("fat",)
+    with pytest.raises(PlanError, match="walltime limit of QOS long of fat: 2-00:00:00"):
+        plan(device="gpu", time="60h", options={"qos": "long"})
 
 
 def test_a_partition_that_your_settings_prefer_comes_first_where_the_job_fits_into_it() -> None:
@@ -151,6 +191,21 @@ def test_a_job_that_fits_nowhere_is_told_of_the_partition_that_comes_nearest() -
     with pytest.raises(PlanError) as caught:
         plan(device="gpu", nodes=65, min_device_memory="10 GiB", options={"partition": "large"})
     assert "most nodes of a job of large: 64; the job asks for 65" in str(caught.value)
+
+
+def test_a_job_of_more_nodes_than_there_are_is_told_how_many_there_are(home: Path) -> None:
+    """That is no limit of a job, which nobody knows."""
+    path = home / "config" / "hpcml" / "sites" / "hill.yaml"
+    path.write_text(SITE.replace("nodes: unknown", "total_nodes: 9"))
+    fat = {"partition": "fat"}
+    with pytest.raises(PlanError, match="partition fat has 9 nodes; the job asks for 10"):
+        plan(device="gpu", nodes=10, options=fat)
+    made = plan(device="gpu", nodes=9, options=fat)
+    assert "partition fat: most nodes of a job is not known: the site may refuse" in made.decisions
+    path.write_text(SITE.replace("nodes: unknown", "total_nodes: {value: 9, confidence: C}"))
+    made = plan(device="gpu", nodes=10, options=fat)
+    hint = "it has 9 nodes (a hint); the job asks for 10"
+    assert f"partition fat: {hint}: the site may refuse" in made.decisions
 
 
 # --- what is not sure -----------------------------------------------------------------------
@@ -244,6 +299,19 @@ def test_the_environment_is_the_site_s_and_says_what_the_network_is() -> None:
     expected |= {"SRUN_CPUS_PER_TASK": "6", "OMP_NUM_THREADS": "6"}
     assert expected.items() <= found.items()
     assert "NCCL_SOCKET_IFNAME" not in plan().where["environment"]
+
+
+def test_a_variable_that_is_a_hint_is_told_and_not_set(home: Path) -> None:
+    hinted = SITE.replace("interface: ib0", "interface: {value: ib0, source: me, confidence: C}")
+    hinted = hinted.replace("FI_PROVIDER: cxi", "FI_PROVIDER: {value: cxi, confidence: C}")
+    (home / "config" / "hpcml" / "sites" / "hill.yaml").write_text(hinted)
+    made = plan(device="gpu", tasks=4)
+    assert not {"FI_PROVIDER", "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"} & {
+        *made.where["environment"]
+    }
+    assert "FI_PROVIDER=cxi is not set (a hint): the job may set it" in made.decisions
+    told = "NCCL and Gloo choose the interface: it may be ib0 (a hint, source: me)"
+    assert told in made.decisions
 
 
 def test_modules_and_prelude_are_in_a_script_of_their_own() -> None:

@@ -225,7 +225,7 @@ def test_a_partition_with_an_account_of_its_own_is_not_paid_from_the_other_one()
 
 def test_a_job_that_fits_only_where_nobody_pays_for_it_is_told_of_both() -> None:
     told = refusal("jureca-dc", device="gpu", devices=8, min_device_memory="60 GiB")
-    assert told.startswith("resources.nodes: most nodes of a job of dc-h100: 1 (sou")
+    assert told.startswith("resources.nodes: partition dc-h100 has 1 node (sou")
     assert "It would fit elsewhere, but dc-mi200 is paid from another account" in told
 
 

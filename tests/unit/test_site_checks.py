@@ -10,6 +10,7 @@ import pytest
 
 from hpcml.cli.doctor import node
 from hpcml.connection import bind, reached_by
+from hpcml.documents import changed
 from hpcml.sites import load_site
 from hpcml.sites.profile import Meter
 from hpcml.surveying.finding import Finding
@@ -89,8 +90,8 @@ def test_a_node_that_is_not_as_it_is_said_to_be_is_told(
 def test_counters_that_nobody_may_read_are_not_known_or_missed_where_they_are_expected() -> None:
     seen = {**SEEN, "energy": [False, {"powercap": {"status": "denied", "reason": "no right"}}]}
     site = load_site("juwels-booster")
-    (said,) = node._energy(seen, site.model_copy(update={"energy": []}))
+    (said,) = node._energy(seen, changed(site, energy=[]))
     assert said.verdict == "unknown" and "no right" in said.what
     expected = Meter(name="rapl", scope="cpu", readable="yes")
-    (said,) = node._energy(seen, site.model_copy(update={"energy": [expected]}))
+    (said,) = node._energy(seen, changed(site, energy=[expected]))
     assert said.verdict == "warn" and "the profile expects rapl" in said.what

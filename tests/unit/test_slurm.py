@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from hpcml.agent import wire
+from hpcml.agent.files import Files
+from hpcml.documents import check_model
 from hpcml.errors import QueueError, TransportError
 from hpcml.layout import Layout
 from hpcml.schedulers import Accounted, Chunk, Word
@@ -88,17 +89,18 @@ def test_a_throttle_lets_at_least_one_allocation_run() -> None:
 
 
 def test_commands_find_nothing_of_slurm_in_their_environment(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SLURM_JOB_ID", "SBATCH_HOLD", "SQUEUE_FORMAT", "SACCT_FORMAT"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("SLURM_CONF", "/etc/our slurm.conf")
-    done = subprocess.run(commands.clean(["env"]), capture_output=True, text=True, check=True)
 
-    names = {line.partition("=")[0] for line in done.stdout.splitlines()}
+    _, printed, _ = Files(str(tmp_path / "ws")).run(["env"], b"")
+
+    names = {line.partition("=")[0] for line in printed.decode().splitlines()}
     assert names >= {"PATH", "HOME", "SLURM_CONF", "SLURM_BITSTR_LEN"}
     assert not names & {"SLURM_JOB_ID", "SBATCH_HOLD", "SQUEUE_FORMAT", "SACCT_FORMAT"}
-    assert "SLURM_CONF=/etc/our slurm.conf" in done.stdout
+    assert "SLURM_CONF=/etc/our slurm.conf" in printed.decode()
 
 
 # --- what is answered -----------------------------------------------------------------------
@@ -161,7 +163,12 @@ def test_scontrol_is_read() -> None:
         ("Slurm accounting storage is disabled", Trouble.DISABLED),
         ("Kill job error on job id 5: Invalid job id specified", Trouble.GONE),
         ("Invalid account or account/partition combination specified", Trouble.REFUSED),
-        ("AssocMaxSubmitJobLimit", Trouble.REFUSED),
+        ("AssocMaxSubmitJobLimit", Trouble.LATER),
+        ("QOSGrpSubmitJobsLimit", Trouble.LATER),
+        (
+            "Batch job submission failed: Required partition not available (inactive or drain)",
+            Trouble.LATER,
+        ),
     ],
 )
 def test_only_known_errors_are_taken_for_passing_ones(said: str, meaning: Trouble) -> None:
@@ -379,7 +386,7 @@ class Answering(LocalTransport):
         self.asked: list[str] = []
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
-        command = argv[4]
+        command = argv[0]
         self.asked.append(command)
         left = self.answers[command]
         done = left.pop(0) if len(left) > 1 else left[0]
@@ -402,14 +409,9 @@ def queue(tmp_path: Path) -> SlurmScheduler:
         (workspace / "runs" / BATCH / name).mkdir(parents=True, mode=0o700)
     workspace.chmod(0o700)
     node = {"device": "cpu", "cpus": 8, "memory": "16 GiB"}
-    site = Site.model_validate(
-        {
-            "name": "box",
-            "scheduler": "slurm",
-            "transport": "local",
-            "partitions": {"cpu": {"nodes": 2, "time": "1d", "node": node}},
-        }
-    )
+    partitions = {"cpu": {"nodes": 2, "time": "1d", "node": node}}
+    said = {"name": "box", "scheduler": "slurm", "transport": "local", "partitions": partitions}
+    site = check_model(Site, said, {}, "box.yaml")
     binding = Binding(str(workspace), "python3", "python3", "hpcml.pyz")
     made = SlurmScheduler(site, binding, Answering(site, binding))
     made.patience = 20.0  # an attempt of now may have ended so long ago by a clock that is wrong
@@ -617,6 +619,21 @@ def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> No
     assert files.asked == [], "it is not asked again at once"
 
 
+def test_an_array_that_was_cancelled_as_a_whole_speaks_of_those_alone_that_never_began(
+    queue: SlurmScheduler,
+) -> None:
+    """Slurm then has no number of a task, but the one that stands for none."""
+    attempts = wire.Attempts(str(Path(queue.binding.workspace) / "runs" / BATCH))
+    attempts.start(1, 1)
+    off = answer(stderr="Slurm accounting storage is disabled", code=1)
+    shown = f"JobId=5 ArrayJobId=5 ArrayTaskId=4294967294 JobName={NAME} JobState=CANCELLED"
+    answering(queue, sacct=off, scontrol=answer(f"{shown} EndTime=1000"))
+
+    found = queue.account(chunk(2), [(0, 1), (1, 1)])
+
+    assert {key: word.state for key, word in found.items()} == {(0, 1): State.CANCELLED}
+
+
 @pytest.mark.parametrize(
     ("reason", "says"),
     [
@@ -644,12 +661,12 @@ def test_cancelling_refuses_what_has_not_begun_and_asks_for_the_rest(
     attempts.start(1, 1)
     layout = Layout(2, 2, 100)
     files = answering(queue, scancel=answer())
-    queue.cancel(chunk(4, layout=layout), [0, 1, 2])
+    queue.cancel([chunk(4, layout=layout)], [0, 1, 2])
 
     assert attempts.read(0, 1, "end")["cause"] == attempts.read(2, 1, "end")["cause"] == "CANCELLED"
     assert attempts.read(1, 1, "end") is None
     (request,) = wire.spoken(str(folder))
-    assert (request["request"], request["indices"]) == ("cancel", [1])
+    assert (request["request"], request["indices"]) == ("cancel", [0, 1, 2])
     assert files.asked == ["scancel"], "the second allocation has a run left"
 
 

@@ -160,11 +160,9 @@ def test_no_limit_is_another_thing_than_a_limit_that_is_not_said() -> None:
 
 def test_who_may_use_a_partition_does_not_depend_on_capitals() -> None:
     batch = partition(OLD_WHOLE)
-    assert [batch.allows_account(it) for it in ("Climate", "weather", "other")] == [
-        True,
-        True,
-        False,
-    ]
+    assert batch.allows_account("Climate") and batch.allows_account("weather")
+    assert batch.allows_account("other") is None, "it may be below one of them"
+    assert partition("PartitionName=a DenyAccounts=Other").allows_account("other") is False
     assert [batch.allows_qos(it) for it in ("normal", "DEBUG")] == [True, False]
     assert (batch.qos, batch.hidden, batch.state) == ("batch", True, "DRAIN")
 
@@ -177,6 +175,11 @@ def test_the_configuration_is_read() -> None:
     assert config.energy == ("pm_counters",)
     assert config.default_memory_per_cpu == 2000 << 20
     assert config.accounting is True
+
+
+def test_an_array_has_no_more_tasks_than_the_scheduler_takes() -> None:
+    config = CONFIG + "SchedulerParameters = bf_interval=2,max_array_tasks=300\n"
+    assert parse_config(config).max_array == 300
 
 
 def test_an_empty_configuration_says_nothing() -> None:

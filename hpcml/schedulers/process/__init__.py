@@ -13,7 +13,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,11 +88,11 @@ class ProcessScheduler:
             evidence.listen()
             return evidence.words.get((index, attempt), word)
 
-    def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
-        folder = os.path.join(self.binding.workspace, chunk.folder)
+    def cancel(self, chunks: Sequence[Chunk], indices: Collection[int]) -> None:
+        folders = {index: chunk.folder for chunk in chunks for index in chunk.indices}
         with self._told("Free some space, then cancel again."):
             for index in indices:
-                self._cancel(folder, index)
+                self._cancel(os.path.join(self.binding.workspace, folders[index]), index)
         self.wake()
 
     def _jobs(self) -> list[str]:

@@ -9,7 +9,7 @@ import calendar
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,10 @@ TRIES = 3  # of a call that Slurm was too busy for
 NOT_FOUND = 127  # exit code of a command that is not there
 SKEW = 24 * 3600  # seconds by which clocks may differ when a lost job is looked for
 CLOCKS = 60.0  # seconds by which those of Slurm and of a node may differ
-CANCELLED = "cancelled before it started"
+CANCELLED = Word(State.CANCELLED, "cancelled before it started")
+STILL_THERE = Word(
+    State.PENDING, "cancelled, so that it will not run; `hpcml cancel` takes it out of the queue"
+)
 
 
 class SlurmScheduler:
@@ -137,7 +140,11 @@ class SlurmScheduler:
             else:
                 live.update(dict.fromkeys(indices, word))
         gone = set(chunk.indices) - waiting - live.keys() if rest else set[int]()
-        return JobStatus(live, rest, self._said_of(chunk).words, gone)
+        said = self._said_of(chunk)
+        for index in said.cancels & (waiting | live.keys()):
+            begun = index in live and live[index].state is State.RUNNING
+            live[index] = Word(State.RUNNING, "it was told to end") if begun else STILL_THERE
+        return JobStatus(live, rest, said.words, gone)
 
     def _said_of(self, chunk: Chunk) -> Said:
         if chunk.folder not in self._said:
@@ -210,6 +217,8 @@ class SlurmScheduler:
         word = words.of_ended(row, started=bool(kinds)) if row is not None else None
         if row is None or word is None or "end" in kinds:
             return word
+        if row.waiting and kinds:
+            return None  # it speaks of those that never started
         if not kinds:
             return _before_it(chunk, row, word)
         ended = row.ended or 0.0
@@ -245,7 +254,11 @@ class SlurmScheduler:
         if all(task in found for task in asked):
             return found
         done = self._run(commands.scontrol(job))
-        found = _by_task(commands.parse_scontrol(_text(done)), job, name) | found
+        rows = list(commands.parse_scontrol(_text(done)))
+        found = _by_task(rows, job, name) | found
+        for row in rows:
+            if (row.job, row.name, row.tasks) == (job, name, ()):
+                found = dict.fromkeys(asked, row) | found
         answered = done.exit_code == 0 or commands.trouble(_said(done)) is Trouble.GONE
         if accounted and answered:  # whatever has begun would be on record
             removed = (
@@ -294,19 +307,25 @@ class SlurmScheduler:
 
     # --- cancelling -----------------------------------------------------------------------
 
-    def cancel(self, chunk: Chunk, indices: Sequence[int]) -> None:
+    def cancel(self, chunks: Sequence[Chunk], indices: Collection[int]) -> None:
+        # The request for all of them first: agents begin no such run, and end one that goes on,
+        # whatever becomes of this process. And who sees the signal must find out why it was sent.
+        request = {"indices": sorted(indices), "request": "cancel", "time": self.files.now()}
+        self.files.append(wire.words_file(chunks[0].folder), request)
+        for chunk in chunks:
+            self._cancel(chunk, {*indices}.intersection(chunk.indices))
+
+    def _cancel(self, chunk: Chunk, indices: set[int]) -> None:
+        """Take runs out of the queue, then end those that have not begun.
+
+        In this order: who was ended would not be cancelled once more, and hold its place there.
+        """
         known = wire.attempts_of(self.files.names(f"{chunk.folder}/attempts") or ())
-        word = Word(State.CANCELLED, CANCELLED)
-        fresh = {(index, 1): word for index in indices if index not in known}
-        begun = [index for index in indices if index in known]
-        fresh |= {(index, n): word for index, n in self._requeued(chunk, begun, known).items()}
-        going = [index for index, _ in self._refuse(chunk, fresh)]
-        going += [index for index in begun if "end" not in known[index][max(known[index])]]
-        if going:  # the request first: who sees the signal must find out why it was sent
-            request = {"indices": sorted(going), "request": "cancel", "time": self.files.now()}
-            self.files.append(wire.words_file(chunk.folder), request)
         if chunk.id is not None:
-            self._scancel(chunk, set(indices), known)
+            self._scancel(chunk, indices, known)
+        fresh = {(index, 1): CANCELLED for index in indices - known.keys()}
+        again = self._requeued(chunk, indices & known.keys(), known)
+        self._refuse(chunk, fresh | {key: CANCELLED for key in again.items()})
 
     def _refuse(
         self, chunk: Chunk, attempts: Mapping[tuple[int, int], Word]
@@ -371,10 +390,10 @@ class SlurmScheduler:
         return list(commands.parse_squeue(_text(done)))
 
     def _run(self, argv: Sequence[str]) -> Completed:
-        return self.files.run(commands.clean(argv))
+        return self.files.run(argv)
 
     def _refusal(self, done: Completed) -> QueueError:
-        said, command = _said(done), done.argv[len(commands.clean(()))]
+        said, command = _said(done), done.argv[0]
         problem = f"{self.site.name}: {command} says: {said or 'nothing'}"
         if commands.trouble(said) in (Trouble.BUSY, Trouble.LOST):
             later = "Nothing was queued." if command == "sbatch" else "Try again in a minute."

@@ -1,4 +1,7 @@
-"""Slurm's commands: what is asked, and what the answers say. Nothing is run here."""
+"""Slurm's commands: what is asked, and what the answers say. Nothing is run here.
+
+They are run in an environment that has nothing of the caller's (:mod:`hpcml.agent.files`).
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,12 @@ from enum import Enum
 
 from hpcml.schedulers import Chunk
 
-# Whoever calls may be part of a job, or have preferences: SLURM_*, SBATCH_*, SQUEUE_FORMAT and
-# their like would change what is asked. Lists of array tasks come whole, times in s since 1970.
-CLEAN = (
-    'exec env -i PATH="$PATH" HOME="$HOME" ${USER:+USER="$USER"} '
-    '${LD_LIBRARY_PATH:+LD_LIBRARY_PATH="$LD_LIBRARY_PATH"} '
-    '${SLURM_CONF:+SLURM_CONF="$SLURM_CONF"} '
-    'LC_ALL=C TZ=UTC SLURM_BITSTR_LEN=0 SLURM_TIME_FORMAT=%s "$@"'
-)
-
 ROW = "%i|%T|%r|%j"
+NO_TASK = "4294967294"  # NO_VAL: of an array that was cancelled before any task was told apart
 REMOVED = "REMOVED"
 """Not in Slurm's words: a task that waited, and of which nothing is on record any more."""
 
 HISTORY = ("JobID", "State", "ExitCode", "Reason", "End", "JobName")
-
-
-def clean(argv: Sequence[str]) -> list[str]:
-    """A command that finds nothing of Slurm in its environment but where its configuration is."""
-    return ["/bin/sh", "-c", CLEAN, "sh", *argv]
 
 
 # --- names and numbers ------------------------------------------------------------------
@@ -145,6 +135,7 @@ class Row:
     job : str
         Id of the array.
     tasks : tuple of range
+        Empty: all that never started, and nobody has said which.
     waiting : bool
         Whether these are the tasks that have never started, in one row.
     state, reason : str
@@ -227,11 +218,11 @@ def parse_scontrol(answer: str) -> Iterator[Row]:
         found: dict[str, str] = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
         if "JobState" in found:
             task = found.get("ArrayTaskId", "0").partition("%")[0]
-            waiting = not task.isdigit()
+            waiting = not task.isdigit() or task == NO_TASK
             code, signal = exit_of(found.get("ExitCode", "0:0"))
             yield Row(
                 found.get("ArrayJobId") or found["JobId"],
-                tuple(map(_span, task.split(","))),
+                () if task == NO_TASK else tuple(map(_span, task.split(","))),
                 found["JobState"],
                 found.get("Reason", ""),
                 found.get("JobName", ""),
@@ -274,7 +265,8 @@ class Trouble(Enum):
     """What an error of Slurm means."""
 
     LOST = "it may have been done: the answer did not come"
-    BUSY = "it was not done; later it may be"
+    BUSY = "it was not done; at once it may be"
+    LATER = "it was not done; when the queue has changed it may be"
     DISABLED = "the site keeps no accounting"
     DEPENDENCY = "a job that it is to come after is not known any more"
     GONE = "the queue does not know the job"
@@ -315,6 +307,13 @@ SAID = (
             "I/O error writing script/environment to file",
         ),
     ),
+    (
+        Trouble.LATER,
+        (
+            "SubmitJob",  # AssocMaxSubmitJobLimit, QOSGrpSubmitJobsLimit and the like
+            "Required partition not available",  # it is down, or drained
+        ),
+    ),
     (Trouble.DISABLED, ("accounting storage is disabled",)),
     (Trouble.DEPENDENCY, ("Job dependency problem",)),
     (Trouble.GONE, ("Invalid job id specified", "Job/step already completing or completed")),
@@ -330,7 +329,11 @@ NO_ACCOUNT = "No account was named: write sites.{site}.account into the settings
 ITS_ACCOUNT = "The account was {account!r}, by sites.{site}.account in the settings."
 
 ADVICE = (
-    ("MaxSubmitJob", "Wait until others have ended, or write max_submitted into the profile."),
+    (
+        "SubmitJob",
+        "Wait until others have ended. By max_submitted in the profile runs share jobs.",
+    ),
+    ("partition not available", "`sinfo` lists the site's partitions that take jobs."),
     ("Invalid job array", "Write max_array into the profile: MaxArraySize of the site."),
     ("Invalid qos", "Ask the site which QOS your account may use."),
     ("invalid partition", "See the profile's partitions: `sinfo` lists the site's."),

@@ -57,6 +57,7 @@ class SshTransport:
         self._way = way_to(site, binding)
         self._python = site.agent_python.login or "python3"
         self._wanted = WANTED.get(site.scheduler, "")
+        self._modules = site.ssh.login_modules if site.ssh else []
         self._archive = cache_folder() / "lib" / binding.library
         self._clock, self._chains = Clock(), itertools.count(1)
         self._open: list[Link] = []  # the conversation, once there is one
@@ -271,6 +272,7 @@ class SshTransport:
                     self.workspace,
                     self._archive,
                     self._wanted,
+                    self._modules,
                     self._clock,
                 )
                 self._open[:] = [link]

@@ -3,12 +3,14 @@
 The login shell is the user's own, may be a csh, and prints what it likes. It is asked for /bin/sh
 alone, which reads its script from standard input; what comes before a line that begins with a
 random word is not ours. The script becomes the site's Python, and that becomes hpcml's helper, once
-hpcml's archive is there. Where only a login shell finds Slurm, the helper gets the PATH of one.
+hpcml's archive is there. Where only a login shell finds Slurm, if need be with modules, the helper
+gets the PATH of one.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 SHELL = "exec /bin/sh"  # the same in every shell
 
@@ -58,7 +60,7 @@ def is_whole(path, size):
     status = private(path, 0o022)
     return stat.S_ISREG(status.st_mode) and status.st_size == size
 
-def find_in_login_shell(wanted):
+def find_in_login_shell(wanted, before):
     # Every shell is a login shell if its name begins with a dash; a csh only if it is given nothing
     # else. Its output is no pipe: what it leaves in the background might keep that open.
     import subprocess, tempfile
@@ -67,7 +69,7 @@ def find_in_login_shell(wanted):
     tell = "; ".join('echo "%s %s=$%s"' % (word, name, name) for name in names)
     argv, null = ["-" + os.path.basename(shell)], subprocess.DEVNULL
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as told:
-        asked.write(("exec /bin/sh -c 'echo; %s'\n" % tell).encode())
+        asked.write((before + "exec /bin/sh -c 'echo; %s'\n" % tell).encode())
         asked.seek(0)
         streams = dict(stdin=asked, stdout=told, stderr=null)
         try:
@@ -88,13 +90,13 @@ def find_in_login_shell(wanted):
     if any(os.access(os.path.join(folder, wanted), os.X_OK) for folder in folders):
         os.environ.update((name, value) for name, value in found.items() if value)
 
-def main(workspace, library, size, wanted):
+def main(workspace, library, size, before, wanted):
     os.umask(0o077)
     version = "%d.%d.%d" % sys.version_info[:3]
     if sys.version_info < (3, 6):
         return say(old=version)
     if wanted:
-        find_in_login_shell(wanted)
+        find_in_login_shell(wanted, before)
     workspace = os.path.expanduser(workspace)
     folder(workspace, 0o077)
     folder(workspace + "/lib", 0o022)
@@ -112,7 +114,7 @@ def main(workspace, library, size, wanted):
 word = sys.argv[1]
 PATIENCE = 20  # seconds
 try:
-    main(sys.argv[2], sys.argv[3], int(sys.argv[4]), sys.argv[5])
+    main(sys.argv[2], sys.argv[3], int(sys.argv[4]), *sys.argv[5:])
 except NotPrivate as error:
     path = str(error)
     advice = "Run `chmod go-rwx %s`, or choose another workspace in the settings." % path
@@ -123,7 +125,13 @@ except EnvironmentError as error:
 
 
 def script(
-    word: str, python: str, workspace: str, library: str, size: int, wanted: str = ""
+    word: str,
+    python: str,
+    workspace: str,
+    library: str,
+    size: int,
+    wanted: str = "",
+    modules: Sequence[str] = (),
 ) -> bytes:
     """What /bin/sh reads.
 
@@ -141,9 +149,12 @@ def script(
         Its bytes.
     wanted : str, optional
         A command. Where it is not on PATH, the environment of a login shell is tried.
+    modules : sequence of str, optional
+        Those that this shell is to load first.
     """
+    before = "".join(f"module load {shlex.quote(module)}\n" for module in modules)
     # As "-I -S" starts it, in the words of a Python that is too old.
-    start = [python, "-E", "-s", "-S", "-c", PYTHON, word, workspace, library, str(size)]
+    start = [python, "-E", "-s", "-S", "-c", PYTHON, word, workspace, library, str(size), before]
     lines = [
         f"command -v {shlex.quote(python)} > /dev/null || "
         f"""{{ echo; echo '{word} {{"missing": true}}'; exit; }}""",

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,8 @@ class Link:
         Of all of hpcml, to bring if it is not there.
     wanted : str
         A command that must be found there, if need be as a login shell does; ``""``: none.
+    modules : sequence of str
+        Those that this shell is to load first.
     clock : Clock
         What is set by its answers.
 
@@ -135,7 +137,14 @@ class Link:
     """
 
     def __init__(
-        self, way: Way, python: str, workspace: str, archive: Path, wanted: str, clock: Clock
+        self,
+        way: Way,
+        python: str,
+        workspace: str,
+        archive: Path,
+        wanted: str,
+        modules: Sequence[str],
+        clock: Clock,
     ) -> None:
         self.way, self.clock, self.dead = way, clock, False
         self._numbers = itertools.count(1)
@@ -150,8 +159,12 @@ class Link:
         self._to: int = stdin.fileno()
         self._from = io.BufferedReader(stdout, GATHERED)
         _links.add(self)
+        word = f"hpcml-{wire.random_letters(16)}"
         try:
-            self.workspace = self._introduce(python, workspace, archive, size, wanted)
+            asked = first_contact.script(
+                word, python, workspace, archive.name, size, wanted, modules
+            )
+            self.workspace = self._introduce(word, asked, python, archive)
         except BaseException as error:
             self._process.kill()
             self._process.wait()
@@ -281,10 +294,9 @@ class Link:
 
     # --- first contact --------------------------------------------------------------------
 
-    def _introduce(self, python: str, workspace: str, archive: Path, size: int, wanted: str) -> str:
+    def _introduce(self, word: str, asked: bytes, python: str, archive: Path) -> str:
         """Make the site's shell hpcml's helper. Returns the literal path of the workspace."""
-        word = f"hpcml-{wire.random_letters(16)}"
-        self._write([first_contact.script(word, python, workspace, archive.name, size, wanted)])
+        self._write([asked])
         said = self._hear(word)
         if "send" in said:
             self._write(pieces_of(str(archive)))
