@@ -144,8 +144,8 @@ def login_command(name: str) -> None:
 
 
 for _command in (
-    *(explain_command, validate_command, schema_command),
-    *(new_command, discover_command, setup_command, site_doctor_command),
+    *(explain_command, validate_command, schema_command, new_command),
+    *(discover_command, setup_command, site_doctor_command),
 ):
     sites_command.add_command(_command)
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from hpcml.agent import wire
+from hpcml.agent import files, wire
 from hpcml.errors import TransportError, UnreachableError
 from hpcml.settings import Binding
 from hpcml.sites import Site
@@ -19,11 +19,7 @@ from hpcml.transports.ssh.first_contact import SHELL
 from hpcml.transports.ssh.openssh import Way
 
 PATIENCE = 60.0  # seconds for which a command may be silent
-# A csh is a login shell only if it is given nothing else; every shell reads what is to be done.
-ENVIRONMENT = (
-    """{ printf '%s\\n' 'exec /bin/sh -c "exec env"' | "${SHELL:-/bin/sh}" -l 2> /dev/null; }"""
-)
-OF_SLURM = ("PATH", "LD_LIBRARY_PATH", "SLURM_CONF")
+TELL = 'exec /bin/sh -c "exec env"'
 
 
 class Commands(Protocol):
@@ -56,7 +52,12 @@ class LocalShell:
         nothing = subprocess.DEVNULL
         try:
             done = subprocess.run(
-                argv, stdin=nothing, capture_output=True, check=False, timeout=PATIENCE
+                argv,
+                stdin=nothing,
+                capture_output=True,
+                check=False,
+                timeout=PATIENCE,
+                env=files.of_commands(),
             )
         except OSError as error:
             return Completed(tuple(argv), 127, b"", (error.strerror or "").encode())
@@ -69,22 +70,33 @@ class LocalShell:
 class SshShell:
     """Where ssh leads to. What its login shell prints of itself is passed over.
 
+    Parameters
+    ----------
+    modules : sequence of str
+        Those that the login shell is to load.
+
     Raises
     ------
     TransportError
         It cannot be reached.
     """
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way, modules: Sequence[str] = ()) -> None:
         self._way = way
-        self.environment: Mapping[str, str] = {}
-        lines = self._answer(ENVIRONMENT).stdout.decode("utf-8", "surrogateescape").splitlines()
+        # A csh is a login shell only if it is given nothing else; every shell reads what to do.
+        words = shlex.join([*(f"module load {name}" for name in modules), TELL])
+        asked = f"{{ printf '%s\\n' {words} | \"${{SHELL:-/bin/sh}}\" -l 2> /dev/null; }}"
+        lines = self._answer(asked).stdout.decode("utf-8", "surrogateescape").splitlines()
         pairs = (line.partition("=") for line in lines)
-        self.environment = {name: value for name, _, value in pairs if name.isidentifier()}
+        self.environment: Mapping[str, str] = {
+            name: value for name, _, value in pairs if name.isidentifier()
+        }
 
     def run(self, argv: Sequence[str]) -> Completed:
-        told = [f"{name}={self.environment[name]}" for name in OF_SLURM if name in self.environment]
-        return self._answer(shlex.join(["env", *told, *argv]), argv)
+        kept = {name: self.environment.get(name) for name in files.KEPT}
+        told = {**files.SAID, **{name: value for name, value in kept.items() if value}}
+        words = (f"{name}={value}" for name, value in told.items())
+        return self._answer(shlex.join(["env", "-i", *words, *argv]), argv)
 
     def _answer(self, line: str, argv: Sequence[str] = ()) -> Completed:
         word = f"hpcml-{wire.random_letters(16)}"
@@ -125,7 +137,7 @@ def shell_of(site: Site, binding: Binding) -> Shell:
     if site.transport == "local":
         return LocalShell()
     if site.transport == "ssh":
-        return SshShell(way_to(site, binding))
+        return SshShell(way_to(site, binding), site.ssh.login_modules if site.ssh else ())
     raise TransportError(
         f"{site.name} is reached by {site.transport}, and by that nobody can be asked anything",
         "hpcml sets up what it reaches by ssh, and this machine: write your settings by hand.",
