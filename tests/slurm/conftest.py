@@ -8,7 +8,7 @@ import pytest
 
 from tests.slurm.site import Login
 from tests.testbed.box import Box, this_python
-from tests.testbed.conftest import brought_up
+from tests.testbed.conftest import UNFRIENDLY, brought_up
 
 
 @pytest.fixture(scope="session")
@@ -57,17 +57,7 @@ def strict() -> Iterator[Box]:
 @pytest.fixture(scope="session")
 def unfriendly() -> Iterator[Box]:
     """A cluster that nobody has made for us."""
-    yield from brought_up(
-        binds=this_python(),
-        max_submit_jobs=20,
-        max_array_size=101,
-        min_job_age=4,
-        account_required=True,
-        mem_forbidden=True,
-        login_shell="/bin/csh",
-        chatty=True,
-        home_inodes=1000,
-    )
+    yield from brought_up(binds=this_python(), **UNFRIENDLY)
 
 
 def emptied(box: Box) -> None:

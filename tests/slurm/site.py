@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import textwrap
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.conftest import eventually
@@ -50,6 +52,22 @@ def job(command, name="job", env=(), checkpoint=None, outputs=(), **resources):
         resources=hpcml.Resources(**{{"time": "5m", **resources}}))
 def tell(value): print("TOLD", json.dumps(value, default=str))
 """
+
+
+def on_both_at_once(test: Callable[[Login], None]) -> Callable[[Login, Login], None]:
+    """What a test mostly waits for it waits for with accounting and without at the same time."""
+
+    def both(login: Login, login_without_accounting: Login) -> None:
+        with ThreadPoolExecutor() as pool:
+            found = [pool.submit(test, site) for site in (login, login_without_accounting)]
+        for kind, one in zip(("with", "without"), found, strict=True):
+            error = one.exception()
+            if error is not None:
+                error.add_note(f"This was {kind} accounting.")
+                raise error
+
+    both.__doc__ = test.__doc__
+    return both
 
 
 class Login:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.conftest import eventually
-from tests.slurm.site import Login
+from tests.slurm.site import Login, on_both_at_once
 from tests.testbed.box import Box
 from tests.testbed.using import PATIENCE, shown
 
@@ -149,6 +149,7 @@ def test_a_run_that_lost_its_agent_and_its_memory_is_out_of_memory_by_slurm_s_wo
     ]
 
 
+@on_both_at_once
 def test_a_lost_node_is_node_fail_and_the_run_is_not_run_again(either: Login) -> None:
     run = either.submit(f'job("{UNTIL_GATE}")')
     began(either)
@@ -195,6 +196,7 @@ def occupy(box: Box) -> None:
     box.run("login", ["sbatch", *whole])
 
 
+@on_both_at_once
 def test_why_a_run_waits_is_told_in_words(either: Login) -> None:
     occupy(either.box)
     run = either.submit('job("true", cpus=8)')
@@ -205,6 +207,7 @@ def test_why_a_run_waits_is_told_in_words(either: Login) -> None:
     assert "(Resources)" in reason or "(Priority)" in reason
 
 
+@on_both_at_once
 def test_what_comes_after_a_failure_is_cancelled_and_never_runs(either: Login) -> None:
     first = either.submit(f'job("{UNTIL_GATE}; exit 1")')
     second = either.submit(f'job("{BEGIN}")', after=first)
@@ -218,6 +221,7 @@ def test_what_comes_after_a_failure_is_cancelled_and_never_runs(either: Login) -
     assert either.ledger() == ["began"]
 
 
+@on_both_at_once
 def test_what_comes_after_a_success_runs(either: Login) -> None:
     first = either.submit(f'job("sleep 3; {BEGIN}")')
     second = either.submit(f'job("{BEGIN}")', after=first)
@@ -249,6 +253,7 @@ def test_what_comes_after_a_run_that_slurm_has_forgotten_looks_at_its_files(
     assert site.ledger() == ["began", "began"]
 
 
+@on_both_at_once
 def test_what_ended_well_for_slurm_alone_is_not_good_enough_to_come_after(
     either: Login,
 ) -> None:
@@ -262,6 +267,7 @@ def test_what_ended_well_for_slurm_alone_is_not_good_enough_to_come_after(
     assert either.ledger() == []
 
 
+@on_both_at_once
 def test_while_the_controller_is_down_nothing_but_unknown_is_said(either: Login) -> None:
     run = either.submit(f'job("{UNTIL_GATE}")')
     began(either)
@@ -304,6 +310,7 @@ WATCHED = """
 """
 
 
+@on_both_at_once
 def test_while_the_controller_is_down_for_three_minutes_nothing_false_is_said_of_any_run(
     either: Login,
 ) -> None:
@@ -328,6 +335,7 @@ def test_while_the_controller_is_down_for_three_minutes_nothing_false_is_said_of
     assert either.ledger() == ["began"] * 3
 
 
+@on_both_at_once
 def test_a_run_whose_agent_was_killed_failed_though_others_would_call_it_gone(
     either: Login,
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.site import Login
+from tests.slurm.site import Login, on_both_at_once
 from tests.testbed.box import python
 
 pytestmark = pytest.mark.testbed
@@ -14,6 +14,7 @@ pytestmark = pytest.mark.testbed
 SUITE = Path(__file__).with_name("on_the_login_node.py")
 
 
+@on_both_at_once
 def test_slurm_keeps_the_contract_of_schedulers(either: Login) -> None:
     options = ["-q", "-p", "no:cacheprovider", "--noconftest", f"--rootdir={either.home}"]
     suite = [*python(), "-m", "pytest", *options, "-c", "/dev/null", str(SUITE)]

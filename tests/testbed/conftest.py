@@ -10,6 +10,18 @@ import pytest
 from tests.testbed.box import Box, this_python
 from tests.testbed.machine import CannotHaveBox
 
+UNFRIENDLY = {
+    "max_submit_jobs": 20,
+    "max_array_size": 101,
+    "min_job_age": 4,  # seconds
+    "account_required": True,
+    "mem_forbidden": True,
+    "login_shell": "/bin/csh",
+    "chatty": True,
+    "home_inodes": 1000,
+}
+"""The limits of real sites, all of them."""
+
 
 def brought_up(**settings: Any) -> Iterator[Box]:
     """A box; where none can be had the test fails, and says what was left out and why."""
@@ -33,16 +45,7 @@ def box() -> Iterator[Box]:
 @pytest.fixture(scope="session")
 def unfriendly_box() -> Iterator[Box]:
     """One with all limits that real sites have."""
-    yield from brought_up(
-        max_submit_jobs=20,
-        max_array_size=101,
-        min_job_age=2,
-        account_required=True,
-        mem_forbidden=True,
-        login_shell="/bin/csh",
-        chatty=True,
-        home_inodes=1000,
-    )
+    yield from brought_up(**UNFRIENDLY)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,4 @@
-"""What becomes of work over ssh when something on the way dies, is slow, or is not as it should be.
-
-Each test has a server and a way of its own.
-"""
+"""What becomes of work over ssh when something on the way dies, is slow, or is not as it should."""
 
 from __future__ import annotations
 
@@ -29,28 +26,11 @@ from hpcml.transports.ssh import SshTransport, link
 from tests.agent.pythons import pythons
 from tests.conftest import eventually
 from tests.contract import sshd
-from tests.contract.conftest import Loop, a_way
+from tests.contract.conftest import Loop
 from tests.contract.proxy import Proxy
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
 PYTHON = next(iter(pythons().values()))
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[sshd.Server]:
-    """A server that may die."""
-    folder = tmp_path / "sshd"
-    folder.mkdir()
-    made = sshd.Server(folder, sshd.installed()[0])
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def way(server: sshd.Server) -> Iterator[Loop]:
-    """A way to it."""
-    with a_way(server) as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,27 +23,11 @@ from hpcml.transports.ssh import SshTransport
 from hpcml.transports.ssh.openssh import Way
 from tests.conftest import eventually
 from tests.contract import sshd
-from tests.contract.conftest import Loop, a_way, ssh_of
+from tests.contract.conftest import ssh_of
 from tests.contract.test_staging import PRETEND
 
 MAIN = PRETEND + "from hpcml.cli import main; main()"
 END = {"exit_code": 0, "signal": None, "received": [], "cause": None, "time": 1.0}
-
-
-@pytest.fixture
-def server() -> Iterator[sshd.Server]:
-    """A server that may be away."""
-    with tempfile.TemporaryDirectory(prefix="hpcml-sshd-") as folder:
-        made = sshd.Server(Path(folder), sshd.installed()[0])
-        yield made
-        made.stop()
-
-
-@pytest.fixture
-def way(server: sshd.Server) -> Iterator[Loop]:
-    """A way to it."""
-    with a_way(server) as made:
-        yield made
 
 
 @pytest.fixture
