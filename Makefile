@@ -9,7 +9,8 @@
 
 PYTHON ?=
 ARGS ?=
-WORKERS ?= 2
+# More than two cores have: most of the time a test waits for a queue.
+WORKERS ?= 3
 export PYTHON
 
 VENV := sh tools/venv.sh
