@@ -133,7 +133,8 @@ class Site:
         "first letter {u} and {project} are yours.",
     )
     quota: list[Text] = fact(
-        default_factory=list, description="Command that tells how much one may store."
+        default_factory=list,
+        description="Command that tells how much one may store; {user} and {project} are yours.",
     )
     kill_wait: Duration = fact(default="30s", description="Between TERM and KILL.")
     system_root: Root | None = fact(

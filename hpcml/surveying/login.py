@@ -19,6 +19,7 @@ from hpcml.planning.sources import said
 from hpcml.resolving import resolve
 from hpcml.settings import Binding
 from hpcml.sites import Site
+from hpcml.sites.braces import filled, names_of
 from hpcml.sites.launching import Container
 from hpcml.surveying.cluster import cluster_of
 from hpcml.surveying.comparing import disagreements
@@ -176,14 +177,16 @@ def quota(login: Login) -> Iterator[Finding]:
     """What the site's own command says of how much may be stored."""
     if not login.site.quota:
         return
-    done = login.files.run(login.site.quota)
+    yours = names_of(login.binding.user, login.binding.project)
+    argv = [filled(word, yours) for word in login.site.quota]
+    done = login.files.run(argv)
     if done.exit_code:
-        problem = f"{shlex.join(login.site.quota)!r} ended with exit code {done.exit_code}"
+        problem = f"{shlex.join(argv)!r} ended with exit code {done.exit_code}"
         yield warn(f"{problem}: {told_by(done)}", "See the site's documentation: quota.")
         return
     lines = done.stdout.decode(errors="replace").split("\n")
     shown = [line.strip() for line in lines if line.strip()][:LINES]
-    yield ok("; ".join(shown) or f"{shlex.join(login.site.quota)!r} says nothing")
+    yield ok("; ".join(shown) or f"{shlex.join(argv)!r} says nothing")
 
 
 def agent_python(login: Login) -> Iterator[Finding]:

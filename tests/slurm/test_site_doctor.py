@@ -145,6 +145,12 @@ def test_a_python_that_is_too_old_or_missing_is_named(patient: Patient) -> None:
     assert "is Python 3.5.2: too old" in the_only(patient.examine(code=1), "reach")["what"]
 
 
+def test_a_quota_is_asked_for_by_your_names(patient: Patient) -> None:
+    patient.settle("account:", "project: climate42, account:")
+    patient.say('quota: [echo, "12 GiB of {project}"]')
+    assert the_only(patient.examine(), "quota")["what"] == "12 GiB of climate42"
+
+
 def test_a_quota_that_cannot_be_asked_is_told_with_what_it_said(patient: Patient) -> None:
     patient.say("quota: [sh, -c, 'echo no quota today >&2; exit 3']")
     said = the_only(patient.examine(), "quota")
