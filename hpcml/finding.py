@@ -13,6 +13,7 @@ from hpcml.batch_view import BatchView, files_gone, look
 from hpcml.connection import bind, connect, known_sites
 from hpcml.errors import (
     HpcmlError,
+    ProfileError,
     QueueError,
     RecordsError,
     RunNotFoundError,
@@ -60,12 +61,13 @@ def _find(batch: str, site: str | None, id: str) -> tuple[BatchView, str]:
     waiting = load_outbox(batch)
     if waiting is not None and site in (None, waiting.site):
         return poller(waiting.site).view(batch), waiting.site
-    sites, away = [site] if site is not None else known_sites(), []
+    sites = [site] if site is not None else known_sites()
+    away: list[HpcmlError] = []
     for name in sites:
         try:
             if connect(name).files.list(f"{batch_folder(batch)}/attempts") is not None:
                 return poller(name).view(batch), name
-        except TransportError as error:
+        except (TransportError, ProfileError) as error:
             away.append(error)  # it may be there, or on another one
     if away:
         raise away[0]
@@ -120,8 +122,8 @@ def runs(
     Parameters
     ----------
     site : str, optional
-        Default: all sites of the settings, and the embedded one; those that cannot be reached are
-        passed over with a warning.
+        Default: all sites of the settings, and the embedded one; those that cannot be reached, or
+        whose profile or settings are wrong, are passed over with a warning.
     batch : str, optional
         Only the runs of one submission, by its id: a run's id without the index.
     state, name : str, optional
@@ -198,11 +200,11 @@ def _looked_at(site: str | None) -> Found:
     found: list[tuple[BatchView, str]] = []
     away: dict[str, HpcmlError] = {}
     waiting = waiting_batches()
-    sites = [site] if site else [name for name in known_sites() if waiting or not _is_unused(name)]
     places: dict[str, str] = {}
-    for name in reversed(sites):
+    for name in reversed([site] if site else known_sites()):
         with _noted(name, away):
-            places[connect(name).binding.workspace] = name
+            if site or waiting or not _is_unused(name):
+                places[connect(name).binding.workspace] = name
     for place in places.values():
         views: list[BatchView] = []
         with _noted(place, away):
@@ -222,7 +224,7 @@ def _noted(site: str, away: dict[str, HpcmlError]) -> Iterator[None]:
     """Note that a site, or its queue, cannot be asked within the block."""
     try:
         yield
-    except (TransportError, QueueError) as error:
+    except (TransportError, QueueError, ProfileError) as error:
         away[site] = error
 
 

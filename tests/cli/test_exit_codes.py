@@ -86,6 +86,16 @@ def test_runs_of_other_sites_are_shown_where_one_cannot_be_reached(home: Path) -
     assert call("status", run.id).returncode == 0
 
 
+def test_runs_of_other_sites_are_shown_where_the_settings_of_one_are_wrong(home: Path) -> None:
+    elsewhere(home, "sites:\n  elsewhere: {acount: climate}\n")
+    run = hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
+
+    done = call("runs")
+    assert done.stdout.split("\t")[::3] == [run.id, "COMPLETED"]
+    assert done.returncode == 70 and "key sites.elsewhere.acount" in done.stderr
+    assert call("status", run.id).returncode == 0
+
+
 def test_runs_of_a_site_that_cannot_be_reached_are_shown_as_on_record(
     home: Path, tmp_path: Path
 ) -> None:
