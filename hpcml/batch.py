@@ -162,12 +162,12 @@ class Batch:
     def files(self) -> dict[str, bytes]:
         """What the batch's folder holds when it appears on the site."""
         prelude, points = self.plan.prelude, self.lines
+        own = points != wire.ONE_POINT
+        batch = {**self.submission.as_data(), "points": own}
         return {
-            "plan.json": wire.canonical({"batch": self.submission.as_data()})[:-1]
-            + b","
-            + self.plan.encoded[1:],
+            "plan.json": wire.canonical({"batch": batch})[:-1] + b"," + self.plan.encoded[1:],
             "job.sh": self.plan.script_of(self.submission.layout).encode("utf-8"),
-            **({} if points == wire.ONE_POINT else {wire.POINTS: points}),
+            **({wire.POINTS: points} if own else {}),
             **({} if prelude is None else {"env.sh": prelude.encode("utf-8")}),
         }
 

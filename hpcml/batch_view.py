@@ -163,8 +163,13 @@ class BatchView:
         if f"{folder}/plan.json" in found:
             text = found[f"{folder}/plan.json"].decode("utf-8", "replace")
             plan = Plan.from_json(text)  # says what is wrong with a torn one
-            submission = Submission.from_data(json.loads(text).get("batch"))
-            lines = found.get(f"{folder}/{wire.POINTS}", wire.ONE_POINT)
+            said = json.loads(text).get("batch")
+            submission = Submission.from_data(said)
+            points = f"{folder}/{wire.POINTS}"
+            if points not in found and wire.has_points(said):
+                problem = f"{points} on {connection.site.name} is lost"
+                raise HpcmlError(problem, "It said what each run has of its own: submit anew.")
+            lines = found.get(points, wire.ONE_POINT)
             return cls(identifier, connection, plan, submission, lines)
         batch = load_outbox(identifier)
         if batch is None:
@@ -339,7 +344,7 @@ class BatchView:
         for path, content in self._get(paths).items():
             part = paths[path]
             # Empty after a power loss: then the queue is asked by name, as before it was written.
-            for record in wire.parse_lines(content):
+            for record in wire.queued_as(content):
                 part.asked = record["time"]
                 part.chunk = replace(part.chunk, id=record["id"])
 
