@@ -11,6 +11,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -301,6 +302,15 @@ def test_a_run_whose_own_parameters_were_lost_does_not_run_with_those_of_others(
     assert "points.jsonl" in end.read_text() and not (workspace / "ran").exists()
     with pytest.raises(HpcmlError, match="on local is lost"):
         hpcml.resubmit(run.id)
+
+
+def test_an_agent_of_another_hpcml_finds_the_points_that_it_may_want() -> None:
+    """What was planned before an upgrade is resubmitted, or resumed, with the agent of then."""
+    plan = hpcml.plan(command("true"))
+    then = replace(plan, where={**plan.where, "library": f"hpcml-{'0' * 64}.pyz"})
+
+    assert "points.jsonl" not in batch.new_batch(plan, [{}]).files()
+    assert batch.new_batch(then, [{}]).files()["points.jsonl"] == b"{}\n"
 
 
 def test_an_end_of_another_shape_is_passed_over_by_the_records_alone() -> None:
