@@ -78,6 +78,8 @@ class ChunkView:
         What was last seen of those.
     accounted : dict
         Final words of the scheduler's accounting, by (index, attempt).
+    stuck : bool
+        Its submission was broken off: it does not go on until somebody resumes that.
     """
 
     chunk: Chunk
@@ -86,6 +88,7 @@ class ChunkView:
     waiting: set[int] = field(default_factory=set, repr=False)
     everyone: Seen | None = None
     accounted: dict[tuple[int, int], Word] = field(default_factory=dict, repr=False)
+    stuck: bool = False
 
     def word(self, index: int, attempt: int) -> Word | None:
         """The scheduler's final word on an attempt, if it has said one."""
@@ -107,8 +110,6 @@ class BatchView:
     submission : Submission
         What was said with the plan.
     chunks : tuple of ChunkView
-    stuck : bool
-        Its submission was broken off: nothing goes on until somebody resumes it.
     removed : bool
         Its files were there, and are not any more.
     seen : dict
@@ -127,7 +128,6 @@ class BatchView:
     plan: Plan
     submission: Submission
     lines: bytes = field(repr=False)
-    stuck: bool = False
     removed: bool = False
     seen: dict[int, Seen] = field(default_factory=dict, repr=False)
     ended: list[int] = field(default_factory=list, repr=False)
@@ -203,6 +203,11 @@ class BatchView:
         """The chunk that a run is in."""
         layout = self.submission.layout
         return self.chunks[index // (layout.size * layout.call)]
+
+    def hope(self) -> None:
+        """Somebody may have resumed its submission since the last look."""
+        for part in self.chunks:
+            part.stuck = False
 
     @property
     def folder(self) -> str:
@@ -370,7 +375,8 @@ class BatchView:
             if before.rest != part.status.rest:
                 self._news |= self._requeued
         self._open, self._unexplained = set(), set()
-        self.stuck = self._searched = False
+        self._searched = False
+        self.hope()
         silent, ended = False, []
         try:
             for index in tuple(self._news):
@@ -526,15 +532,15 @@ class BatchView:
         known = {entry.name: entry for entry in queue or ()}
         if f"{part.chunk.number}.json" in known:
             return State.PENDING, "the queue has just taken it"  # since read_files()
-        self.stuck = not alive
+        part.stuck = not alive
         intent = known.get(f"{part.chunk.number}.intent")
         if intent is not None:
             age = self.connection.files.now() - intent.mtime
             if self._find_in_queue(part):
-                self.stuck = False
+                part.stuck = False
                 return State.UNKNOWN, "the queue has it, and is asked once more how it is"
             if age < INTENT_PATIENCE:
-                self.stuck = False
+                part.stuck = False
                 return State.UNKNOWN, f"the queue was asked to take it {age:.0f} s ago"
         if queue is None and batch is not None and not batch.steps:
             return State.CREATED, _submitting(batch) if alive else resume
