@@ -22,6 +22,7 @@ from hpcml.agent import wire
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import HpcmlError, RunStateError
 from hpcml.layout import Layout
+from hpcml.library import library_name
 from hpcml.planning import Plan
 from hpcml.schedulers import Chunk
 from hpcml.settings import keep, state_folder
@@ -162,12 +163,13 @@ class Batch:
     def files(self) -> dict[str, bytes]:
         """What the batch's folder holds when it appears on the site."""
         prelude, points = self.plan.prelude, self.lines
+        # The agent of a plan is of the hpcml that made it: an older one always wants the file.
+        own = points != wire.ONE_POINT or self.plan.where["library"] != library_name()
+        batch = {**self.submission.as_data(), "points": own}
         return {
-            "plan.json": wire.canonical({"batch": self.submission.as_data()})[:-1]
-            + b","
-            + self.plan.encoded[1:],
+            "plan.json": wire.canonical({"batch": batch})[:-1] + b"," + self.plan.encoded[1:],
             "job.sh": self.plan.script_of(self.submission.layout).encode("utf-8"),
-            **({} if points == wire.ONE_POINT else {wire.POINTS: points}),
+            **({wire.POINTS: points} if own else {}),
             **({} if prelude is None else {"env.sh": prelude.encode("utf-8")}),
         }
 

@@ -78,6 +78,8 @@ class ChunkView:
         What was last seen of those.
     accounted : dict
         Final words of the scheduler's accounting, by (index, attempt).
+    stuck : bool
+        Its submission was broken off: it does not go on until somebody resumes that.
     """
 
     chunk: Chunk
@@ -86,6 +88,7 @@ class ChunkView:
     waiting: set[int] = field(default_factory=set, repr=False)
     everyone: Seen | None = None
     accounted: dict[tuple[int, int], Word] = field(default_factory=dict, repr=False)
+    stuck: bool = False
 
     def word(self, index: int, attempt: int) -> Word | None:
         """The scheduler's final word on an attempt, if it has said one."""
@@ -107,8 +110,6 @@ class BatchView:
     submission : Submission
         What was said with the plan.
     chunks : tuple of ChunkView
-    stuck : bool
-        Its submission was broken off: nothing goes on until somebody resumes it.
     removed : bool
         Its files were there, and are not any more.
     seen : dict
@@ -127,7 +128,6 @@ class BatchView:
     plan: Plan
     submission: Submission
     lines: bytes = field(repr=False)
-    stuck: bool = False
     removed: bool = False
     seen: dict[int, Seen] = field(default_factory=dict, repr=False)
     ended: list[int] = field(default_factory=list, repr=False)
@@ -163,8 +163,13 @@ class BatchView:
         if f"{folder}/plan.json" in found:
             text = found[f"{folder}/plan.json"].decode("utf-8", "replace")
             plan = Plan.from_json(text)  # says what is wrong with a torn one
-            submission = Submission.from_data(json.loads(text).get("batch"))
-            lines = found.get(f"{folder}/{wire.POINTS}", wire.ONE_POINT)
+            said = json.loads(text).get("batch")
+            submission = Submission.from_data(said)
+            points = f"{folder}/{wire.POINTS}"
+            if points not in found and wire.has_points(said):
+                problem = f"{points} on {connection.site.name} is lost"
+                raise HpcmlError(problem, "It said what each run has of its own: submit anew.")
+            lines = found.get(points, wire.ONE_POINT)
             return cls(identifier, connection, plan, submission, lines)
         batch = load_outbox(identifier)
         if batch is None:
@@ -198,6 +203,11 @@ class BatchView:
         """The chunk that a run is in."""
         layout = self.submission.layout
         return self.chunks[index // (layout.size * layout.call)]
+
+    def hope(self) -> None:
+        """Somebody may have resumed its submission since the last look."""
+        for part in self.chunks:
+            part.stuck = False
 
     @property
     def folder(self) -> str:
@@ -339,7 +349,7 @@ class BatchView:
         for path, content in self._get(paths).items():
             part = paths[path]
             # Empty after a power loss: then the queue is asked by name, as before it was written.
-            for record in wire.parse_lines(content):
+            for record in wire.queued_as(content):
                 part.asked = record["time"]
                 part.chunk = replace(part.chunk, id=record["id"])
 
@@ -365,7 +375,8 @@ class BatchView:
             if before.rest != part.status.rest:
                 self._news |= self._requeued
         self._open, self._unexplained = set(), set()
-        self.stuck = self._searched = False
+        self._searched = False
+        self.hope()
         silent, ended = False, []
         try:
             for index in tuple(self._news):
@@ -521,15 +532,15 @@ class BatchView:
         known = {entry.name: entry for entry in queue or ()}
         if f"{part.chunk.number}.json" in known:
             return State.PENDING, "the queue has just taken it"  # since read_files()
-        self.stuck = not alive
+        part.stuck = not alive
         intent = known.get(f"{part.chunk.number}.intent")
         if intent is not None:
             age = self.connection.files.now() - intent.mtime
             if self._find_in_queue(part):
-                self.stuck = False
+                part.stuck = False
                 return State.UNKNOWN, "the queue has it, and is asked once more how it is"
             if age < INTENT_PATIENCE:
-                self.stuck = False
+                part.stuck = False
                 return State.UNKNOWN, f"the queue was asked to take it {age:.0f} s ago"
         if queue is None and batch is not None and not batch.steps:
             return State.CREATED, _submitting(batch) if alive else resume

@@ -366,7 +366,9 @@ class _Given:
             return
         with open(os.path.join(batch, "plan.json"), "rb") as file:
             plan = json.loads(file.read().decode("utf-8"))
-        self.params = dict(plan["what"]["params"], **_point(batch, index).get("params", {}))
+        own = plan.get("batch", {}).get("points", True)  # else it is one run, and has nothing
+        point = _point(batch, index) if own else {}
+        self.params = dict(plan["what"]["params"], **point.get("params", {}))
         self.inputs = plan["where"]["inputs"]
         self.work = os.path.join(batch, index, "work")
         if "checkpoint" in plan["what"]:
@@ -375,16 +377,13 @@ class _Given:
 
 def _point(batch: str, index: str) -> "Any":
     """The run's line of ``points.jsonl``; the environment may say at which byte it begins."""
-    try:
-        with open(os.path.join(batch, "points.jsonl"), "rb") as file:
-            offset = os.environ.get("HPCML_POINT")
-            if offset is None:
-                line = next(itertools.islice(file, int(index), None))
-            else:
-                file.seek(int(offset))
-                line = file.readline()
-    except FileNotFoundError:
-        return {}  # it is the only one, and has nothing
+    with open(os.path.join(batch, "points.jsonl"), "rb") as file:
+        offset = os.environ.get("HPCML_POINT")
+        if offset is None:
+            line = next(itertools.islice(file, int(index), None))
+        else:
+            file.seek(int(offset))
+            line = file.readline()
     return json.loads(line.decode("utf-8"))
 
 

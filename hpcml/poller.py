@@ -54,8 +54,13 @@ class Watch(Generic[T]):
     @property
     def views(self) -> list[BatchView]:
         """Batches of which runs are still waited for."""
+        return list(self.awaited)
+
+    @property
+    def awaited(self) -> dict[BatchView, list[int]]:
+        """Runs that are still waited for."""
         with self._lock:
-            return list(self._open)
+            return {view: [*items] for view, items in self._open.items()}
 
     def add(self, view: BatchView, index: int, item: T) -> bool:
         """Wait for one more run. ``False``: its end has been passed over already."""
@@ -108,24 +113,25 @@ class Watch(Generic[T]):
         """
         if self._error is not None:
             raise self._error
-        for view in self.views:
-            error = _stuck(view)
+        for view, indices in self.awaited.items():
+            error, _ = _hopeless(view, indices)
             if error is not None:
                 raise error
 
 
-def _stuck(view: BatchView) -> HpcmlError | None:
-    """What to say of a submission that was broken off, or was removed."""
+def _hopeless(view: BatchView, indices: Sequence[int]) -> tuple[HpcmlError | None, Sequence[int]]:
+    """Runs whose submission was broken off, or that were removed, and what to say of them."""
     if view.removed:
-        return files_gone(view.id, view.connection.site.name)
+        return files_gone(view.id, view.connection.site.name), indices
     with view.lock:  # nobody is judging just now
-        going = (index for index, seen in view.seen.items() if not seen.state.final)
-        index = min(going, default=None) if view.stuck else None
-        if index is None:
-            return None
-        run, reason = wire.run_id(view.id, index), view.seen[index].reason
-    problem = f"{run} would wait for ever: {reason}"
-    return RunStateError(problem, f"`hpcml resume {run}` goes on.")
+        seen = {index: view.seen[index] for index in indices if index in view.seen}
+        stuck = [i for i, it in seen.items() if view.part_of(i).stuck and not it.state.final]
+    if not stuck:
+        return None, stuck
+    first = min(stuck)
+    run = wire.run_id(view.id, first)
+    problem = f"{run} would wait for ever: {seen[first].reason}"
+    return RunStateError(problem, f"`hpcml resume {run}` goes on."), stuck
 
 
 class Ending(Protocol):
@@ -146,13 +152,19 @@ class Endings(Watch[Ending]):
     def hear(self, error: Exception | None) -> None:
         for item, seen in self.ended():
             item.end(seen)
-        for view in self.views:
-            trouble = error or _stuck(view)
+        for view, indices in self.awaited.items():
+            trouble, lost = (error, indices) if error else _hopeless(view, indices)
             if trouble is not None:
-                with self._lock:
-                    given_up = self._open.pop(view, {})
-                for item in chain.from_iterable(given_up.values()):
+                for item in self._given_up(view, lost):
                     item.fail(trouble)
+
+    def _given_up(self, view: BatchView, indices: Iterable[int]) -> list[Ending]:
+        with self._lock:
+            items = self._open.get(view, {})
+            found = [*chain.from_iterable(items.pop(index, ()) for index in indices)]
+            if not items:
+                self._open.pop(view, None)
+        return found
 
 
 class Poller:
@@ -210,7 +222,7 @@ class Poller:
     def promise(self, batch: str, index: int, item: Ending) -> None:
         """Tell somebody of the end of a run, once."""
         view = self.view(batch)
-        view.stuck = False  # somebody may have resumed it since the last look
+        view.hope()
         if self._endings.add(view, index, item):
             self.start()
         else:

@@ -772,7 +772,7 @@ class Runs(Sequence[Run]):
         batches = patiently(self._batches, timeout)
         left = None if timeout is None else timeout - (time.monotonic() - began)
         for view, runs in batches.values():
-            view.stuck = False  # somebody may have resumed it since the last look
+            view.hope()
             for run in dict.fromkeys(runs):
                 watch.add(view, run.index, run)
         return follow(watch, {poller(site) for site, _ in batches}, left)

@@ -11,6 +11,7 @@ import hpcml
 from hpcml.agent import wire
 from hpcml.batch import new_batch
 from hpcml.connection import connect
+from hpcml.layout import Layout
 
 
 class ByHand:
@@ -22,13 +23,14 @@ class ByHand:
         *,
         entry: Mapping[str, Any] | None = None,
         python: str | None = None,
+        layout: Layout | None = None,
         **fields: Any,
     ) -> None:
         plan = hpcml.plan(hpcml.Job(["true"], code=None, **fields))
         what = {**plan.what, "entry": entry or plan.what["entry"]}
         where = {**plan.where, "python": python or plan.where["python"]}
         plan = dataclasses.replace(plan, what=what, where=where)
-        self.batch = new_batch(plan, [{"params": dict(point)} for point in points])
+        self.batch = new_batch(plan, [{"params": dict(point)} for point in points], layout=layout)
         self.connection = connect("local")
         files = self.batch.files()
         self.connection.files.publish(self.batch.folder, files, empty=("attempts", "queue"))

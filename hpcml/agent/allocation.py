@@ -7,7 +7,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Mapping
 
-OURS = ("SLURM_EXPORT_ENV", "LC_ALL", "TZ", "PWD", "OLDPWD", "SHLVL", "_")
+OURS = (
+    *("SLURM_EXPORT_ENV", "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT", "LC_ALL", "TZ"),
+    *("PWD", "OLDPWD", "SHLVL", "_"),
+)
 """What says how this agent was queued and started; a job is to find what the site says."""
 
 

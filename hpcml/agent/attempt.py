@@ -21,7 +21,7 @@ from hpcml.agent.inputs import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Mapping
 
     from hpcml.agent.slot import Slot
 
@@ -62,13 +62,12 @@ def load_plan(batch: str) -> "Any":
 class Points:
     """The lines of ``points.jsonl``: what each run has of its own; parsed when asked for."""
 
-    def __init__(self, batch: str) -> None:
+    def __init__(self, batch: str, plan: "Mapping[str, Any]") -> None:
         self.path = os.path.join(batch, wire.POINTS)
-        try:
+        self.data = wire.ONE_POINT
+        if wire.has_points(plan["batch"]):
             with open(self.path, "rb") as file:
                 self.data = file.read()
-        except FileNotFoundError:
-            self.data = wire.ONE_POINT
         self.offsets = [0]
         self.offsets += [match.end() for match in re.finditer(b"\n", self.data)]
 

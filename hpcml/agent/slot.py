@@ -51,7 +51,7 @@ def work_through(batch: str, plan: "dict[str, Any]", ours: range) -> "tuple[int,
     """
     energy.ensure_sampler(batch, plan["where"])  # before orphans are ours: it is no run's process
     slot = Slot(batch, plan)
-    points = Points(batch)
+    points = Points(batch, plan)
     indices = slot.free(ours)
     slot.many = len(indices) > 1
     code = 0

@@ -454,11 +454,24 @@ def read_frame_head(read: "Callable[[int], bytes]") -> "tuple[dict[str, Any], in
 # --- a batch's files --------------------------------------------------------------------
 
 POINTS = "points.jsonl"
-"""What each run has of its own, a line each; where there is none, there is ``ONE_POINT``."""
+"""What each run has of its own, a line each. ``ONE_POINT`` is not written down."""
 ONE_POINT = b"{}\n"
 
 NOBODY: "dict[str, Any]" = {"host": "", "boot": "", "space": "", "pid": 0, "started": None}
 """An :func:`identity` that no process has."""
+
+
+def has_points(batch: "Mapping[str, Any]") -> bool:
+    """Whether a batch has a file of points, by ``batch`` of its plan: one that it lacks is lost."""
+    return bool(batch.get("points", True))
+
+
+def queued_as(data: bytes) -> "Iterator[dict[str, Any]]":
+    """What ``queue/<k>.json`` says: the queue's id, and since when it was asked.
+
+    It begins with what its intent said, and that was something in older workspaces.
+    """
+    return (record for record in parse_lines(data) if "id" in record)
 
 
 class Attempts:

@@ -72,8 +72,11 @@ def staged(plan: Plan) -> list[Input]:
         for name, digest in what["inputs"].items()
         if name not in where["origins"] and name not in where["stamps"]
     ]
-    if what["image"] is not None and where["image_stamp"] is None:
-        found.append(Input("image", what["image"], posixpath.basename(where["image"])))
+    if what["image"] is not None:
+        image = Input("image", what["image"], posixpath.basename(where["image"]))
+        # Else it is read where it lies; older plans have it in another folder.
+        if where["image"] == f"{where['workspace']}/{image.path}":
+            found.append(image)
     return found
 
 

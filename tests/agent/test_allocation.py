@@ -36,14 +36,14 @@ def test_jobs_are_given_what_slurm_says_but_not_how_the_agent_was_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = {"SLURM_JOB_ID": "5", "SLURM_EXPORT_ENV": "ALL", "TMPDIR": "/tmp/5", "PATH": "/slurm"}
-    given |= {"TZ": "UTC", "HOME": "/home/me"}
+    given |= {"TZ": "UTC", "SLURM_TIME_FORMAT": "%s", "HOME": "/home/me"}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     environment = Allocation(ON_SLURM).environment({"PATH": "/site", "TMPDIR": "/login"})
 
     assert environment["SLURM_JOB_ID"] == "5"
     assert environment["HOME"] == "/home/me"
-    assert not environment.keys() & {"SLURM_EXPORT_ENV", "TZ"}
+    assert not environment.keys() & {"SLURM_EXPORT_ENV", "SLURM_TIME_FORMAT", "TZ"}
     assert (environment["PATH"], environment["TMPDIR"]) == ("/site", "/tmp/5")
 
 

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -630,6 +631,17 @@ def test_an_image_that_is_gone_by_then_is_not_resumed(
 
     with pytest.raises(JobError, match=r"image.*is not on far any more, or was changed"):
         submission.resume(batch, far)
+
+
+def test_an_image_that_an_older_plan_has_elsewhere_is_left_to_its_own_agent(
+    far: str, image: Path
+) -> None:
+    plan = contained(image).plan
+    where = {name: value for name, value in plan.where.items() if name != "image_stamp"}
+    where["image"] = f"{where['workspace']}/images/{digest_of(image)}.sif"
+
+    assert [one.field for one in staging.staged(plan)] == ["image"]
+    assert staging.staged(replace(plan, where=where)) == []
 
 
 def test_an_image_that_no_run_needs_any_more_is_freed(

@@ -18,6 +18,7 @@ import pytest
 import hpcml
 from hpcml import batch_view, poller
 from hpcml.errors import RunFailedError, RunStateError
+from hpcml.layout import Layout
 from hpcml.results import HERE
 from tests.byhand import ByHand
 from tests.conftest import eventually
@@ -112,6 +113,22 @@ def test_a_future_of_a_broken_off_submission_says_so() -> None:
         made.runs[0].future().result(20)
     with pytest.raises(RunStateError, match="would wait for ever"):
         made.runs[0].wait(20)
+
+
+def test_a_run_is_waited_for_though_another_part_of_its_submission_was_broken_off() -> None:
+    made = ByHand([{"x": 0}, {"x": 1}], layout=Layout(size=1))
+    made.batch.save()
+    made.batch.let_go()
+    made.start(0)
+    future = made.runs[0].future()
+
+    with pytest.raises(RunStateError, match="would wait for ever"):
+        made.runs[1].future().result(20)
+    assert not future.done()
+    assert not made.runs[0].wait(0.1).state.final
+    made.end(0)
+    assert made.runs[0].wait(20).state == "COMPLETED"
+    eventually(future.done)
 
 
 def test_an_error_of_the_poller_reaches_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:

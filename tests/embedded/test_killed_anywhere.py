@@ -459,6 +459,23 @@ def test_an_intent_whose_job_is_over_already_executes_no_second_time(
     assert not scene.queue() and scene.lines() == ["ran"]
 
 
+@pytest.mark.parametrize("then", ["look", "resume"])
+def test_an_intent_that_said_something_of_its_own_becomes_the_queues_id_all_the_same(
+    killed: Killed, then: str, scene: Scene
+) -> None:
+    """As those that were written before an intent was empty."""
+    killed("ProcessScheduler.submit = then_die(ProcessScheduler.submit)")
+    (intent,) = scene.workspace.glob("runs/*/queue/0.intent")
+    intent.write_bytes(wire.canonical({"owner": wire.NOBODY, "time": intent.stat().st_mtime}))
+    run = hpcml.attach(intent.parts[-3])
+
+    if then == "resume":
+        run.resume()
+
+    ran_once(scene, run)
+    assert hpcml.submit(scene.job(name="after"), after=run).wait(30).state == "COMPLETED"
+
+
 # --- row 7: the site knows ----------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 import hpcml
 from hpcml import batch, submission
 from hpcml.agent import wire
+from hpcml.connection import Connection
 from hpcml.errors import (
     HpcmlError,
     QueueError,
@@ -277,6 +279,38 @@ def test_a_batch_with_files_of_another_shape_hides_no_other(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert good.runs[0] in hpcml.runs()
+
+
+def test_a_run_whose_own_parameters_were_lost_does_not_run_with_those_of_others(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cleaner of old files may take them while it waits."""
+    publish = submission.publish
+
+    def losing(one: batch.Batch, connection: Connection) -> bool:
+        made = publish(one, connection)
+        (workspace / one.folder / "points.jsonl").unlink()
+        return made
+
+    sweep = command("touch", str(workspace / "ran")).sweep(lr=[0.5])
+    with monkeypatch.context() as patched:
+        patched.setattr(submission, "publish", losing)
+        (run,) = hpcml.submit(sweep)
+
+    eventually(lambda: [*workspace.glob("runs/*/attempts/*.end")])
+    (end,) = workspace.glob("runs/*/attempts/*.end")
+    assert "points.jsonl" in end.read_text() and not (workspace / "ran").exists()
+    with pytest.raises(HpcmlError, match="on local is lost"):
+        hpcml.resubmit(run.id)
+
+
+def test_an_agent_of_another_hpcml_finds_the_points_that_it_may_want() -> None:
+    """What was planned before an upgrade is resubmitted, or resumed, with the agent of then."""
+    plan = hpcml.plan(command("true"))
+    then = replace(plan, where={**plan.where, "library": f"hpcml-{'0' * 64}.pyz"})
+
+    assert "points.jsonl" not in batch.new_batch(plan, [{}]).files()
+    assert batch.new_batch(then, [{}]).files()["points.jsonl"] == b"{}\n"
 
 
 def test_an_end_of_another_shape_is_passed_over_by_the_records_alone() -> None:

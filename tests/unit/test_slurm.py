@@ -684,7 +684,8 @@ def test_cancelling_refuses_what_has_not_begun_and_asks_for_the_rest(
 def test_a_chunk_that_may_not_run_beside_the_one_before_it_waits_for_it(
     queue: SlurmScheduler,
 ) -> None:
-    queue.files.put({f"runs/{BATCH}/queue/0.json": b'{"id": "5"}'})
+    intent = b'{"owner": {}, "time": 4.0}\n'  # as older workspaces have it
+    queue.files.put({f"runs/{BATCH}/queue/0.json": intent + b'{"id": "5"}'})
     some = Chunk(f"{BATCH}.1", f"runs/{BATCH}", 10, 5, Layout(1, 1, 10), max_running=3)
     assert dependencies(some, queue.files) == ["afterany:5"]
 

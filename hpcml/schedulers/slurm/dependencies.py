@@ -84,7 +84,7 @@ def _after(runs: Sequence[str], files: Transport) -> list[str]:
 def _ids(paths: Iterable[str], files: Transport) -> dict[str, str]:
     """The ids that the queue gave to chunks, by their files."""
     found = files.get(dict.fromkeys(paths, 0))
-    records = ((path, record) for path in found for record in wire.parse_lines(found[path]))
+    records = ((path, record) for path in found for record in wire.queued_as(found[path]))
     return {path: str(record["id"]) for path, record in records}
 
 
