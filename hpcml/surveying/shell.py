@@ -20,6 +20,7 @@ from hpcml.transports.ssh import way_to
 from hpcml.transports.ssh.first_contact import SHELL
 from hpcml.transports.ssh.openssh import Way
 
+NOWHERE = "/nowhere"  # a workspace until one is known
 PATIENCE = 60.0  # seconds that a command may take
 MOST = 1 << 27  # bytes that a command may print: Slurm tells of ten thousand nodes in a tenth
 TELL = 'exec /bin/sh -c "exec env"'
