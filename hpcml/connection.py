@@ -182,6 +182,13 @@ def _workspace_there(site: Site, yours: SiteSettings) -> str:
             f"the workspace {workspace} of {site.name} does not begin at the root, nor at ~/",
             f"Write the whole path into the settings: sites.{site.name}.workspace.",
         )
+    if "$" in workspace:
+        raise ProfileError(
+            f"the workspace {workspace} of {site.name} has variables in it, which the site must "
+            "fill in",
+            f"Run `hpcml sites setup {site.name}`, or write the whole path into the settings: "
+            f"sites.{site.name}.workspace.",
+        )
     home = _homes().get(_account(site, yours.ssh_host, yours.user))
     return home + workspace[1:] if home and workspace.startswith("~/") else workspace
 

@@ -15,9 +15,10 @@ Site profiles of your own lie beside it in ``sites/<name>.yaml``.
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -272,15 +273,33 @@ def save_site(name: str, yours: Mapping[str, str]) -> Path:
         They cannot be written.
     """
     path = settings_file()
-    text = ""
-    if path.exists():
-        read_text(path)  # which says what is no text
-        text = path.read_bytes().decode("utf-8")
-    changed = with_values(text, str(path), {"sites": {name: dict(yours)}})
-    check_model(Settings, *parse(changed.removeprefix("\ufeff"), str(path)), str(path))
-    place = path.resolve()
-    keep(place, changed.encode(), "Look at the path by hand.", sync=True)
+    with _alone():
+        text = ""
+        if path.exists():
+            read_text(path)  # which says what is no text
+            text = path.read_bytes().decode("utf-8")
+        changed = with_values(text, str(path), {"sites": {name: dict(yours)}})
+        check_model(Settings, *parse(changed.removeprefix("\ufeff"), str(path)), str(path))
+        place = path.resolve()
+        keep(place, changed.encode(), "Look at the path by hand.", sync=True)
     return path
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While it lasts, no other hpcml of this user changes the settings."""
+    path = private_folder(state_folder()) / "settings.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        advice = "Look at the path by hand."
+        raise HpcmlError(f"{path} cannot be written: {error.strerror}", advice) from error
+    try:
+        with suppress(OSError):  # where files cannot be locked
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @lru_cache(maxsize=16)

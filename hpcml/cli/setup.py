@@ -73,12 +73,12 @@ def _set_up(site: Site, yours: SiteSettings, yes: bool) -> tuple[SiteSettings, b
     from hpcml.connection import bind, reached_by
     from hpcml.documents import changed
     from hpcml.surveying.login import Login, account, checks
-    from hpcml.surveying.setting_up import PLACE, asked_before, asked_there
-    from hpcml.surveying.shell import shell_of
+    from hpcml.surveying.setting_up import asked_before, asked_there
+    from hpcml.surveying.shell import NOWHERE, shell_of
 
     ask = _Asking(yes)
     yours = asked_before(site, yours, ask)
-    nowhere = changed(yours, workspace=PLACE)
+    nowhere = changed(yours, workspace=NOWHERE)
     yours = asked_there(site, yours, shell_of(site, bind(site, nowhere)), ask)
     binding = bind(site, yours)
     well = True

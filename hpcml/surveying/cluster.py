@@ -20,6 +20,7 @@ from hpcml.surveying.model import Cluster
 from hpcml.surveying.shell import Commands
 
 NO_SLURM = "Slurm's commands must be on PATH of a login shell there. Is this a login node?"
+SILENT = "Slurm's controller may be down: try again later, or see the site's news."
 PRIVATE = "The site may keep it from users (PrivateData), or its accounting may be down."
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ def cluster_of(files: Commands) -> Cluster:
     TransportError
         The site cannot be reached.
     """
-    config = parse_config(_asked(files, ["scontrol", "show", "config"], NO_SLURM))
+    config = parse_config(_asked(files, ["scontrol", "show", "config"], SILENT))
     nodes = parse_nodes(_asked(files, ["scontrol", "--all", "--oneliner", "show", "node"]))
     partitions = parse_partitions(
         _asked(files, ["scontrol", "--all", "--oneliner", "show", "partition"]), nodes
@@ -66,7 +67,8 @@ def _asked(files: Commands, argv: Sequence[str], advice: str = PRIVATE) -> str:
     done = files.run(argv)
     if done.exit_code:
         output = (done.stderr or done.stdout).decode(errors="replace")
-        raise CommandError(argv, done.exit_code, output, advice)
+        missing = done.exit_code == 127
+        raise CommandError(argv, done.exit_code, output, NO_SLURM if missing else advice)
     return done.stdout.decode(errors="replace")
 
 

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hpcml.connection import bind, reached_by
+from hpcml.connection import bind
+from hpcml.documents import changed
 from hpcml.errors import ArgumentError, HpcmlError, few
-from hpcml.settings import HOST
+from hpcml.settings import HOST, settings_of
 from hpcml.sites import Node, Partition, Site
 from hpcml.sites.layers import NAME, check_name
 from hpcml.sites.profile import Ssh
@@ -22,8 +23,8 @@ from hpcml.surveying.facts import amount_text, time_text
 from hpcml.surveying.limits import cpus_of, longest_of, most_nodes_of, submit_limits
 from hpcml.surveying.model import Cluster, Gres, Kind, LiveNode, LivePartition
 from hpcml.surveying.partitions import kind_text
+from hpcml.surveying.shell import NOWHERE, Commands, Shell, shell_of
 from hpcml.texts import plain
-from hpcml.transports import Transport
 
 WORKSPACE = "~/hpcml"
 RUNTIMES = ("apptainer", "singularity")
@@ -45,10 +46,10 @@ MORE = """\
 """
 
 
-def runtime_of(files: Transport) -> str | None:
+def runtime_of(shell: Commands) -> str | None:
     """What runs images on the login node, as profiles call it; ``None``: nothing that is known."""
     for name in RUNTIMES:
-        done = files.run(["env", name, "--version"])
+        done = shell.run(["env", name, "--version"])
         if done.exit_code == 0:
             said = done.stdout.decode(errors="replace")
             return next((it for it in ("apptainer", "singularity-ce") if it in said), None)
@@ -65,7 +66,7 @@ def discover(name: str | None, host: str | None = None, workspace: str = WORKSPA
     host : str, optional
         By which ssh reaches it. Default: this machine is its login node.
     workspace : str
-        Folder there for hpcml's files. It is made.
+        Folder there for hpcml's files, which the profile is to say. It is not looked at.
 
     Raises
     ------
@@ -83,14 +84,13 @@ def discover(name: str | None, host: str | None = None, workspace: str = WORKSPA
     if host is None and shutil.which("scontrol") is None:
         problem = "there is no Slurm on this machine: scontrol is not on PATH"
         raise ArgumentError(problem, "Ask on a login node, or name one: --host HOST.")
-    site = _asked(name or host or "here", host, workspace)
-    files = reached_by(site, bind(site))
-    cluster = cluster_of(files)
+    shell = _shell(name or host or "here", host)
+    cluster = cluster_of(shell)
     if name is None:
         name = cluster.config.name or ""
         check_name(name)
     transport = "local" if host is None else "ssh"
-    return Discovery(cluster, name, transport, host, workspace, runtime_of(files))
+    return Discovery(cluster, name, transport, host, workspace, runtime_of(shell))
 
 
 def _check_host(host: str) -> None:
@@ -100,16 +100,16 @@ def _check_host(host: str) -> None:
         raise ArgumentError(f"{host!r} is no host: {error}", "It is never an option.") from None
 
 
-def _asked(name: str, host: str | None, workspace: str) -> Site:
-    """A site of which no more is known than the way there."""
-    return Site(
+def _shell(name: str, host: str | None) -> Shell:
+    """The shell of a site of which no more is known than the way there."""
+    site = Site(
         name=name,
         scheduler="slurm",
         transport="local" if host is None else "ssh",
         ssh=None if host is None else Ssh(host=host),
-        workspace=workspace,
         partitions={"unknown": Partition(node=Node(cpus=None, memory=None))},
     )
+    return shell_of(site, bind(site, changed(settings_of(name), workspace=NOWHERE)))
 
 
 @dataclass

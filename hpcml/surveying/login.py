@@ -21,7 +21,7 @@ from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.sites.braces import filled, names_of
 from hpcml.sites.launching import Container
-from hpcml.surveying.cluster import cluster_of
+from hpcml.surveying.cluster import SILENT, cluster_of
 from hpcml.surveying.comparing import disagreements
 from hpcml.surveying.finding import Check, Finding, bad, ok, unknown, warn
 from hpcml.surveying.model import Cluster
@@ -33,6 +33,7 @@ LEAST_FILES = 10_000  # that can still be made
 MOST_SKEW_OF_FILES = 2.0  # s between the clocks of a machine and of its file system
 MOST_SKEW = 5.0  # s between the clocks of this machine and of the site
 LINES = 20  # of what a command prints
+LINE = 200  # characters of each
 PROGRAMS = {"apptainer": "apptainer", "singularity-ce": "singularity"}
 LOOK = """
 import json, os, sys
@@ -185,7 +186,7 @@ def quota(login: Login) -> Iterator[Finding]:
         yield warn(f"{problem}: {told_by(done)}", "See the site's documentation: quota.")
         return
     lines = done.stdout.decode(errors="replace").split("\n")
-    shown = [line.strip() for line in lines if line.strip()][:LINES]
+    shown = [shortened(line.strip()) for line in lines if line.strip()][:LINES]
     yield ok("; ".join(shown) or f"{shlex.join(argv)!r} says nothing")
 
 
@@ -307,8 +308,13 @@ def queue(login: Login) -> Iterator[Finding]:
     where = f"partition {partition}"
     done = login.files.run(["sbatch", "--test-only"], plan.script.encode())
     if done.exit_code:
-        problem = f"sbatch would not take a job in {where}: {told_by(done)}"
-        yield bad(problem, account_rule(site) or "See the site's documentation.")
+        told = told_by(done)
+        problem = f"sbatch would not take a job in {where}: {told}"
+        if "slurm controller" in told:
+            problem, advice = f"sbatch cannot ask about a job in {where}: {told}", SILENT
+        else:
+            advice = account_rule(site) if "account" in told.lower() else ""
+        yield bad(problem, advice or "See the site's documentation.")
     else:
         yield ok(f"sbatch would take a job in {where}")
 
@@ -328,4 +334,9 @@ def small(site: Site, partition: str) -> Resources:
 def told_by(done: Completed) -> str:
     """What a command printed, in one line."""
     text = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
-    return "; ".join(text.split("\n")[-3:]) or "no output"
+    return "; ".join(map(shortened, text.split("\n")[-3:])) or "no output"
+
+
+def shortened(line: str) -> str:
+    """A line of what a command printed, of which nobody reads more than a beginning."""
+    return line if len(line) <= LINE else f"{line[:LINE]}…"

@@ -16,6 +16,8 @@ from hpcml.surveying.finding import Finding, bad, unknown, warn
 from hpcml.surveying.limits import cpus_of, longest_of, most_nodes_of
 from hpcml.surveying.model import Cluster, Gres, Kind, LiveNode, LivePartition
 
+OUT = {"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "ERROR", "NOT_RESPONDING"}
+
 
 def compare_partition(
     facts: Facts, name: str, partition: Partition, live: LivePartition, cluster: Cluster
@@ -35,7 +37,8 @@ class _Beside:
     def findings(self) -> Iterator[Finding]:
         if self.live.state not in (None, "UP"):
             told = f"{'.'.join(self.place)}: the cluster says that it is {self.live.state}"
-            yield warn(told, "Jobs wait until it is up again.")
+            waiting = "Jobs wait" if self.live.state == "DOWN" else "It takes no jobs"
+            yield warn(told, f"{waiting} until it is up again.")
         yield from self._time()
         yield from self._sharing()
         yield from self._constraint()
@@ -81,6 +84,7 @@ class _Beside:
         kind = min(kinds, key=lambda it: (self._differs(it), -kinds[it]))
         alike = [node for node in nodes if node.kind == kind]
         fitting = sum(count for it, count in kinds.items() if self._fits(it))
+        yield from self._out(nodes)
         yield from self._most_nodes(fitting or len(alike))
         yield from self._shape(kind)
         yield from self._devices(kind)
@@ -95,6 +99,13 @@ class _Beside:
             told = f"{'.'.join(self.place)}: the profile says one kind of nodes"
             advice = "Jobs may land on them; a constraint can keep them off."
             yield warn(f"{told}, the cluster has others in it, too: {others}", advice)
+
+    def _out(self, nodes: list[LiveNode]) -> Iterator[Finding]:
+        """Whether there is no node that would take a job now."""
+        if all(OUT & {*node.state} for node in nodes):
+            states = ", ".join(sorted({"+".join(node.state) for node in nodes}))
+            told = f"{'.'.join(self.place)}: none of its nodes takes jobs now ({states})"
+            yield warn(told, "Jobs wait or are refused; `sinfo -R` there may say why.")
 
     def _differs(self, kind: Kind) -> tuple[bool, int]:
         """How far a kind of nodes is from what is said: its devices first."""

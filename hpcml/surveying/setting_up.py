@@ -20,10 +20,9 @@ from hpcml.sites.braces import filled, names_of
 from hpcml.surveying.cluster import cluster_of
 from hpcml.surveying.login import payers, pays
 from hpcml.surveying.model import Cluster
-from hpcml.surveying.shell import Commands, Shell
+from hpcml.surveying.shell import NOWHERE, Commands, Shell
 from hpcml.transports.ssh import way_to
 
-PLACE = "/nowhere"  # a workspace until one is known
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -67,7 +66,7 @@ def asked_before(site: Site, yours: SiteSettings, ask: Ask) -> SiteSettings:
     if yours.user is not None:
         return yours
     here = getpass.getuser()
-    known = way_to(site, bind(site, _with(yours, workspace=PLACE))).known_user()
+    known = way_to(site, bind(site, _with(yours, workspace=NOWHERE))).known_user()
     if known not in (None, here):  # OpenSSH has been told
         return yours
     user = ask(Question("user", "User name there", checked("user"), default=here))

@@ -6,7 +6,9 @@ import os
 import shlex
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from hpcml.agent import files, wire
@@ -18,7 +20,9 @@ from hpcml.transports.ssh import way_to
 from hpcml.transports.ssh.first_contact import SHELL
 from hpcml.transports.ssh.openssh import Way
 
-PATIENCE = 60.0  # seconds for which a command may be silent
+NOWHERE = "/nowhere"  # a workspace until one is known
+PATIENCE = 60.0  # seconds that a command may take
+MOST = 1 << 27  # bytes that a command may print: Slurm tells of ten thousand nodes in a tenth
 TELL = 'exec /bin/sh -c "exec env"'
 
 
@@ -112,18 +116,44 @@ class SshShell:
     def _spoken(self, script: bytes) -> tuple[bytes, bytes]:
         with tempfile.TemporaryFile() as errors:
             process = self._way.start(SHELL, errors)
-            try:
-                out, _ = process.communicate(script, timeout=PATIENCE)
-            except subprocess.TimeoutExpired:
+            late = threading.Event()
+
+            def give_up() -> None:
+                late.set()
+                process.kill()
+
+            timer = threading.Timer(PATIENCE, give_up)
+            timer.daemon = True
+            timer.start()
+            with process:
+                try:
+                    out = self._heard(process, script)
+                finally:
+                    timer.cancel()
+                    process.kill()
+            if late.is_set():
                 raise UnreachableError(
                     f"{self._way.site} has not answered for {PATIENCE:.0f} s",
                     f"See whether `{self._way.by_hand}` works by hand.",
-                ) from None
-            finally:
-                process.kill()
-                process.wait()
+                )
             errors.seek(0)
             return out, errors.read()
+
+    def _heard(self, process: subprocess.Popen[bytes], script: bytes) -> bytes:
+        """All that is printed until the end, which a login shell may never come to."""
+        if process.stdin is None or process.stdout is None:
+            raise ValueError("its input and output are pipes")
+        with suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(script)
+        out = bytearray()
+        while piece := process.stdout.read(1 << 16):
+            out += piece
+            if len(out) > MOST:
+                raise TransportError(
+                    f"the login shell of {self._way.site} prints without end",
+                    f"See what `{self._way.by_hand} true` prints.",
+                )
+        return bytes(out)
 
 
 def shell_of(site: Site, binding: Binding) -> Shell:

@@ -114,6 +114,23 @@ def test_nothing_is_replaced(outside: Outside, tmp_path: Path) -> None:
     assert taken.read_text() == "mine"
 
 
+def test_variables_and_names_of_a_workspace_are_filled_in_when_the_site_is_set_up(
+    outside: Outside,
+) -> None:
+    """Nothing is made there before that, least of all a folder called $USER."""
+    workspace = f"{outside.there}/$USER/{{project}}"
+    done = call("sites", "discover", "found", "--host", "box", "--workspace", workspace)
+    assert done.returncode == 0, done.stderr
+    plan = call("plan", "--site", "found", "--", "hostname")
+    assert plan.returncode == 70 and "hpcml sites setup found" in plan.stderr
+    assert list(outside.folder.iterdir()) == []
+
+    done = call("sites", "setup", "found", "--project", "storms", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert call("plan", "--site", "found", "--", "hostname").returncode == 0
+    assert (outside.folder / "alice" / "storms").is_dir()
+
+
 def test_a_profile_can_be_printed(outside: Outside) -> None:
     done = call("sites", "discover", "-o", "-", "--host", "box", "--workspace", outside.there)
     assert done.returncode == 0, done.stderr

@@ -107,6 +107,19 @@ def test_who_answers_what_is_asked_can_submit(newcomer: Newcomer) -> None:
     assert "says all of it already" in again.stdout
 
 
+def test_a_login_shell_that_prints_without_end_is_told(newcomer: Newcomer, unfriendly: Box) -> None:
+    rc = unfriendly.path("login", "/home/alice/.cshrc")
+    before = rc.read_text()
+    rc.write_text("yes\n")
+    try:
+        done = call("sites", "setup", "box", "--account", "climate", "--yes")
+    finally:
+        rc.write_text(before)
+    assert done.returncode == 70
+    assert "the login shell of box prints without end" in done.stderr
+    assert newcomer.untouched()
+
+
 def test_a_script_answers_by_options_and_variables_are_those_of_the_login_shell(
     newcomer: Newcomer, unfriendly: Box
 ) -> None:

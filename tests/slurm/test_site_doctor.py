@@ -133,7 +133,8 @@ def test_who_is_not_in_the_group_of_containers_is_told_how_to_get_in(patient: Pa
 def test_a_python_that_is_too_old_or_missing_is_named(patient: Patient) -> None:
     text = patient.profile.read_text()
     patient.profile.write_text(text.replace("/usr/bin/python3", f"{patient.there}/python"))
-    assert "there is no /scratch" in the_only(patient.examine(code=1), "reach")["what"]
+    missing = the_only(patient.examine(code=1), "reach")
+    assert "there is no /scratch" in missing["what"] and "agent_python" in missing["advice"]
 
     old = patient.folder / "python"
     pretend = "import sys; sys.version_info = (3, 5, 2)\n"
@@ -155,6 +156,12 @@ def test_a_quota_that_cannot_be_asked_is_told_with_what_it_said(patient: Patient
     patient.say("quota: [sh, -c, 'echo no quota today >&2; exit 3']")
     said = the_only(patient.examine(), "quota")
     assert said["verdict"] == "warn" and "exit code 3: no quota today" in said["what"]
+
+
+def test_of_a_quota_that_is_told_at_length_the_beginning_is_shown(patient: Patient) -> None:
+    patient.say("quota: [sh, -c, 'head -c 1000000 /dev/zero | tr \"\\0\" x; echo; echo end']")
+    said = the_only(patient.examine(), "quota")
+    assert said["verdict"] == "ok" and said["what"].endswith("…; end") and len(said["what"]) < 300
 
 
 def test_what_is_purged_is_told(patient: Patient) -> None:

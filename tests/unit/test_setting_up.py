@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -153,6 +155,19 @@ def test_settings_that_are_a_link_stay_one(home: Path, tmp_path: Path) -> None:
     assert link.is_symlink()
     assert (mine / "config.yaml").read_text() == "# mine\nsites:\n  box:\n    account: climate\n"
     assert load_settings().sites["box"].account == "climate"
+
+
+def test_of_several_that_write_the_settings_at_once_none_loses_what_another_wrote(
+    home: Path,
+) -> None:
+    code = (
+        "import sys; from hpcml.settings import save_site\n"
+        "for k in range(10): save_site(sys.argv[1] + str(k), {'account': 'climate'})"
+    )
+    names = ("a", "b", "c")
+    writing = [subprocess.Popen([sys.executable, "-c", code, name]) for name in names]
+    assert [one.wait() for one in writing] == [0, 0, 0]
+    assert set(load_settings().sites) == {f"{name}{k}" for name in names for k in range(10)}
 
 
 def test_what_the_settings_cannot_say_is_not_written(home: Path) -> None:

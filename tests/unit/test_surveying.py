@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcml.errors import HpcmlError
+from hpcml.errors import CommandError, HpcmlError
 from hpcml.settings import SiteSettings
 from hpcml.sites import Site, load_site, wrong_with
 from hpcml.surveying.cluster import cluster_of
@@ -227,6 +227,44 @@ def test_a_partition_that_is_down_is_told(sites: Path) -> None:
     cluster = Slurm().cluster()
     found = disagreements(written(sites, cluster), cluster, SiteSettings(account="trial"))
     assert "partitions.cpu: the cluster says that it is DRAIN" in told(found, "warn")
+
+
+def test_of_what_becomes_of_jobs_in_a_partition_that_is_not_up_slurm_s_own_rule_is_told(
+    sites: Path,
+) -> None:
+    for state, advice in (
+        ("DOWN", "Jobs wait until it is up again."),
+        ("INACTIVE", "It takes no jobs until it is up again."),
+    ):
+        cluster = Slurm(partitions=PARTITIONS.replace("State=DRAIN", f"State={state}")).cluster()
+        found = disagreements(written(sites, cluster), cluster, SiteSettings(account="trial"))
+        (one,) = [it for it in found if it.what.endswith(f"says that it is {state}")]
+        assert one.advice == advice
+
+
+def test_a_partition_is_told_of_which_no_node_takes_jobs(sites: Path) -> None:
+    nodes = NODES.replace("State=IDLE", "State=IDLE+DRAIN*")
+    for said, partitions in (NODES, set()), (nodes, {"gpu", "cpu", "all"}):
+        cluster = Slurm(nodes=said).cluster()
+        found = disagreements(written(sites, cluster), cluster, SiteSettings(account="trial"))
+        out = [it for it in told(found, "warn") if "none of its nodes takes jobs now" in it]
+        assert {it.split(":")[0].removeprefix("partitions.") for it in out} == partitions
+    assert "partitions.cpu: none of its nodes takes jobs now (IDLE+DRAIN)" in out
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [(127, "must be on PATH"), (1, "controller may be down")]
+)
+def test_a_slurm_that_is_not_there_and_one_that_is_silent_take_different_advice(
+    code: int, advice: str
+) -> None:
+    class Login:
+        def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
+            return Completed(tuple(argv), code, b"", b"no")
+
+    with pytest.raises(CommandError) as error:
+        cluster_of(Login())  # type: ignore[arg-type]
+    assert advice in error.value.advice
 
 
 def test_of_nodes_with_a_feature_those_are_looked_at(sites: Path) -> None:

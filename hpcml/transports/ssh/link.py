@@ -355,7 +355,7 @@ class Link:
 
 
 def _not_served(site: str, python: str, said: dict[str, Any]) -> TransportError:
-    advice = "Name a Python from 3.6 up in the profile of the site: its key is python."
+    advice = "Name a Python from 3.6 up in the profile of the site: agent_python."
     if "missing" in said:
         return TransportError(f"there is no {python} on {site}", advice)
     if "old" in said:
