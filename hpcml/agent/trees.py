@@ -59,8 +59,8 @@ def move(source: str, target: str) -> bool:
         except PermissionError:  # moving a folder writes to it: its ".." changes
             open_up(source)
             os.rename(source, target)
-    except FileNotFoundError:
-        if os.path.lexists(source):
+    except FileNotFoundError:  # somebody may have moved it, and have made it anew by now
+        if os.path.lexists(source) and not os.path.isdir(os.path.dirname(target)):
             raise
         return False
     return True

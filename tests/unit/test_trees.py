@@ -122,6 +122,24 @@ def test_what_jobs_have_made_read_only_is_removed(folder: Path) -> None:
     assert not folder.exists()
 
 
+def test_what_others_have_moved_and_made_anew_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target, rename = tmp_path / "source", tmp_path / "target", os.rename
+    source.touch()
+
+    def too_late(*paths: str) -> None:
+        rename(*paths)
+        source.touch()
+        raise FileNotFoundError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", too_late)
+        assert not trees.move(str(source), str(target))
+    with pytest.raises(FileNotFoundError):
+        trees.move(str(source), str(tmp_path / "no" / "target"))
+
+
 def test_a_folder_that_is_closed_to_its_owner_is_moved(folder: Path, tmp_path: Path) -> None:
     inner, target = folder / "inner", tmp_path / "target"
     inner.mkdir(0o000)
