@@ -22,31 +22,21 @@ def discover_command(
     It is asked on this machine, if that is a login node, or over ssh. NAME is by default what the
     cluster calls itself. Settings of that name (user, ssh_config) count.
     """
-    from hpcml.cli.profiles import write_new
+    from hpcml.cli.profiles import check_new, write_new
     from hpcml.sites.layers import SUFFIX
     from hpcml.surveying.discovering import discover
 
     stem = None if output in (None, "-") else Path(str(output)).name.removesuffix(SUFFIX)
     name = name or stem
     if name is not None and output is None:
-        _check_new(name)  # before the way there is taken
+        check_new(name)  # before the way there is taken
     found = discover(name, host, workspace)
     text = found.text()
     if output == "-":
         click.echo(text, nl=False)
         return
     if output is None:
-        _check_new(found.name)
+        check_new(found.name)
     click.echo(write_new(found.name, text, None if output is None else Path(output)))
     then = f"hpcml plan --site {found.name} -- hostname"
     click.echo(f"Fill in what is unknown there; then: {then}", err=True)
-
-
-def _check_new(name: str) -> None:
-    """Refuse the name of a site that there is: the new one would stand before it."""
-    from hpcml.errors import ArgumentError
-    from hpcml.sites import profile_of, site_names
-
-    if name in site_names(bases=True):
-        problem = f"there is a site {name} already: {profile_of(name)}"
-        raise ArgumentError(problem, f"Take another name; `hpcml sites doctor {name}` looks at it.")

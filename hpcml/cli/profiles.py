@@ -113,6 +113,8 @@ def new_command(name: str, base: str | None) -> None:
     check_name(name)
     if base is not None:
         profile_of(base)  # which says that there is none
+    if base != name:
+        check_new(name)
     click.echo(write_new(name, new_profile(name, base)))
 
 
@@ -143,6 +145,17 @@ def write_new(name: str, text: str, path: Path | None = None) -> Path:
     except OSError as error:
         raise HpcmlError(f"{path} cannot be written: {error.strerror}", "Mend that.") from error
     return path
+
+
+def check_new(name: str) -> None:
+    """Refuse the name of a site that there is: the new one would stand before it."""
+    from hpcml.errors import ArgumentError
+    from hpcml.sites import profile_of, site_names
+
+    if name in site_names(bases=True):
+        problem = f"there is a site {name} already: {profile_of(name)}"
+        advice = f"Take another name; `hpcml sites new {name} --from {name}` adds to it, and "
+        raise ArgumentError(problem, f"{advice}`hpcml sites doctor {name}` looks at it.")
 
 
 def _validated(named: str) -> shapes.Validation:

@@ -52,7 +52,7 @@ def setup_command(name: str, yes: bool, **given: str | None) -> None:
     stages.reached("The settings are as they were.")
     yours, well = _set_up(site, _given(site, before, given), yes)
     values = {key: value for key, value in vars(yours).items() if value != vars(before)[key]}
-    _write(name, values, well or yes)
+    _write(name, values, well, yes)
 
 
 def _given(site: Site, before: SiteSettings, given: dict[str, str | None]) -> SiteSettings:
@@ -92,18 +92,18 @@ def _set_up(site: Site, yours: SiteSettings, yes: bool) -> tuple[SiteSettings, b
     return yours, well
 
 
-def _write(name: str, values: dict[str, str], fine: bool) -> None:
+def _write(name: str, values: dict[str, str], well: bool, yes: bool) -> None:
     from hpcml.errors import HpcmlError
     from hpcml.settings import save_site, settings_file
 
     for key, value in values.items():
         click.echo(plain(f"sites.{name}.{key}: {value}"))
-    if not fine:
+    if not well and not yes:
+        write = "; --yes writes all the same" if values else ""
         failed = HpcmlError(
-            "a check has failed, and nothing was written",
-            "See what it advises; --yes writes all the same.",
+            "a check has failed, and nothing was written", f"See what it advises{write}."
         )
-        if not _somebody():
+        if not values or not _somebody():
             raise failed
         if not click.confirm("A check has failed. Write the settings all the same?", err=True):
             raise failed
@@ -112,7 +112,10 @@ def _write(name: str, values: dict[str, str], fine: bool) -> None:
     else:
         click.echo(f"{settings_file()} says all of it already")
     stages.reached("The settings are written.")
-    click.echo(f"Try it: hpcml submit --site {name} --wait -- hostname")
+    if well:
+        click.echo(f"Try it: hpcml submit --site {name} --wait -- hostname")
+    else:
+        click.echo(f"A check has failed, see what it advises; then: hpcml sites doctor {name}")
 
 
 class _Asking:

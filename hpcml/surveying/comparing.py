@@ -97,7 +97,11 @@ class _Comparison:
         place, said = ("max_submitted",), self.site.max_submitted
         if limits:
             word, least = min(limits.items(), key=lambda it: it[1])
-            yield from self.facts.most(place, said, least, word)
+            if least:
+                yield from self.facts.most(place, said, least, word)
+            else:
+                advice = "Ask the site: the account may have expired, or the QOS be closed."
+                yield bad(f"{word} is 0: under it no job of yours is taken", advice)
         elif said is not None:
             told = self.facts.named(place)
             yield unknown(f"{told}; the cluster shows you no such limit (MaxSubmitJobs)")

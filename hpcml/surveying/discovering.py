@@ -192,8 +192,8 @@ class Discovery:
         if config.max_array:
             yield f"max_array: {config.max_array}"
         limits = submit_limits(self.cluster, self.cluster.partitions.values())
-        if limits:
-            yield f"max_submitted: {min(limits.values())}      # yours: others may have others"
+        if least := min(limits.values(), default=0):
+            yield f"max_submitted: {least}      # yours: others may have others"
         needed = self.cluster.needs_account
         if needed is None:
             yield "# account_required: true     # the cluster does not show whether it is so"

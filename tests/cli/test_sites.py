@@ -129,11 +129,15 @@ def test_a_new_profile_is_in_order_and_replaces_none(home: Path) -> None:
     assert call("sites", "validate", "mine").returncode == 0
     before = path.read_text()
     done = call("sites", "new", "mine", "--from", "local")
+    assert done.returncode == 70 and "there is a site mine already" in done.stderr
+    done = call("sites", "new", "mine", "--from", "mine")
     assert done.returncode == 70 and "is there already" in done.stderr
     assert path.read_text() == before
     call("sites", "new", "local", "--from", "local")
     assert "local.yaml" in call("sites", "validate", "local").stdout
     assert call("sites", "new", "more", "--from", "lokal").returncode == 70
+    done = call("sites", "new", "lumi-g")  # else a skeleton would stand before the site's profile
+    assert done.returncode == 70 and "there is a site lumi-g already" in done.stderr
     for name in ("../x", "a/b", ".x", ""):
         assert "is no name" in call("sites", "new", name).stderr
     assert {one.name for one in path.parent.iterdir()} == {"mine.yaml", "local.yaml"}

@@ -162,8 +162,14 @@ def test_an_account_that_is_not_yours_is_told_and_written_only_if_you_insist(
     code, _ = ended(terminal)
     assert code == 70 and newcomer.untouched()
 
-    assert call(*words, "--yes").returncode == 0
+    done = call(*words, "--yes")
+    assert done.returncode == 0
+    assert "then: hpcml sites doctor box" in done.stdout and "Try it" not in done.stdout
     assert "account: nobody\n" in newcomer.config.read_text()
+
+    terminal = setting_up()  # there is nothing more to write, and nothing to be asked
+    code, shown = ended(terminal)
+    assert code == 70 and "a check has failed" in shown and "all the same" not in shown
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,15 @@ def test_a_slurm_that_is_not_there_and_one_that_is_silent_take_different_advice(
     assert advice in error.value.advice
 
 
+def test_an_account_that_may_queue_no_job_is_told_and_is_no_fact_of_the_site(sites: Path) -> None:
+    cluster = Slurm(assoc="trial||gpu,gpu_dbg,normal|gpu|0\n").cluster()
+    site = written(sites, cluster)
+    assert site.max_submitted is None
+    found = disagreements(site, cluster, SiteSettings(account="trial"))
+    (one,) = [it for it in told(found, "bad") if "no job of yours" in it]
+    assert "MaxSubmitJobs of your account trial" in one
+
+
 def test_of_nodes_with_a_feature_those_are_looked_at(sites: Path) -> None:
     cluster = Slurm().cluster()
     written(sites, cluster)

@@ -31,6 +31,7 @@ LOGIN = (
     "Too many authentication failures",
     "passphrase",
 )
+CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 NO_HOST = ("Name or service not known", "No address associated with hostname")
 
 
@@ -165,6 +166,10 @@ class Way:
     def refused(self, said: str) -> TransportError:
         """What it means that ssh has ended before the site's shell answered."""
         said = said.strip() or "ssh ended without a word"
+        if CHANGED in said:
+            problem = f"{self.site} cannot be reached: its host key is another one than it had"
+            advice = "It may be another machine: ask the site which is right, before you log in."
+            return TransportError(problem, advice)
         problem = f"{self.site} cannot be reached: {said.splitlines()[-1]}"
         if any(word in said for word in LOGIN):
             advice = f"Run `hpcml sites login {self.site}`: it asks what there is to ask."

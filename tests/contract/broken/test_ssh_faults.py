@@ -435,6 +435,22 @@ def test_an_unknown_host_key_is_the_users_to_judge(
         files.names("")
 
 
+def test_a_host_key_that_has_changed_is_told_as_such(
+    loop: Loop, server: sshd.Server, workspace: Path, tmp_path: Path
+) -> None:
+    files = loop.transport(ME, str(workspace), PYTHON)
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    known = server.folder / f"known-{server.port}"
+    host = known.read_text().split()[0]
+    key = " ".join(other.with_suffix(".pub").read_text().split()[:2])
+    known.write_text(f"{host} {key}\n")
+
+    with pytest.raises(TransportError, match="host key is another one") as error:
+        files.names("")
+    assert "ask the site" in error.value.advice
+
+
 def test_a_site_that_never_answers_is_given_up(
     loop: Loop, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
