@@ -85,7 +85,7 @@ def matching(pattern: str, expected: str) -> Checked:
     """Marks text that matches a pattern; ``expected`` says in words what that is."""
 
     def check(value: Any) -> None:
-        if not isinstance(value, str) or re.fullmatch(pattern, value) is None:
+        if not isinstance(value, str) or re.fullmatch(pattern, value, re.DOTALL) is None:
             raise ValueError(f"{expected} is expected")
 
     return Checked(check, pattern=pattern)

@@ -166,8 +166,8 @@ def imported(name: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> Modul
 
 
 def waits(run: hpcml.Run, times: int = 1) -> None:
-    """Wait until its function does."""
-    eventually(lambda: run.logs(stream="stdout").count("waits\n") == times or run.state.final)
+    """Wait until its function does, and its forks: between a word and its line end others write."""
+    eventually(lambda: run.logs(stream="stdout").count("waits") == times or run.state.final)
     assert not run.state.final, f"{run.state}: {run.reason}\n{run.logs()}"
 
 
