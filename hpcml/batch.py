@@ -147,8 +147,12 @@ class Batch:
 
     @property
     def not_taken(self) -> str:
-        """What the queue said when it did not take it; empty if it was not asked, or has some."""
-        return next((str(it["said"]) for it in reversed(self.steps) if "said" in it), "")
+        """What the queue said when it did not take it; empty if somebody went on since."""
+        said = ""
+        for step in self.steps:
+            went_on = step["step"] == "owner" and step["owner"]["started"] is not None
+            said = str(step.get("said", "" if went_on else said))
+        return said
 
     @cached_property
     def outbox(self) -> Path:

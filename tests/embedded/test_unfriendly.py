@@ -313,6 +313,20 @@ def test_an_agent_of_another_hpcml_finds_the_points_that_it_may_want() -> None:
     assert batch.new_batch(then, [{}]).files()["points.jsonl"] == b"{}\n"
 
 
+def test_what_the_queue_said_of_an_earlier_try_is_not_said_of_a_later_one() -> None:
+    made = ByHand()
+    made.batch.save()
+    made.batch.note("not taken", said="too many jobs")
+    made.batch.let_go()
+    assert made.runs[0].state == "PREPARING" and "(too many jobs)" in made.runs[0].reason
+
+    again = batch.claim(made.batch.id, "owner")  # it resumes, and is killed
+    assert again is not None
+    again.let_go()
+    assert made.runs[0].state == "PREPARING"
+    assert "its submission was broken off" in made.runs[0].reason
+
+
 def test_an_end_of_another_shape_is_passed_over_by_the_records_alone() -> None:
     good, broken = ByHand(), ByHand()
     good.end()
