@@ -276,6 +276,13 @@ def test_an_account_that_may_queue_no_job_is_told_and_is_no_fact_of_the_site(sit
     assert "MaxSubmitJobs of your account trial" in one
 
 
+def test_an_account_for_other_partitions_alone_is_told_as_such(sites: Path) -> None:
+    cluster = Slurm(assoc="trial|secret|gpu|gpu|\n").cluster()
+    site = written(sites, Slurm().cluster())
+    found = disagreements(site, cluster, SiteSettings(account="trial"))
+    assert any("your account trial is for secret alone" in it for it in told(found, "bad"))
+
+
 def test_of_nodes_with_a_feature_those_are_looked_at(sites: Path) -> None:
     cluster = Slurm().cluster()
     written(sites, cluster)
