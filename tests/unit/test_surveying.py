@@ -218,6 +218,8 @@ def test_accounting_that_does_not_answer_leaves_facts_unknown(sites: Path) -> No
     assert cluster.needs_account is None
     site = written(sites, cluster)
     assert site.max_submitted is None and not site.account_required
+    limit = site.origin("max_array")
+    assert limit is not None and "sacctmgr" not in (limit.source or "")
     unknown = told(disagreements(site, cluster, SiteSettings(account="trial")), "unknown")
     assert len([it for it in unknown if "Connection refused" in it]) == 3
     assert "whether your accounts may pay: the cluster shows no accounts" in unknown
