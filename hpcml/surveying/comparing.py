@@ -150,6 +150,11 @@ class _Comparison:
             advice = f"Write sites.{name}.account into the settings: {few(accounts)}."
             yield bad("your settings name no account, and jobs must", advice)
         for account, partitions in self._paying().items():
+            bound = [it.partition for it in known if it.account == account.lower() and it.partition]
+            if bound and not any(self._association(account, one) for one in partitions):
+                problem = f"your account {account} is for {few(bound)} alone"
+                yield bad(f"{problem}, and would pay for {few(partitions)}", ACCOUNTS)
+                continue
             if not any(self._association(account, partition) for partition in partitions):
                 problem = f"your settings' account {account} is none of yours ({self.cluster.user})"
                 yield bad(problem, f"{nearest(account, accounts)}. {ACCOUNTS}")

@@ -177,7 +177,9 @@ class Discovery:
     def _source(self) -> str:
         config = self.cluster.config
         asked = "scontrol show config, partition, node"
-        asked += "; sacctmgr show assoc, qos" if config.accounting else ""
+        told = {"assoc": self.cluster.associations, "qos": self.cluster.qos}
+        known = ", ".join(name for name, it in told.items() if it is not None)
+        asked += f"; sacctmgr show {known}" if known else ""
         return f"{asked}: {config.name}, Slurm {config.version}, {time.strftime('%Y-%m-%d')}"
 
     def _energy(self) -> Iterator[str]:

@@ -218,6 +218,8 @@ def test_accounting_that_does_not_answer_leaves_facts_unknown(sites: Path) -> No
     assert cluster.needs_account is None
     site = written(sites, cluster)
     assert site.max_submitted is None and not site.account_required
+    limit = site.origin("max_array")
+    assert limit is not None and "sacctmgr" not in (limit.source or "")
     unknown = told(disagreements(site, cluster, SiteSettings(account="trial")), "unknown")
     assert len([it for it in unknown if "Connection refused" in it]) == 3
     assert "whether your accounts may pay: the cluster shows no accounts" in unknown
@@ -274,6 +276,13 @@ def test_an_account_that_may_queue_no_job_is_told_and_is_no_fact_of_the_site(sit
     found = disagreements(site, cluster, SiteSettings(account="trial"))
     (one,) = [it for it in told(found, "bad") if "no job of yours" in it]
     assert "MaxSubmitJobs of your account trial" in one
+
+
+def test_an_account_for_other_partitions_alone_is_told_as_such(sites: Path) -> None:
+    cluster = Slurm(assoc="trial|secret|gpu|gpu|\n").cluster()
+    site = written(sites, Slurm().cluster())
+    found = disagreements(site, cluster, SiteSettings(account="trial"))
+    assert any("your account trial is for secret alone" in it for it in told(found, "bad"))
 
 
 def test_of_nodes_with_a_feature_those_are_looked_at(sites: Path) -> None:

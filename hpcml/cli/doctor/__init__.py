@@ -69,7 +69,8 @@ def _found(check: Check, patience: float | None) -> list[Finding]:
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        hangs = bad(f"no answer within {seconds:.0f} s", "Look whether a file system hangs.")
+        advice = "Look whether a file system hangs, or a command."
+        hangs = bad(f"no answer within {seconds:.0f} s", advice)
         return [*found, hangs]
     return found
 
