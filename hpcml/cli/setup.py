@@ -116,6 +116,7 @@ def _write(name: str, values: dict[str, str], well: bool, yes: bool) -> None:
         click.echo(f"Try it: hpcml submit --site {name} --wait -- hostname")
     else:
         click.echo(f"A check has failed, see what it advises; then: hpcml sites doctor {name}")
+        sys.exit(1)
 
 
 class _Asking:

@@ -56,7 +56,7 @@ def recall_facts(model: type[Model], content: Any) -> Model | None:
     """The facts that a content was found to say; ``None``: nothing that can be believed."""
     try:
         found = _facts(recall_data(model.__name__, content))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return found if isinstance(found, model) else None
 

@@ -285,7 +285,7 @@ def profile(login: Login) -> list[Finding]:
 def payers(cluster: Cluster) -> list[str] | None:
     """Accounts that somebody may name; ``None``: not known."""
     found = cluster.associations
-    return None if not found else list(dict.fromkeys(one.account for one in found))
+    return None if found is None else list(dict.fromkeys(one.account for one in found))
 
 
 def pays(name: str, site: Site, mine: Sequence[str]) -> bool:

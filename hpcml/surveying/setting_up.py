@@ -108,7 +108,7 @@ def _cluster(site: Site, shell: Commands) -> Cluster | None:
 def _account(site: Site, yours: SiteSettings, cluster: Cluster | None, ask: Ask) -> SiteSettings:
     if yours.account is not None or yours.accounts or site.scheduler != "slurm":
         return yours
-    mine = payers(cluster) if cluster is not None else None
+    mine = (payers(cluster) or None) if cluster is not None else None  # of none none is proposed
     needed = site.account_required or bool(cluster and cluster.needs_account)
     if mine is not None and len(mine) == 1:
         return _with(yours, account=mine[0])

@@ -163,7 +163,7 @@ def test_an_account_that_is_not_yours_is_told_and_written_only_if_you_insist(
     assert code == 70 and newcomer.untouched()
 
     done = call(*words, "--yes")
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert "then: hpcml sites doctor box" in done.stdout and "Try it" not in done.stdout
     assert "account: nobody\n" in newcomer.config.read_text()
 

@@ -331,7 +331,8 @@ ITS_ACCOUNT = "The account was {account!r}, by sites.{site}.account in the setti
 ADVICE = (
     (
         "SubmitJob",
-        "Wait until others have ended. By max_submitted in the profile runs share jobs.",
+        "Wait until others have ended, if you may submit any. By max_submitted in the profile runs "
+        "share jobs.",
     ),
     ("partition not available", "`sinfo` lists the site's partitions that take jobs."),
     ("Invalid job array", "Write max_array into the profile: MaxArraySize of the site."),
