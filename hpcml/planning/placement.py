@@ -193,7 +193,8 @@ def _partitions(resolved: Resolved, site: Site) -> list[str]:
         raise PlanError(
             "resources.device",
             f"{site.name} has no device {resources.device!r}",
-            nearest(resources.device, set(kinds.values())),
+            f"{nearest(resources.device, set(kinds.values()))}; `hpcml sites match` says where "
+            "there are some.",
         )
     if wanted is not None:
         _check_wanted(str(wanted), resolved, site)
