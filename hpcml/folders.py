@@ -32,7 +32,7 @@ def data_folder() -> Path:
 def _xdg(variable: str, default: str) -> Path:
     value = os.environ.get(variable, "")
     # The base-directory specification says to ignore relative paths.
-    return _ours(value) if os.path.isabs(value) else _ours(str(_home() / default))
+    return _ours(value) if value.startswith("/") else _ours(str(_home() / default))
 
 
 @lru_cache(maxsize=16)  # they are asked for all the time

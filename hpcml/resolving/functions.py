@@ -156,7 +156,13 @@ def _file(module: object) -> str | None:
     name = getattr(module, "__dict__", {}).get("__file__")  # one that loads lazily is left asleep
     if not isinstance(name, str) or not name.endswith(".py") or not os.path.isfile(name):
         return None
-    return os.path.realpath(name)
+    return _real(name)
+
+
+@lru_cache(maxsize=4096)
+def _real(file: str) -> str:
+    """Where a module was loaded from, by no link: that was so then."""
+    return os.path.realpath(file)
 
 
 @lru_cache(maxsize=4096)  # modules: of a function by value all are asked about
