@@ -533,7 +533,7 @@ def test_files_that_make_no_sense_do_not_end_the_screen(
     end.chmod(0o600)
     end.write_text(json.dumps({**record, "time": float("inf"), "reason": ["no", "reason"]}))
     plan.write_text(plan.read_text().replace('"created":', '"created":"soon","was":'))
-    (scene.batch(odd) / "queue" / "0.json").write_text('{"no": "id"}\n')
+    (scene.batch(odd) / "queue" / "0.json").write_text('{"id": "no time"}\n')
     monkeypatch.setattr(pollers, "_pollers", {})  # as in a process that has not seen them yet
 
     async def watch(viewer: Viewer) -> None:
