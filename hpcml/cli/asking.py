@@ -1,4 +1,4 @@
-"""What is asked before a project's profile acts as the user."""
+"""Asking whoever sits at the terminal, as before a project's profile acts as them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from hpcml.errors import UntrustedError
 
 
+def somebody() -> bool:
+    """Whether there is somebody to answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def agreed(error: UntrustedError) -> bool:
     """Whether somebody at a terminal agrees to it; where there is none, nobody does."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not somebody():
         return False
     click.echo(plain_lines(error.problem), err=True)
     return click.confirm("Do you agree?", err=True)

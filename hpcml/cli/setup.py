@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpcml.cli import stages
+from hpcml.cli.asking import somebody
 from hpcml.cli.completing import complete_sites
 from hpcml.texts import plain, plain_lines
 
@@ -103,7 +104,7 @@ def _write(name: str, values: dict[str, str], well: bool, yes: bool) -> None:
         failed = HpcmlError(
             "a check has failed, and nothing was written", f"See what it advises{write}."
         )
-        if not values or not _somebody():
+        if not values or not somebody():
             raise failed
         if not click.confirm("A check has failed. Write the settings all the same?", err=True):
             raise failed
@@ -131,7 +132,7 @@ class _Asking:
         if self._yes and (question.default or not question.needed):
             return question.check(question.default) if question.default else None
         option = OPTIONS.get(question.key, question.key)
-        if self._yes or not _somebody():
+        if self._yes or not somebody():
             advice = f"Say it by --{option}"
             known = f", one of {few(question.choices)}" if question.choices else ""
             take = "; --yes takes what is proposed" if question.default and not self._yes else ""
@@ -154,8 +155,3 @@ class _Asking:
             return str(click.prompt(text, default=question.default or None, err=True))
         said = click.prompt(f"{text} [none]", default="", show_default=False, err=True)
         return str(said)
-
-
-def _somebody() -> bool:
-    """Whether there is somebody to answer."""
-    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from threading import Thread
+from typing import NoReturn
 
 import click
 
@@ -29,14 +30,19 @@ def doctor_command(as_json: bool) -> None:
     """
     from hpcml.cli.doctor import here, records, sites  # slow to load
 
-    findings = []
-    for finding in examine([*here.CHECKS, *sites.checks(), *records.CHECKS]):
-        findings.append(finding)
+    tell(examine([*here.CHECKS, *sites.checks(), *records.CHECKS]), as_json)
+
+
+def tell(findings: Iterable[shapes.Finding], as_json: bool) -> NoReturn:
+    """Print findings as they come, or together as JSON, and exit with 1 if one is bad."""
+    told = []
+    for finding in findings:
+        told.append(finding)
         if not as_json:
             print_finding(finding)
-    well = all(finding["verdict"] != "bad" for finding in findings)
+    well = all(finding["verdict"] != "bad" for finding in told)
     if as_json:
-        diagnosis: shapes.Diagnosis = {"ok": well, "findings": findings}
+        diagnosis: shapes.Diagnosis = {"ok": well, "findings": told}
         print_json(diagnosis)
     sys.exit(0 if well else 1)
 

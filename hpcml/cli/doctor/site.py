@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,10 +11,11 @@ import click
 from hpcml.cli import shapes
 from hpcml.cli.completing import complete_sites
 from hpcml.cli.options import json_option
-from hpcml.cli.showing import print_json
 
 if TYPE_CHECKING:
+    from hpcml.settings import Binding
     from hpcml.sites import Site
+    from hpcml.transports import Transport
 
 
 @click.command("doctor")
@@ -29,7 +29,7 @@ def site_doctor_command(name: str, job: bool, partition: str | None, as_json: bo
     It looks at the login node and asks Slurm; with --job, it waits for a job on a compute node.
     The exit code is 1 if something is bad.
     """
-    from hpcml.cli.doctor import print_finding
+    from hpcml.cli.doctor import tell
     from hpcml.errors import ArgumentError, nearest
     from hpcml.sites import load_site
 
@@ -37,16 +37,7 @@ def site_doctor_command(name: str, job: bool, partition: str | None, as_json: bo
     if partition is not None and partition not in site.partitions:
         advice = f"{nearest(partition, site.partitions)}."
         raise ArgumentError(f"{name} has no partition {partition!r}", advice)
-    findings = []
-    for finding in _examined(site, job or partition is not None, partition):
-        findings.append(finding)
-        if not as_json:
-            print_finding(finding)
-    well = all(finding["verdict"] != "bad" for finding in findings)
-    if as_json:
-        diagnosis: shapes.Diagnosis = {"ok": well, "findings": findings}
-        print_json(diagnosis)
-    sys.exit(0 if well else 1)
+    tell(_examined(site, job or partition is not None, partition), as_json)
 
 
 def _examined(site: Site, job: bool, partition: str | None) -> Iterator[shapes.Finding]:
@@ -57,7 +48,7 @@ def _examined(site: Site, job: bool, partition: str | None) -> Iterator[shapes.F
 
     _log_in(site)
 
-    def reach() -> tuple:  # type: ignore[type-arg]
+    def reach() -> tuple[Binding, Transport]:
         connection = connect(site.name)
         return connection.binding, connection.files
 
