@@ -49,16 +49,15 @@ def account(
     if not re.fullmatch(OPTION, found):
         problem = f"{found!r} cannot stand in a batch script"
         raise PlanError("account", problem, f"Mend it in the settings: sites.{site.name}.")
-    suffix = partition.account_suffix
-    if suffix is not None and not found.endswith(suffix):
-        # Added and not refused: it is the same account, and the site's way to write it. One word
-        # in the settings then serves the partitions with the suffix and those without.
-        found += suffix
+    named = partition.account_named(found)
+    if named != found:
         told = said(site, f"partitions.{name}.account_suffix")
-        decisions.append(f"account {found}: in {name} accounts end in {suffix}{told}")
+        decisions.append(
+            f"account {named}: in {name} accounts end in {partition.account_suffix}{told}"
+        )
     elif own is not None:
         decisions.append(f"account {found}: yours for {name}")
-    return found
+    return named
 
 
 def account_rule(site: Site) -> str:

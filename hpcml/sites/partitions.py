@@ -180,3 +180,12 @@ class Partition:
         """The most nodes that a job may have; ``None``: not known."""
         chosen = self.qos.get(qos or "")
         return self.nodes if chosen is None or chosen.nodes is None else chosen.nodes
+
+    def account_named(self, account: str) -> str:
+        """An account as jobs here name it: with what those of this partition end in.
+
+        Added and not refused: it is the same account, and the site's way to write it. One word in
+        the settings then serves the partitions with the suffix and those without.
+        """
+        suffix = self.account_suffix or ""
+        return account if account.endswith(suffix) else account + suffix

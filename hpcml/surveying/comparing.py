@@ -185,8 +185,7 @@ class _Comparison:
     def _payer(self, name: str, partition: Partition) -> str | None:
         own = self.yours.accounts.get(name)
         account = own if own or partition.own_account else self.yours.account
-        suffix = partition.account_suffix or ""
-        return account and account.removesuffix(suffix) + suffix
+        return account and partition.account_named(account)
 
     def _association(self, account: str, partition: str) -> Association | None:
         for it in self.cluster.associations or ():
