@@ -9,9 +9,20 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What was to be measured and is not: a table without it does not count as complete."""
+
+    what: str
+    why: str
+
+
 _homes = tempfile.TemporaryDirectory(prefix="hpcml-benchmarks-")  # removed at exit
 ROUNDS = 11
 

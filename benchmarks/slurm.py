@@ -10,17 +10,17 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import fresh_home
+from benchmarks.measure import LeftOut, fresh_home
 from tests.slurm.fake import FakeSlurm, fake_site
 
 ONE_BY_ONE = 40  # jobs; hpcml lets 100 calls go at once
-ROUNDS = 5
+ROUNDS = 7
 MEMORY = "/dev/shm"  # noqa: S108 (a file system, not a file)
 POINTS = 10_000
 MAX_ARRAY = 1001
@@ -142,14 +142,18 @@ def one_by_one(row: Callable[..., Any]) -> Iterator[Any]:
     peers = {"submitit, unthrottled": SUBMITIT, "psij-python": PSIJ, "executorlib": EXECUTORLIB}
     for module, name in (("psij", "psij-python"), ("pysqa", "executorlib")):
         if find_spec(module) is None:
-            print(f"{name} is left out: {module} is not installed", file=sys.stderr)
+            yield LeftOut(f"Slurm: submit by {name}", f"{module} is not installed")
             del peers[name]
     programs = {"bare": HPCML, "with code": HPCML_WITH_CODE, **peers}
     for place, where in (None, ""), (MEMORY, ", files in memory"):
         taken: dict[str, list[float]] = {name: [] for name in programs}
-        for _ in range(ROUNDS):
-            for name, program in programs.items():
-                found, _ = _told(ONE_EACH.format(**program), ONE_BY_ONE, place)
+        # Nothing is removed before the end: ext4 makes files slowly where some went just before.
+        with _for_a_while(place) as kept:
+            for number in range(ROUNDS * len(programs)):
+                name = _next(number, [*programs])
+                folder = kept / str(number)
+                folder.mkdir()
+                found, _ = _told(ONE_EACH.format(**programs[name]), ONE_BY_ONE, folder)
                 taken[name].append(found * 1e3)
         medians = {name: statistics.median(column) for name, column in taken.items()}
         for name in peers:
@@ -158,6 +162,12 @@ def one_by_one(row: Callable[..., Any]) -> Iterator[Any]:
             yield row(what, "ms", medians["bare"], name, medians[name], limit)
             what = f"Slurm: submit it with its code{where}"
             yield row(what, "ms", medians["with code"], name, medians[name])
+
+
+def _next(number: int, names: Sequence[str]) -> str:
+    """Whose turn it is: each round begins with another one, as some leave work to the next."""
+    round_, place = divmod(number, len(names))
+    return names[(round_ + place) % len(names)]
 
 
 def sweep(row: Callable[..., Any]) -> Iterator[Any]:
@@ -180,31 +190,39 @@ def watching(row: Callable[..., Any]) -> Iterator[Any]:
     yield row("Slurm: wall: an end is known", "s", lag, "interval + 1 s", INTERVAL + 1, 1.0)
 
 
-def _told(text: str, count: int, place: str | None = None) -> tuple[Any, list[str]]:
-    """What a program tells in a home of its own, and the names of the commands that it called."""
-    with fake_slurm(place) as (slurm, environment, folder):
+def _told(text: str, count: int, folder: Path | None = None) -> tuple[Any, list[str]]:
+    """What a program tells in a home of its own, and the names of the commands that it called.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where that is, for whoever calls to remove.
+    """
+    with ExitStack() as stack:
+        slurm, environment, here = fake_slurm(folder or stack.enter_context(_for_a_while()))
         head = "import json, os, sys, time\ncount = int(sys.argv[1])\n"
         program = head + textwrap.dedent(text)
         argv = [sys.executable, "-c", program, str(count), str(slurm.log)]
         done = subprocess.run(
-            argv, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, check=True
+            argv, env=environment, cwd=here, stdout=subprocess.PIPE, text=True, check=True
         )
         return json.loads(done.stdout), slurm.called()
 
 
 @contextmanager
-def fake_slurm(
-    place: str | None = None,
-) -> Iterator[tuple[FakeSlurm, dict[str, str], Path]]:
-    """A fake Slurm, the environment of its user, and a folder with a module of functions."""
+def _for_a_while(place: str | None = None) -> Iterator[Path]:
     # Commands that somebody has left running may still write into it when it goes.
-    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
-        slurm, environment = FakeSlurm(folder / "slurm"), fresh_home(folder)
-        (folder / "work").mkdir()
-        (folder / "work" / "work.py").write_text(textwrap.dedent(MODULE))
-        fake_site(Path(environment["XDG_CONFIG_HOME"]), folder / "ws", max_array=MAX_ARRAY)
-        path = [str(folder / "work"), os.getcwd(), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-        environment["PATH"] = f"{slurm.bin}{os.pathsep}{environment['PATH']}"
-        yield slurm, environment, folder / "work"
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def fake_slurm(folder: Path) -> tuple[FakeSlurm, dict[str, str], Path]:
+    """A fake Slurm, the environment of its user, and a folder with a module of functions."""
+    slurm, environment = FakeSlurm(folder / "slurm"), fresh_home(folder)
+    (folder / "work").mkdir()
+    (folder / "work" / "work.py").write_text(textwrap.dedent(MODULE))
+    fake_site(Path(environment["XDG_CONFIG_HOME"]), folder / "ws", max_array=MAX_ARRAY)
+    path = [str(folder / "work"), os.getcwd(), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    environment["PATH"] = f"{slurm.bin}{os.pathsep}{environment['PATH']}"
+    return slurm, environment, folder / "work"

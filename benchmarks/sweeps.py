@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import cpu_and_output, fresh_home
+from benchmarks.measure import LeftOut, cpu_and_output, fresh_home
 
 RUNS = 1000
 FEW = 50  # runs of those that take too long for 1,000; scaled up
@@ -164,7 +164,7 @@ def throughput(row: Callable[..., Any], folder: str) -> Iterator[Any]:
     ours, pure = (Taken(*_medians(column)) for column in zip(*rounds, strict=True))
     peers = {"ProcessPoolExecutor": _runs(POOL, RUNS, folder)}
     if find_spec("executorlib") is None:
-        print("executorlib is not installed: left out", file=sys.stderr)
+        yield LeftOut(f"{RUNS} runs of 10 ms by executorlib", "executorlib is not installed")
     else:
         kept = EXECUTORLIB.replace("KEPT", "True")
         peers["executorlib, kept workers"] = _runs(kept, RUNS, folder)

@@ -2,14 +2,14 @@
 
 The outbox has one file a batch, ``$XDG_STATE_HOME/hpcml/outbox/<batch>.jsonl``. Its first line
 is the whole batch, on disk for good before anything else happens; further lines say how far
-the submission came. The file goes when the queue has taken the batch and the site knows.
+the submission came. The file goes when the queue has taken the batch and the site knows. A batch
+that appears on the site at once has none, unless somebody resumes it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from hpcml import outbox
 from hpcml.agent import wire
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import HpcmlError, RunStateError
@@ -25,8 +26,10 @@ from hpcml.layout import Layout
 from hpcml.library import library_name
 from hpcml.planning import Plan
 from hpcml.schedulers import Chunk
-from hpcml.settings import keep, state_folder
+from hpcml.settings import state_folder
 
+SEAL = b',"whole":"'  # so begins the end of a batch's line
+last_known = ""  # the batch that this process was the last to put into the outbox or onto a site
 FOREIGN_PATIENCE = 3600.0  # seconds for which a submission on a machine we cannot see is alive
 
 
@@ -164,31 +167,55 @@ class Batch:
         """Its points, as the agent reads them."""
         return b"".join(wire.canonical(point) + b"\n" for point in self.points)
 
-    def files(self) -> dict[str, bytes]:
-        """What the batch's folder holds when it appears on the site."""
+    def files(self, *, owner: bool = False) -> dict[str, bytes]:
+        """What the batch's folder holds when it appears on the site.
+
+        With its ``owner``, whom otherwise the outbox names.
+        """
         prelude, points = self.plan.prelude, self.lines
         # The agent of a plan is of the hpcml that made it: an older one always wants the file.
         own = points != wire.ONE_POINT or self.plan.where["library"] != library_name()
-        batch = {**self.submission.as_data(), "points": own}
+        more = {"points": own, **({"owner": self.owner} if owner else {})}
+        batch = b'{"batch":{' + wire.canonical(more)[1:-1] + b"," + self._said + b"},"
         return {
-            "plan.json": wire.canonical({"batch": batch})[:-1] + b"," + self.plan.encoded[1:],
+            "plan.json": batch + self.plan.encoded[1:],
             "job.sh": self.plan.script_of(self.submission.layout).encode("utf-8"),
             **({wire.POINTS: points} if own else {}),
             **({} if prelude is None else {"env.sh": prelude.encode("utf-8")}),
         }
 
+    @cached_property
+    def _said(self) -> bytes:
+        """What was said with the plan, as JSON between braces."""
+        return wire.canonical(self.submission.as_data())[1:-1]
+
     def save(self) -> None:
-        """Put it into the outbox, for good: the one fsync of a submission."""
+        """Put it into the outbox, for good."""
         record = {
             "schema": wire.SCHEMA,
             "id": self.id,
             "points": list(self.points),
             "owner": self.owner,
-            **self.submission.as_data(),
         }
-        advice = "Nothing was submitted. Free some space and submit again."
-        line = wire.canonical(record)[:-1] + b',"plan":' + self.plan.encoded + b"}\n"
-        keep(self.outbox, line, advice, sync=True)
+        said = wire.canonical(record)[:-1] + b"," + self._said + b',"plan":' + self.plan.encoded
+        try:
+            outbox.save(str(self.outbox), said + _seal(said) + b"\n")
+        except OSError as error:
+            raise HpcmlError(
+                f"{self.outbox} cannot be written: {error.strerror}",
+                "Nothing was submitted. Free some space and submit again.",
+            ) from error
+        self.is_known()
+
+    def keep(self) -> None:
+        """Put it into the outbox, unless it is there: the queue is not done with it."""
+        if not self.outbox.exists():
+            self.save()
+
+    def is_known(self) -> None:
+        """From now on it can be asked for by its id."""
+        global last_known
+        last_known = self.id
 
     def note(self, step: str, **facts: Any) -> None:
         """Say in the outbox how far the submission came."""
@@ -210,8 +237,7 @@ class Batch:
 
     def forget(self) -> None:
         """Take it out of the outbox: the site knows."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.outbox)
+        outbox.forget(str(self.outbox))
 
 
 def new_batch(
@@ -283,15 +309,20 @@ def load_outbox(identifier: str) -> Batch | None:
     """A batch from the outbox, ``None`` if it is not there."""
     path = outbox_folder() / f"{identifier}.jsonl"
     try:
-        lines = list(wire.parse_lines(path.read_bytes()))
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
-    if not lines or lines[0].get("schema") != wire.SCHEMA:
+    if not path.exists():  # taken out meanwhile: the file may be another batch's by now
+        return None
+    line, _, rest = data.partition(b"\n")
+    head, steps = next(wire.parse_lines(line), None), list(wire.parse_lines(rest))
+    if head is None or head.get("id") != identifier or not _is_whole(line):
+        return None  # power was lost before save() came to its end: it is torn, or another one's
+    if head.get("schema") != wire.SCHEMA:
         raise HpcmlError(
             f"{path} was not written by this version of hpcml",
             "Use the version that wrote it, or remove the file to forget the run.",
         )
-    head, steps = lines[0], lines[1:]
     owners = [step["owner"] for step in steps if step["step"] == "owner"]
     return Batch(
         head["id"],
@@ -301,6 +332,17 @@ def load_outbox(identifier: str) -> Batch | None:
         owners[-1] if owners else head["owner"],
         tuple(steps),
     )
+
+
+def _seal(said: bytes) -> bytes:
+    """The end of a batch's line, which tells whether all of it is of one batch."""
+    return SEAL + b'%s"}' % wire.sha256(said).encode()
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a batch's line is as it was written; an older hpcml wrote no digest."""
+    said, sealed, digest = line.rstrip().rpartition(SEAL)
+    return not sealed or SEAL + digest == _seal(said)
 
 
 def claim(identifier: str, step: str) -> Batch | None:
@@ -324,7 +366,8 @@ def claim(identifier: str, step: str) -> Batch | None:
     """
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(open(outbox_folder() / f"{identifier}.jsonl", "rb"))
+            # To be locked it must be open for writing, on NFS.
+            file = stack.enter_context(open(outbox_folder() / f"{identifier}.jsonl", "rb+"))
         except FileNotFoundError:
             return None
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -340,16 +383,28 @@ def claim(identifier: str, step: str) -> Batch | None:
 
 
 def refuse_if_submitting(batch: Batch) -> None:
-    """Leave a batch alone that another live process is submitting.
+    """Leave a batch of the outbox alone that another live process is submitting.
 
     Raises
     ------
     RunStateError
         There is one.
     """
-    if outbox_owner_alive(batch) and batch.owner != wire.identity():
+    if outbox_owner_alive(batch):
+        refuse_of_another(batch.id, batch.owner)
+
+
+def refuse_of_another(batch: str, owner: Mapping[str, Any]) -> None:
+    """Leave a batch alone that a live process submits.
+
+    Raises
+    ------
+    RunStateError
+        It is not this one.
+    """
+    if owner != wire.identity():
         raise RunStateError(
-            f"process {batch.owner['pid']} on {batch.owner['host']} is submitting {batch.id}",
+            f"process {owner['pid']} on {owner['host']} is submitting {batch}",
             "Wait for it, or end it first.",
         )
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, Submission, batch_folder, load_outbox, outbox_owner_alive
+from hpcml.batch import (
+    FOREIGN_PATIENCE,
+    Batch,
+    Submission,
+    batch_folder,
+    load_outbox,
+    outbox_owner_alive,
+)
 from hpcml.connection import Connection
 from hpcml.errors import (
     HpcmlError,
@@ -77,7 +85,7 @@ class ChunkView:
     everyone : Seen or None
         What was last seen of those.
     accounted : dict
-        Final words of the scheduler's accounting, by (index, attempt).
+        Words of the scheduler's accounting, by (index, attempt): final ones, or unwritten.
     stuck : bool
         Its submission was broken off: it does not go on until somebody resumes that.
     """
@@ -95,11 +103,6 @@ class ChunkView:
         key = index, attempt
         return self.status.final.get(key) or self.accounted.get(key)
 
-    @property
-    def file(self) -> str:
-        """Its files in the batch's ``queue/``, without the suffix."""
-        return f"{self.chunk.folder}/queue/{self.chunk.number}"
-
 
 @dataclass(eq=False)
 class BatchView:
@@ -110,6 +113,8 @@ class BatchView:
     submission : Submission
         What was said with the plan.
     chunks : tuple of ChunkView
+    owner : dict
+        The process that submitted it, if no outbox says so.
     removed : bool
         Its files were there, and are not any more.
     seen : dict
@@ -128,6 +133,7 @@ class BatchView:
     plan: Plan
     submission: Submission
     lines: bytes = field(repr=False)
+    owner: Mapping[str, Any] = field(default_factory=lambda: wire.NOBODY, repr=False)
     removed: bool = False
     seen: dict[int, Seen] = field(default_factory=dict, repr=False)
     ended: list[int] = field(default_factory=list, repr=False)
@@ -170,14 +176,15 @@ class BatchView:
                 problem = f"{points} on {connection.site.name} is lost"
                 raise HpcmlError(problem, "It said what each run has of its own: submit anew.")
             lines = found.get(points, wire.ONE_POINT)
-            return cls(identifier, connection, plan, submission, lines)
+            return cls(identifier, connection, plan, submission, lines, _owner(said))
         batch = load_outbox(identifier)
         if batch is None:
             raise RunNotFoundError(
                 f"no batch {identifier} on {connection.site.name}",
                 "`hpcml runs` lists those that are there.",
             )
-        return cls(identifier, connection, batch.plan, batch.submission, batch.lines)
+        said = batch.plan, batch.submission, batch.lines, batch.owner
+        return cls(identifier, connection, *said)
 
     @property
     def batch(self) -> Batch:
@@ -198,6 +205,15 @@ class BatchView:
     def asked(self) -> float | None:
         """When the queue was asked first, by the site's clock."""
         return min((part.asked for part in self.chunks if part.asked is not None), default=None)
+
+    @property
+    def owner_alive(self) -> bool:
+        """Whether the process that submitted it runs on this machine, and may still be at it."""
+        return self._is_at_it(self._names)
+
+    def _is_at_it(self, names: Collection[str]) -> bool:
+        """The same, by what is in the folder of attempts now."""
+        return wire.LET_GO not in names and wire.alive(self.owner)
 
     def part_of(self, index: int) -> ChunkView:
         """The chunk that a run is in."""
@@ -248,16 +264,15 @@ class BatchView:
 
     @property
     def attempts_folder(self) -> str:
-        """Where its attempts are, relative to the workspace."""
+        """Where it is said what the queue took, started and ended, relative to the workspace."""
         return f"{self.folder}/attempts"
 
     def wanted(self, names: set[str]) -> list[str]:
         """What :meth:`read_listed` will read, of all that its folder of attempts holds."""
-        files = [
+        return [
             self._attempt_file(index, number, "end" if "end" in kinds else "start")
             for (index, number), kinds in self._new_attempts(names).items()
         ]
-        return files + [f"{part.file}.json" for part in self.chunks if part.chunk.id is None]
 
     def read_listed(
         self, names: set[str] | None, brought: Mapping[str, bytes | None] | None = None
@@ -276,9 +291,10 @@ class BatchView:
             new = self._new_attempts(names)
             unread = self._read_attempts(new) if new else set()
             self._names |= names - unread
-            self._read_ids(part for part in self.chunks if part.chunk.id is None)
         finally:
             self._brought = {}
+        if not self.queued:
+            self._note_ids(names)
 
     def _new_attempts(self, names: set[str]) -> dict[tuple[int, int], set[str]]:
         """Attempts of which there are files that have not been read."""
@@ -343,15 +359,13 @@ class BatchView:
     def _attempts_of(self, index: int) -> tuple[Attempt, ...]:
         return tuple(attempt for _, attempt in sorted(self._attempts.get(index, {}).items()))
 
-    def _read_ids(self, parts: Iterable[ChunkView]) -> None:
-        """Under which ids the queue has chunks."""
-        paths = {f"{part.file}.json": part for part in parts}
-        for path, content in self._get(paths).items():
-            part = paths[path]
-            # Empty after a power loss: then the queue is asked by name, as before it was written.
-            for record in wire.queued_as(content):
-                part.asked = record["time"]
-                part.chunk = replace(part.chunk, id=record["id"])
+    def _note_ids(self, names: Iterable[str]) -> None:
+        """Under which ids the queue has chunks, by the names in ``attempts/``."""
+        found = wire.queued_as(names)
+        for part in self.chunks:
+            if part.chunk.id is None and part.chunk.number in found:
+                identifier, part.asked = found[part.chunk.number]
+                part.chunk = replace(part.chunk, id=identifier)
 
     # --- what became of its runs ----------------------------------------------------------
 
@@ -406,6 +420,8 @@ class BatchView:
         part.waiting.discard(index)
         attempts = self._attempts_of(index)
         state, reason = self._judge(index, attempts, part)
+        if state is State.UNKNOWN:
+            self._seek_explanation(index)
         self.seen[index] = Seen(state, reason, attempts)
         return state
 
@@ -479,11 +495,10 @@ class BatchView:
         live, word = part.status.live.get(index), part.word(index, number)
         if live is not None:
             return live.state, live.reason
-        if word is not None and word.state.final:
+        if word is not None:
             return word.state, word.reason
         if part.status.rest is not None:
             return State.PENDING, "it left a checkpoint, and starts again"
-        self._seek_explanation(index)
         return State.UNKNOWN, "it left a checkpoint, and the queue does not know it any more"
 
     def _seek_explanation(self, index: int) -> None:
@@ -499,8 +514,8 @@ class BatchView:
             if ours and part.chunk.id is not None:
                 attempts = [(index, self._number(index)) for index in ours]
                 words = self.connection.queue.account(part.chunk, attempts)
-                new = words.keys() - part.accounted.keys()
-                part.accounted.update({key: words[key] for key in new})
+                new = {key: it for key, it in words.items() if part.accounted.get(key) != it}
+                part.accounted.update(new)
                 self._news |= {index for index, _ in new}
                 heard |= bool(new)
         return heard
@@ -524,13 +539,16 @@ class BatchView:
         if part.chunk.id is not None:
             advice = f"`hpcml resume {self.id}` queues it again"
             return State.UNKNOWN, f"the queue took it, and does not know it any more; {advice}"
-        alive = batch is not None and outbox_owner_alive(batch)
-        said = batch.not_taken if batch is not None else ""
+        queue = self.connection.files.list(self.attempts_folder)
+        known = {entry.name: entry for entry in queue or ()}
+        if batch is None:
+            owner, alive = self.owner, self._is_at_it(known)
+            said = self._said_when_let_go() if wire.LET_GO in known else ""
+        else:
+            owner, alive, said = batch.owner, outbox_owner_alive(batch), batch.not_taken
         why = f"the queue did not take it ({said})" if said else "its submission was broken off"
         resume = f"{why}: `hpcml resume {self.id}` or `hpcml cancel`"
-        queue = self.connection.files.list(f"{self.folder}/queue")
-        known = {entry.name: entry for entry in queue or ()}
-        if f"{part.chunk.number}.json" in known:
+        if part.chunk.number in wire.queued_as(known):
             return State.PENDING, "the queue has just taken it"  # since read_files()
         part.stuck = not alive
         intent = known.get(f"{part.chunk.number}.intent")
@@ -542,19 +560,33 @@ class BatchView:
             if age < INTENT_PATIENCE:
                 part.stuck = False
                 return State.UNKNOWN, f"the queue was asked to take it {age:.0f} s ago"
+        if batch is None and wire.LET_GO not in known and self._may_be_at_it():
+            part.stuck = False
+            return State.PREPARING, f"{_submitting(owner)}, unless it was ended; then {resume}"
         if queue is None and batch is not None and not batch.steps:
-            return State.CREATED, _submitting(batch) if alive else resume
-        return State.PREPARING, _submitting(batch) if batch and alive else resume
+            return State.CREATED, _submitting(owner) if alive else resume
+        return State.PREPARING, _submitting(owner) if alive else resume
+
+    def _may_be_at_it(self) -> bool:
+        """Whether it was submitted on a machine that we cannot see, and not long ago."""
+        elsewhere = self.owner != wire.NOBODY and not wire.is_here(self.owner)
+        return elsewhere and time.time() - self.submission.created < FOREIGN_PATIENCE
+
+    def _said_when_let_go(self) -> str:
+        """What the queue said to the process that has given up submitting it."""
+        path = f"{self.attempts_folder}/{wire.LET_GO}"
+        words = wire.parse_lines(self.connection.files.get({path: 0}).get(path, b""))
+        return str(next((it.get("said", "") for it in words), ""))
 
     def _queued_again(self, part: ChunkView) -> bool:
         """Whether somebody has queued it under another id since we read the one we know."""
         known, part.chunk = part.chunk.id, replace(part.chunk, id=None)
-        self._read_ids([part])
+        self._note_ids(self.connection.files.names(self.attempts_folder) or ())
         return part.chunk.id not in (None, known)
 
     def _find_in_queue(self, part: ChunkView) -> bool:
         """Whether the queue knows it by name; then its id is written down at last."""
-        queue = self.connection.files.list(f"{self.folder}/queue")
+        queue = self.connection.files.list(self.attempts_folder)
         intents = [it for it in queue or () if it.name == f"{part.chunk.number}.intent"]
         identifier = find_chunk(part.chunk, self.connection) if intents else None
         if identifier is None:
@@ -590,10 +622,10 @@ def find_chunk(chunk: Chunk, connection: Connection) -> str | None:
 
 def note_queued(chunk: Chunk, identifier: str, connection: Connection, asked: float) -> None:
     """Write down under which id the queue has a chunk: that is what becomes of the intent."""
-    record, file = {"id": identifier, "time": asked}, f"{chunk.folder}/queue/{chunk.number}"
-    with connection.files.together():
-        connection.files.append(f"{file}.intent", record)
-        connection.files.move(f"{file}.intent", f"{file}.json")
+    folder = f"{chunk.folder}/attempts"
+    name = f"{folder}/{wire.queued_name(chunk.number, identifier, asked)}"
+    if not connection.files.move(f"{folder}/{chunk.number}.intent", name):
+        connection.files.put_once({name: b""})  # somebody else has seen to the intent
 
 
 def look(views: Sequence[BatchView]) -> None:
@@ -649,7 +681,7 @@ def is_gone(batch: str, connection: Connection) -> bool:
     TransportError
         The whole workspace is not there, so that nothing is known.
     """
-    names, small = connection.files.names, f"{batch_folder(batch)}/queue"
+    names, small = connection.files.names, f"{batch_folder(batch)}/attempts"
     if names(small) is not None or load_outbox(batch) is not None:
         return False
     if names("runs") is None:
@@ -679,8 +711,14 @@ def _brief(value: object) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-def _submitting(batch: Batch) -> str:
-    return f"process {batch.owner['pid']} on {batch.owner['host']} is submitting it"
+def _submitting(owner: Mapping[str, Any]) -> str:
+    return f"process {owner['pid']} on {owner['host']} is submitting it"
+
+
+def _owner(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Who submitted a batch, by its plan."""
+    owner = said.get("owner")
+    return owner if isinstance(owner, dict) and owner.keys() >= wire.NOBODY.keys() else wire.NOBODY
 
 
 def _told_to_end(end: Mapping[str, Any]) -> bool:

@@ -48,6 +48,7 @@ class Connection:
     binding: Binding
     _files: Transport
     _queue: Scheduler
+    _bound_by: object
 
     @property
     def files(self) -> Transport:
@@ -85,18 +86,23 @@ def connect(name: str, *, reload: bool = False) -> Connection:
     known = _open.get(key)
     if known is not None and not reload:
         return known
-    site = load_site(name)
-    binding = bind(site)
+    site, yours = load_site(name), settings_of(name)
+    bound_by = site, yours, enclosing_run(), wire.inherited()
+    if known is not None and known._bound_by == bound_by:
+        return known
+    binding = bind(site, yours)
     _refuse_in_job(site, binding)
     _refuse_open_workspace(site, binding.workspace)
     if site.transport != "local" and binding.workspace.startswith("~"):
         _learn_home(site, binding)
-        binding = bind(site)
+        binding = bind(site, yours)
     if known is not None and (known.site, known.binding) == (site, binding):
         return known
     files = reached_by(site, binding)
-    queue = load_plugin("hpcml.schedulers", site.scheduler)
-    made = Connection(site, binding, files, queue(site, binding, telling_files(name, files)))
+    queue = load_plugin("hpcml.schedulers", site.scheduler)(
+        site, binding, telling_files(name, files)
+    )
+    made = Connection(site, binding, files, queue, bound_by)
     _open[key] = made
     return made
 

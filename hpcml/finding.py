@@ -214,7 +214,7 @@ def _looked_at(site: str | None) -> Found:
         views = [view for view in views if not view.removed]  # since the listing
         for view in views:
             if view.id in waiting:
-                forget_if_queued(view)
+                forget_if_there(view)
         found += [(view, place) for view in views]
     return found, away
 
@@ -255,10 +255,12 @@ def batches_at(place: str, waiting: Mapping[str, Batch]) -> set[str]:
     return there | {key for key, batch in waiting.items() if _lies_at(batch, place)}
 
 
-def forget_if_queued(view: BatchView) -> None:
+def forget_if_there(view: BatchView) -> None:
     """Clear the outbox of a batch whose client was killed just after the queue had taken it."""
-    batch = load_outbox(view.id) if view.queued else None
-    if batch and not outbox_owner_alive(batch):
+    batch = load_outbox(view.id) if view.queued or view.final else None
+    # That it was cancelled before the site had it is said in the outbox alone.
+    there = batch and (view.queued or not batch.cancelled)
+    if batch and there and not outbox_owner_alive(batch):
         batch.forget()
 
 

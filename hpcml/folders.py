@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from hpcml.errors import HpcmlError
+
+TORN = re.compile(r"\.tmp-.+-\d+-[a-z2-7]{8}")  # as hpcml.agent.wire.publish calls them
+TORN_AFTER = 3600.0  # seconds; writing takes less than one, and clocks of file systems may be off
 
 
 def config_folder() -> Path:
@@ -27,6 +33,15 @@ def cache_folder() -> Path:
 def data_folder() -> Path:
     """``$XDG_DATA_HOME/hpcml``: the embedded site's default workspace."""
     return _xdg("XDG_DATA_HOME", ".local/share")
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove what processes have left that were killed at writing, and nobody else's files."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            torn = TORN.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > TORN_AFTER
+            if torn and entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
 
 
 def _xdg(variable: str, default: str) -> Path:

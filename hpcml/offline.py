@@ -48,7 +48,8 @@ def job_of(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
     if isinstance(job, Sweep):
         return Sweep(_with(job.job, fields), job.points)
     if isinstance(job, str | os.PathLike) or callable(job):
-        job = Job(os.fspath(job) if isinstance(job, os.PathLike) else job)
+        _check_fields(fields)
+        return Job(os.fspath(job) if isinstance(job, os.PathLike) else job, **fields)
     if not isinstance(job, Job):
         advice = 'Give a Job, a function, or a script: "train.py".'
         raise JobError("job", f"{job!r} cannot be submitted", advice)
@@ -58,15 +59,20 @@ def job_of(job: object, fields: Mapping[str, Any]) -> Job | Sweep:
 def _with(job: Job, fields: Mapping[str, Any]) -> Job:
     if not fields:
         return job
-    known = Job.__dataclass_fields__.keys() - {"entry"}
-    for name in fields:
-        if name not in known:
-            raise ArgumentError(f"a job has no field {name!r}", nearest(name, known))
+    _check_fields(fields)
     added: dict[str, Any] = {
         name: {**getattr(job, name), **value} if _are_mappings(getattr(job, name), value) else value
         for name, value in fields.items()
     }
     return replace(job, **added)
+
+
+def _check_fields(fields: Mapping[str, Any]) -> None:
+    known = Job.__dataclass_fields__
+    for name in fields:
+        if name not in known or name == "entry":
+            problem = f"a job has no field {name!r}"
+            raise ArgumentError(problem, nearest(name, known.keys() - {"entry"}))
 
 
 def _are_mappings(*values: object) -> bool:

@@ -28,6 +28,9 @@ from hpcml.errors import (
 
 LOOKING_SHARE = 25  # the pause after a look is as many times the CPU time that it took, at least
 GROWTH = 1.15  # of the pause: it stays about a seventh of the time waited
+# Of the last pause of a wait the next one begins with: who submits and waits, again and again, has
+# pauses of about a fifth of what he waits for.
+ANEW = 0.5
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries to reach a site
 SILENCE = 10.0  # seconds for which a site may be silent though time is over
 LAST_LOOK = 1.0  # seconds for which the interpreter's exit waits for a look
@@ -185,6 +188,7 @@ class Poller:
         self._watches: list[Watch[Any]] = [self._endings]
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._interval = 0.0
 
     def view(self, batch: str) -> BatchView:
         """The one view of a batch in this process."""
@@ -252,7 +256,8 @@ class Poller:
             thread.join(LAST_LOOK)
 
     def _run(self) -> None:
-        interval, longest = self.connection.queue.poll_interval
+        first, longest = self.connection.queue.poll_interval
+        self._interval = max(first, ANEW * self._interval)
         spent = 0.0
         while True:
             with self._changed:
@@ -266,10 +271,10 @@ class Poller:
             for watch in watches:
                 watch.hear(error)
             rest = LOOKING_SHARE * min(spent, before)  # one look that finds much is no burden
-            pause = max(interval * random.uniform(0.8, 1.2), rest)
+            pause = max(self._interval * random.uniform(0.8, 1.2), rest)
             with self._changed:
                 self._changed.wait_for(self._idle, pause)
-            interval = min(longest, interval * GROWTH)
+            self._interval = min(longest, self._interval * GROWTH)
 
     def _try_to_look(self, views: Sequence[BatchView]) -> Exception | None:
         """Look; what everybody who waits must hear of."""

@@ -25,6 +25,7 @@ from hpcml.batch import (
     claim,
     load_outbox,
     refuse_if_submitting,
+    refuse_of_another,
 )
 from hpcml.batch_view import Attempt, BatchView, Seen, files_gone, is_gone, look
 from hpcml.connection import Connection, connect
@@ -795,11 +796,16 @@ def _cancel(view: BatchView, indices: Sequence[int]) -> None:
     batch, connection = load_outbox(view.id), view.connection
     if batch is not None:
         refuse_if_submitting(batch)
+    elif not view.queued:
+        with view.lock:
+            view.read_files()
+        if not view.queued and view.owner_alive:
+            refuse_of_another(view.id, view.owner)
     unqueued = {
         index for part in view.chunks if part.chunk.id is None for index in part.chunk.indices
     }
     unqueued -= {*view.ended}
-    if batch is not None and 0 < len(unqueued.intersection(indices)) < len(unqueued):
+    if 0 < len(unqueued.intersection(indices)) < len(unqueued):
         raise RunStateError(
             f"the submission of {view.id} was broken off: those of its runs that are not in the "
             "queue can only be cancelled together",

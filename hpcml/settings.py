@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,6 +30,7 @@ from hpcml.documents import (
     Checked,
     Marks,
     check_model,
+    check_takes,
     fact,
     facts,
     matching,
@@ -41,6 +42,7 @@ from hpcml.errors import HpcmlError, ProfileError
 from hpcml.folders import cache_folder as cache_folder
 from hpcml.folders import config_folder as config_folder
 from hpcml.folders import data_folder as data_folder
+from hpcml.folders import remove_torn
 from hpcml.folders import state_folder as state_folder
 
 # Never an option of ssh's.
@@ -274,15 +276,35 @@ def save_site(name: str, yours: Mapping[str, str]) -> Path:
     """
     path = settings_file()
     with _alone():
-        text = ""
-        if path.exists():
-            read_text(path)  # which says what is no text
-            text = path.read_bytes().decode("utf-8")
+        text = _text(path)
         changed = with_values(text, str(path), {"sites": {name: dict(yours)}})
         check_model(Settings, *parse(changed.removeprefix("\ufeff"), str(path)), str(path))
         place = path.resolve()
         keep(place, changed.encode(), "Look at the path by hand.", sync=True)
+        remove_torn(place.parent)
     return path
+
+
+def check_savable(name: str, keys: Sequence[str]) -> None:
+    """Look whether :func:`save_site` could write some keys, before anybody is asked for them.
+
+    Raises
+    ------
+    ProfileError
+        The settings are wrong, or cannot be added to.
+    """
+    check_settings()
+    path = settings_file()
+    if keys:
+        check_takes(_text(path), str(path), ("sites", name), keys)
+
+
+def _text(path: Path) -> str:
+    """The settings to the letter; none are none."""
+    if not path.exists():
+        return ""
+    read_text(path)  # which says what is no text
+    return path.read_bytes().decode("utf-8")
 
 
 @contextmanager

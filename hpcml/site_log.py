@@ -41,7 +41,10 @@ def _chunks(chunks: Sequence[Chunk]) -> str:
 FILES: Calls = {
     "run": (logging.INFO, lambda argv, stdin=b"": shlex.join(argv)),
     "put": (logging.INFO, lambda files: _several(files)),
-    "publish": (logging.INFO, lambda folder, files, empty=(): f"{folder}: {_several(files)}"),
+    "publish": (
+        logging.INFO,
+        lambda folder, files, empty=(), synced=(): f"{folder}: {_several(files)}",
+    ),
     "get": (logging.DEBUG, lambda paths: _several(paths)),
     "list": (logging.DEBUG, lambda folder: folder),
     "names": (logging.DEBUG, lambda folder: folder),

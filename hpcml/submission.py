@@ -2,7 +2,8 @@
 
 Killed after any step, nothing is lost and nothing runs twice: the outbox knows the batch, digests
 make preparing repeatable, publishing is one rename, and with the batch there is an intent on the
-site before the queue is called, so that afterwards one can ask the queue whether it heard.
+site before the queue is called, so that afterwards one can ask the queue whether it heard. A batch
+that needs nothing brought is on the site before the outbox would have it, and does without.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from hpcml.agent import wire
-from hpcml.batch import Batch, batch_of, claim, new_batch, outbox_names
+from hpcml.batch import Batch, batch_of, claim, new_batch, outbox_names, refuse_of_another
 from hpcml.batch_view import (
     INTENT_PATIENCE,
     BatchView,
@@ -54,6 +55,7 @@ from hpcml.staging import stage, staged
 from hpcml.states import State
 from hpcml.transports import FileStatus, Transport, bring
 
+LASTING = "plan.json", wire.POINTS, "env.sh"
 DEEPEST = 16  # runs that have submitted each other; more are taken for a mistake
 
 SUBMIT_ANEW = "Cancel the run, and submit the job again: that brings it there."
@@ -301,8 +303,10 @@ def _before(view: BatchView, plan: Plan, instead: Mapping[str, Run]) -> list[str
 
 
 def _submit(batch: Batch, connection: Connection, there: There | None = None) -> list[Run]:
-    batch.save()
-    carry_on(batch, connection, there, fresh=True)
+    at_once = there is not None and _appears_at_once(batch, connection, there)
+    if not at_once:
+        batch.save()
+    carry_on(batch, connection, there, fresh=True, at_once=at_once)
     ids = (wire.run_id(batch.id, index) for index in range(len(batch.points)))
     return [Run(identifier, connection.site.name) for identifier in ids]
 
@@ -316,24 +320,45 @@ def resume(identifier: str, site: str) -> None:
         There is nothing to go on with, somebody is at it, or the queue may still have it.
     """
     batch = claim(identifier, "owner")
-    if batch is None:
-        connection = connect(site)
-        batch = BatchView.load(identifier, connection).batch
-        lost = _lost(batch, connection)
-        if not lost:
-            raise RunStateError(f"{identifier} waits for nothing", f"{site} has it, or had it.")
-        # The queue may have lost it in a power loss; should it turn up, .start lets one run.
-        connection.files.remove([f"{batch.folder}/queue/{it.number}.json" for it in lost])
-        return queue(batch, connection)
-    connection = connect(batch.site)
+    connection = connect(site if batch is None else batch.site)
     with connection.files.holding():
-        return carry_on(batch, connection)
+        carry_on(batch or _claim_there(identifier, connection), connection)
+
+
+def _claim_there(identifier: str, connection: Connection) -> Batch:
+    """Take over a batch that only the site knows, and put it into the outbox for that."""
+    view = BatchView.load(identifier, connection)
+    view.read_files()
+    if not view.queued and view.owner_alive:
+        refuse_of_another(view.id, view.owner)
+    nothing = f"{identifier} waits for nothing", f"{connection.site.name} has it, or had it."
+    lost = {it.number for it in _lost(view.batch, connection)}
+    if not lost:
+        raise RunStateError(*nothing)
+    view.batch.keep()
+    batch = claim(identifier, "owner")
+    if batch is None:
+        raise RunStateError(*nothing)  # another process was quicker
+    try:
+        # The queue may have lost it in a power loss; should it turn up, .start lets one run.
+        names = connection.files.names(f"{batch.folder}/attempts") or ()
+        old = [name for name in names if lost & wire.queued_as([name]).keys()]
+        connection.files.remove([f"{batch.folder}/attempts/{name}" for name in old])
+    except BaseException:
+        batch.let_go()
+        raise
+    return batch
 
 
 def carry_on(
-    batch: Batch, connection: Connection, there: There | None = None, *, fresh: bool = False
+    batch: Batch,
+    connection: Connection,
+    there: There | None = None,
+    *,
+    fresh: bool = False,
+    at_once: bool = False,
 ) -> None:
-    """Take a batch of the outbox through all steps that it has not passed yet.
+    """Take a batch through all steps that it has not passed yet.
 
     Parameters
     ----------
@@ -341,6 +366,8 @@ def carry_on(
         What the site has of what it needs, if that is known.
     fresh : bool
         It has just been made: it has passed none of them.
+    at_once : bool
+        It is not in the outbox (:func:`_appears_at_once`).
     """
     try:
         if fresh or not published(batch, connection):
@@ -348,17 +375,52 @@ def carry_on(
                 batch.note("preparing")
             with connection.files.together():
                 prepare(batch, connection, there)
-                fresh = publish(batch, connection)
+                fresh = publish(batch, connection, for_good=at_once)
         queue(batch, connection, fresh=fresh)
     except BaseException as error:  # Ctrl-C, too: a notebook lives on, and does not go on by itself
-        batch.let_go()
-        if isinstance(error, KeyboardInterrupt):
-            error.add_note(f"`hpcml resume {batch.id}` goes on with its submission.")
+        if at_once:
+            _let_go_there(batch, connection, error)
+        else:
+            batch.let_go()
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(_goes_on(batch))
         raise
-    batch.forget()
+    if not at_once:
+        batch.forget()
     for path in _kept_code(batch.plan):
         if not outbox_names(path.stem):  # else another site may not have it yet
             path.unlink(missing_ok=True)
+
+
+def _appears_at_once(batch: Batch, connection: Connection, there: There) -> bool:
+    """Whether there is no step at which a batch would be nowhere but in the outbox.
+
+    So it is where this machine sees the workspace, nothing has to be brought there, and the queue
+    is asked once: the batch appears by one rename, for good, with the intent to ask.
+    """
+    is_here = connection.site.transport == "local"
+    return is_here and len(batch.chunks) == 1 and _is_whole(batch.plan, there)
+
+
+def _let_go_there(batch: Batch, connection: Connection, error: BaseException) -> None:
+    """Leave a batch that was to appear at once to whoever resumes it, if it has appeared."""
+    if isinstance(error, RefusedError):
+        return  # it is over
+    try:
+        if not published(batch, connection):
+            return
+        batch.is_known()
+        if not isinstance(error, QueueError):  # which says so
+            error.add_note(_goes_on(batch))
+        said = getattr(error.__cause__, "problem", "") if isinstance(error, QueueError) else ""
+        word = wire.canonical({"said": said, "time": connection.files.now()})
+        connection.files.put({f"{batch.folder}/attempts/{wire.LET_GO}": word})
+    except HpcmlError:
+        pass  # what has happened is told; others can go on once this process has ended
+
+
+def _goes_on(batch: Batch) -> str:
+    return f"`hpcml resume {batch.id}` goes on with its submission."
 
 
 def published(batch: Batch, connection: Connection) -> bool:
@@ -428,13 +490,17 @@ def _bring_code(batch: Batch, connection: Connection, name: str, kept: Path, the
         )
 
 
-def publish(batch: Batch, connection: Connection) -> bool:
+def publish(batch: Batch, connection: Connection, *, for_good: bool = False) -> bool:
     """Make the batch's folder appear on the site, whole, with the intent of its first chunk.
 
-    ``False``: it is there already.
+    ``False``: it is there already. ``for_good``: even if power is lost just then.
     """
-    files = {**batch.files(), "queue/0.intent": b""}
-    return connection.files.publish(batch.folder, files, empty=("attempts", "queue"))
+    files = {**batch.files(owner=for_good), "attempts/0.intent": b""}
+    # Of a script that was lost its own end tells; without the others a run would be another one.
+    synced = [name for name in files if name in LASTING] if for_good else []
+    appeared = connection.files.publish(batch.folder, files, ["attempts"], synced)
+    batch.is_known()
+    return appeared
 
 
 def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
@@ -450,10 +516,11 @@ def queue(batch: Batch, connection: Connection, *, fresh: bool = False) -> None:
     RunStateError
         An earlier call may still reach the queue; asking again later is safe.
     """
-    listed = None if fresh else connection.files.list(f"{batch.folder}/queue")
+    listed = None if fresh else connection.files.list(f"{batch.folder}/attempts")
     entries = {entry.name: entry for entry in listed or ()}
+    queued = wire.queued_as(entries)
     for chunk in batch.chunks:
-        if f"{chunk.number}.json" not in entries:
+        if chunk.number not in queued:
             intent = entries.get(f"{chunk.number}.intent")
             if intent is not None:
                 wanted = _was_not_heard(chunk, intent.mtime, connection)
@@ -483,7 +550,7 @@ def _was_not_heard(chunk: Chunk, asked: float, connection: Connection) -> bool:
 
 def _intent(chunk: Chunk) -> str:
     """What says that the queue is being asked, and by its time since when."""
-    return f"{chunk.folder}/queue/{chunk.number}.intent"
+    return f"{chunk.folder}/attempts/{chunk.number}.intent"
 
 
 def _queue(chunk: Chunk, batch: Batch, connection: Connection, *, intended: bool) -> None:
@@ -520,8 +587,9 @@ def _queue(chunk: Chunk, batch: Batch, connection: Connection, *, intended: bool
 
 def _never_queued(refused: Chunk, batch: Batch, connection: Connection) -> list[int]:
     """Runs of a chunk that is not taken, and of those after it that were never asked for."""
-    names = connection.files.names(f"{batch.folder}/queue") or ()
-    asked = {name.partition(".")[0] for name in names if name.endswith((".intent", ".json"))}
+    names = connection.files.names(f"{batch.folder}/attempts") or ()
+    intents = {name.partition(".")[0] for name in names if name.endswith(".intent")}
+    asked = intents | wire.queued_as(names).keys()
     later = [it for it in batch.chunks if it.first > refused.first and it.number not in asked]
     return [index for chunk in (refused, *later) for index in chunk.indices]
 
@@ -661,8 +729,8 @@ def _runs_before(after: Run | str | Iterable[Run | str], connection: Connection)
             )
         chunk = poller(run.site).view(batch_of(run.id)).part_of(run.index).chunk
         if chunk.name not in queued:
-            names = connection.files.names(f"{chunk.folder}/queue") or ()
-            if f"{chunk.number}.json" not in names and not begun(chunk, connection):
+            names = connection.files.names(f"{chunk.folder}/attempts") or ()
+            if chunk.number not in wire.queued_as(names) and not begun(chunk, connection):
                 raise JobError("after", f"{run.id} is not in the queue", f"hpcml resume {run.id}")
             queued.add(chunk.name)
     return [run.id for run in runs]

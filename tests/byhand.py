@@ -33,7 +33,7 @@ class ByHand:
         self.batch = new_batch(plan, [{"params": dict(point)} for point in points], layout=layout)
         self.connection = connect("local")
         files = self.batch.files()
-        self.connection.files.publish(self.batch.folder, files, empty=("attempts", "queue"))
+        self.connection.files.publish(self.batch.folder, files, empty=["attempts"])
         self.folder = Path(self.connection.binding.workspace) / self.batch.folder
         self.attempts = wire.Attempts(str(self.folder))
         ids = [wire.run_id(self.batch.id, index) for index in range(len(points))]
@@ -42,8 +42,7 @@ class ByHand:
     def queue(self) -> None:
         """Put it into the queue, which nobody serves."""
         (identifier,) = self.connection.queue.submit(self.batch.chunks)
-        path = self.folder / "queue" / "0.json"
-        path.write_bytes(wire.canonical({"id": identifier, "time": 0.0}))
+        (self.folder / "attempts" / wire.queued_name("0", identifier, 0.0)).touch()
 
     def leave_the_queue(self) -> None:
         """As a dispatcher does when all have ended."""

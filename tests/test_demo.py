@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 import hpcml
 from hpcml.cli import shapes
 from hpcml.cli.demo import FILES, NEEDED
+from hpcml.comparison.figures import Column
 from hpcml.comparison.showing import number
 from tests.cli.calling import call
 from tests.cli.test_shapes import strict
@@ -155,9 +156,33 @@ def test_the_same_demo_runs_on_a_supercomputer_over_ssh(
     found = hpcml.records.find()
     assert [(it.site, it.state) for it in found] == [("box", "COMPLETED")] * 4
     assert {it.what["scheduler"] for it in found} == {"slurm"}
+    trained = found[:2]
+    names, joules = by_sacct(done.stdout)
+    assert len({one.batch for one in trained}) == 1 and len({one.batch for one in found}) == 3
+    assert [names[task] for task in ("1_0", "1_1")] == [f"hpcml-{trained[0].batch}-0"] * 2
+    assert names.keys() == joules.keys() and len(names) == 4
+    assert {task.partition("_")[2] for task in names.keys() - {"1_0", "1_1"}} == {"0"}
+    for one in found:
+        assert one.energy is not None
+        assert (one.energy.source, one.energy.scope) == ("slurm", "allocation")
+        assert one.energy.exclusive is True
+    assert sorted(one.energy.joules for one in found) == sorted(joules.values())
     for command in re.findall(r"again +.*? compare (.*)", done.stdout):
         with pytest.warns(match="box cannot be reached"):
-            assert len(hpcml.compare(command.split()).rows) == 2
+            table = hpcml.compare(command.split())
+        assert len(table.rows) == 2
+        for row in table.rows:
+            assert number(row.figures[Column("energy", "allocation")].median) in done.stdout
+    assert done.stdout.count("energy allocation (J)") == 2
+    assert done.stdout.count("; energy by slurm\n") == 2
+
+
+def by_sacct(text: str) -> tuple[dict[str, str], dict[str, float]]:
+    """The names of jobs, and the energy of their batch steps in J, as sacct has printed them."""
+    rows = [line.split() for line in text.splitlines() if re.match(r"\d+_\d+", line)]
+    names = {row[0]: row[1] for row in rows if "." not in row[0]}
+    steps = [(row[0].partition("."), row[-1]) for row in rows]
+    return names, {task: float(last) for (task, _, step), last in steps if step == "batch"}
 
 
 @pytest.mark.testbed

@@ -36,6 +36,10 @@ echo "home = ${1%/*}" >~/venv/pyvenv.cfg
 ln -s "$3" ~/venv/lib/"$2"/site-packages
 """
 
+# Energy stands with the batch steps, in J.
+COLUMNS = "JobID,JobName%32,Partition,NodeList,State,ElapsedRaw,ConsumedEnergyRaw"
+ACCOUNTED = ["sacct", f"--format={COLUMNS}"]
+
 SETTINGS = """\
 sites:
   box:
@@ -49,7 +53,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     try:
-        with Box(binds=this_python()) as box:
+        with Box(binds=this_python(), powercap_of_root=True) as box:
             took = time.monotonic() - began
             print(f"A supercomputer in a box is up after {took:.1f} s.", flush=True)
             for host in COMPUTE:
@@ -57,6 +61,8 @@ def main() -> int:
             make_python(box)
             environment = environment_of_user(box)
             code = subprocess.run(demo(), env=environment, check=False).returncode
+            print("\nWhat Slurm itself says of it (sacct):")
+            print(box.run("login", ACCOUNTED).stdout, end="")
     except CannotHaveBox as problem:
         print(problem, file=sys.stderr)
         return 1

@@ -214,7 +214,13 @@ class Attempt:
             command = self.spawn(launch.around(self, self._argv()), limit, streams)
         self.begun = True
         supervisor = supervise.Supervisor(
-            command, self.index, self._limits(), limit, self.slot, self.events
+            command,
+            self.index,
+            self._limits(),
+            limit,
+            self.slot,
+            self.events,
+            launch.telling(self),
         )
         supervisor.watch()
         return supervisor

@@ -13,7 +13,7 @@ slots: each is an agent (hpcml.agent.slot) that takes run after run. What it kno
 ``queue/<id>.slot.<k>``
     Locked as long as the agent of that slot lives: it has inherited the lock. Its lines: who that
     is, once it has taken a run; and ``leave``, which asks it not to take another one.
-``<batch>/queue/0.words``
+``<batch>/attempts/0.words``
     The scheduler's final words, and requests to cancel; appended, the first word counts.
 """
 
@@ -216,7 +216,7 @@ class Job:
             if "state" in record:
                 self._words.setdefault((record["index"], record["attempt"]), record)
             elif record.get("request") == "cancel":
-                self._cancels.add(record["index"])
+                self._cancels.update(wire.about(record))
 
 
 class Slot:
@@ -322,13 +322,13 @@ class Dispatcher:
                 self._try(self._learn, Job(identifier, entry))
 
     def _learn(self, job: Job) -> None:
-        if job.removed():
-            return self._forget(job)
         self.jobs[job.id] = job
         for number, lock in self.queue.slots(job.id).items():
             slot = Slot(lock)
             if not slot.ended():
                 job.slots[number] = slot
+        if job.removed():  # its agents may live
+            return self._pass_over(job)
         job.look()
         self._take_stock(job)
         return None
@@ -557,7 +557,7 @@ class Dispatcher:
         number = next(k for k in range(len(job.slots) + 1) if k not in job.slots)
         path = self.queue.slot(job.id, number)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        output = os.open(os.path.join(job.folder, "queue", "0.out"), flags, 0o600)
+        output = os.open(os.path.join(job.folder, "attempts", "0.out"), flags, 0o600)
         lock = os.open(path, flags, 0o600)
         try:
             if not wire.take_lock(lock):  # an agent that we did not know of
@@ -654,7 +654,7 @@ def _fits(job: Job, is_child: bool, cpus: int, free: int) -> bool:
 
 
 def _why_none_began(job: Job, code: int) -> str:
-    with open(os.path.join(job.folder, "queue", "0.out"), errors="replace") as file:
+    with open(os.path.join(job.folder, "attempts", "0.out"), errors="replace") as file:
         said = file.read()[-500:].strip()
     how = "signal %d" % -code if code < 0 else "exit code %d" % code
     reason = "its script ended with %s before the agent started: %s"

@@ -6,13 +6,13 @@ where it does not. All paths are relative to the workspace, and none leads out o
 
 import errno
 import os
-import select
 import shutil
-import signal
 import stat
+import time
 from contextlib import suppress
 
-from hpcml.agent import trees, wire
+from hpcml.agent import commands, trees, wire
+from hpcml.agent.commands import PIECE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     Content = Union[bytes, Iterable[bytes]]
     Status = Tuple[str, int, float, str, str]  # name, bytes, mtime, kind, target
 
-PIECE = 1 << 20  # bytes of a file that are held at a time
-MOST_PRINTED = 64 << 20  # bytes that a command may print
+JUST_NOW = 60.0  # seconds; whoever looks at times of files goes by days
 NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
 MAKE_ROOM = "Free some space, or remove files: there may be no inodes left, or a quota of them."
 
@@ -71,11 +70,26 @@ def private_folder(path: str) -> None:
         status = os.stat(path)
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    if status.st_uid != os.geteuid():
+        raise Trouble(
+            "%s belongs to %s, and what lies in it is run and believed" % (path, whose(status)),
+            "Use a folder of your own.",
+        )
+    if status.st_mode & 0o022:
         raise Trouble(
             "others may write to %s, and what lies in it is run and believed" % path,
             "Run `chmod go-w %s`, or use a folder of your own." % path,
         )
+
+
+def whose(status: "os.stat_result") -> str:
+    """The name of the user that a file belongs to, or a number where there is none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        return "user %d" % status.st_uid
 
 
 def _room_in(folder: str) -> None:
@@ -98,21 +112,6 @@ def _pieces_of(file: "Any", path: str) -> "Iterator[bytes]":
     with told("%s cannot be read" % path):
         for piece in iter(lambda: file.read(PIECE), b""):
             yield piece
-
-
-# Whoever calls may be part of a job, or have preferences: SLURM_*, SBATCH_*, SQUEUE_FORMAT and
-# their like would change what is asked, and a batch job is given what its submission had. Answers
-# are in English; lists of array tasks come whole, times in s since 1970.
-KEPT = ("PATH", "HOME", "USER", "LD_LIBRARY_PATH", "SLURM_CONF")
-SAID = {"LC_ALL": "C", "TZ": "UTC", "SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "%s"}
-
-
-def of_commands() -> "dict[str, str]":
-    """The environment of commands: of this process's no more than where things are."""
-    kept = {name: os.environ.get(name, "") for name in KEPT}
-    # Of a login shell, where only that finds Slurm (hpcml.transports.ssh.first_contact).
-    kept["LD_LIBRARY_PATH"] = os.environ.get("HPCML_LD_LIBRARY_PATH") or kept["LD_LIBRARY_PATH"]
-    return dict(SAID, **{name: value for name, value in kept.items() if value})
 
 
 def make_link(path: str, target: str, temporary: str) -> None:
@@ -141,7 +140,7 @@ class Files:
 
     def __init__(self, workspace: str) -> None:
         self.workspace = workspace
-        self._commands: "set[Any]" = set()  # under way
+        self._commands = commands.Commands()
         with told("the workspace %s cannot be used" % workspace):
             private_folder(workspace)
             if os.stat(workspace).st_mode & 0o077:
@@ -157,47 +156,27 @@ class Files:
         return (self.workspace + "/" + name).rstrip("/")
 
     def run(self, argv: "Sequence[str]", stdin: bytes) -> "tuple[int, bytes, bytes]":
-        """Run a command in the workspace. Returns its exit code and what it printed.
+        """Run a command. Returns its exit code and what it printed.
 
         As in a shell, the exit code is 127 where there is no such command.
         """
-        import subprocess
-
-        pipe = subprocess.PIPE
         with told("%s cannot be run" % argv[0]):
             try:
-                command = subprocess.Popen(
-                    argv,
-                    cwd=self.workspace,
-                    env=of_commands(),
-                    stdin=pipe if stdin else subprocess.DEVNULL,
-                    stdout=pipe,
-                    stderr=pipe,
-                    bufsize=0,  # its output is read by descriptor
-                    start_new_session=True,
-                )
-            except FileNotFoundError as error:
-                if not os.path.isdir(self.workspace):
-                    raise
-                return 127, b"", os.fsencode("%s: %s\n" % (argv[0], error.strerror))
-        self._commands.add(command)
-        try:
-            stdout, stderr = _talk(command, argv[0], stdin)
-        except BaseException:
-            os.killpg(command.pid, signal.SIGKILL)
-            raise
-        finally:
-            code = command.wait()
-            self._commands.discard(command)
-        return code, stdout, stderr
+                return self._commands.run(argv, stdin)
+            except ChildProcessError as error:
+                raise Trouble(
+                    "how %s ended is not known: somebody else in this program waited for it"
+                    % argv[0],
+                    "Have SIGCHLD neither ignored nor handled by waiting for any process.",
+                ) from error
+            except commands.EndlessError as error:
+                raise Trouble(
+                    "%s prints without end" % argv[0], "Run it by hand to see what."
+                ) from error
 
     def end_commands(self) -> None:
         """End the commands that are under way."""
-        for command in list(self._commands):
-            try:
-                os.killpg(command.pid, signal.SIGTERM)
-            except ProcessLookupError:
-                pass  # it has just ended
+        self._commands.end()
 
     def put(self, name: str, content: "Content") -> None:
         """Write a file of mode 0600, whole, making its folders."""
@@ -207,9 +186,16 @@ class Files:
             wire.publish(path, content)
 
     def publish(
-        self, folder: str, files: "Iterable[tuple[str, Content]]", empty: "Iterable[str]"
+        self,
+        folder: str,
+        files: "Iterable[tuple[str, Content]]",
+        empty: "Iterable[str]",
+        synced: "Iterable[str]" = (),
     ) -> bool:
-        """Make a folder appear with all its files; ``False``: it is there already."""
+        """Make a folder appear with all its files; ``False``: it is there already.
+
+        Those that are ``synced``, and its name, are on disk for good by then.
+        """
         path = self.path(folder)
         above = os.path.dirname(path)
         with told("%s cannot be written" % path):
@@ -228,6 +214,7 @@ class Files:
                     if not os.path.isdir(path):
                         raise
                 else:
+                    wire.make_durable([os.path.join(path, name) for name in synced])
                     return True
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -386,9 +373,13 @@ class Files:
             last = depth == len(parts)
             with told("%s cannot be looked at" % place):
                 status = os.lstat(place)
-            private = status.st_uid == os.geteuid() and not status.st_mode & (
-                0o022 if last else 0o077
-            )
+            if status.st_uid != os.geteuid():
+                raise Trouble(
+                    "%s is not this user's alone: it belongs to %s, and what is in it will not be "
+                    "loaded" % (place, whose(status)),
+                    "Look who has put it there; use another workspace if it was not you.",
+                )
+            private = not status.st_mode & (0o022 if last else 0o077)
             wanted = stat.S_ISREG if last else stat.S_ISDIR
             if not private or not wanted(status.st_mode):
                 raise Trouble(
@@ -430,12 +421,18 @@ class Files:
             return trees.move(place, new)
 
     def touch(self, name: str) -> "Status | None":
-        """Make the time of a file or folder now; ``None`` if it is not there."""
+        """Make the time of a file or folder now, or leave one of this minute as it is.
+
+        ``None`` if it is not there.
+        """
         path = self.path(name)
         with told("%s cannot be touched" % path):
             try:
-                os.utime(path, follow_symlinks=False)
-                return _status(os.path.basename(path), path, os.lstat(path))
+                status = os.lstat(path)
+                if not 0 <= time.time() - status.st_mtime < JUST_NOW:
+                    os.utime(path, follow_symlinks=False)
+                    status = os.lstat(path)
+                return _status(os.path.basename(path), path, status)
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -470,49 +467,6 @@ class Files:
         """Let go of it. (Closing would not do: a child forked meanwhile may hold a copy.)"""
         wire.drop_lock(descriptor)
         os.close(descriptor)
-
-
-def _talk(command: "Any", name: str, stdin: bytes) -> "tuple[bytes, bytes]":
-    """Write a command's input and read what it prints, until it has closed its output."""
-    streams = {stream.fileno(): stream for stream in (command.stdout, command.stderr)}
-    printed: "dict[int, list[bytes]]" = {descriptor: [] for descriptor in streams}
-    left, given, poll = MOST_PRINTED, memoryview(stdin), select.poll()
-    for descriptor in streams:
-        poll.register(descriptor, select.POLLIN)
-    if command.stdin is not None:
-        streams[command.stdin.fileno()] = command.stdin
-        os.set_blocking(command.stdin.fileno(), False)
-        poll.register(command.stdin, select.POLLOUT)
-    try:
-        while streams:
-            for descriptor, _ in poll.poll():
-                if descriptor in printed:
-                    piece = os.read(descriptor, PIECE)
-                    printed[descriptor].append(piece)
-                    left, done = left - len(piece), not piece
-                else:
-                    given = _give(descriptor, given)
-                    done = not given
-                if done:
-                    poll.unregister(descriptor)
-                    streams.pop(descriptor).close()
-                if left < 0:
-                    raise Trouble("%s prints without end" % name, "Run it by hand to see what.")
-    finally:
-        for stream in streams.values():
-            stream.close()
-    stdout, stderr = (b"".join(pieces) for pieces in printed.values())
-    return stdout, stderr
-
-
-def _give(descriptor: int, data: memoryview) -> memoryview:
-    """Write what can be written at once. Returns the rest; nothing if nobody reads it."""
-    try:
-        return data[os.write(descriptor, data[:PIECE]) :]
-    except BlockingIOError:
-        return data
-    except BrokenPipeError:
-        return data[:0]
 
 
 def _status(name: str, path: str, status: "os.stat_result") -> "Status":

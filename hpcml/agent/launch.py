@@ -6,11 +6,11 @@ The chain is agent, env.sh, srun, shim, container, command; what is not needed i
 import os
 import sys
 
-from hpcml.agent import wire
+from hpcml.agent import starting, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Mapping
+    from typing import Any, Callable, Mapping
 
     from hpcml.agent.attempt import Attempt
 
@@ -24,6 +24,7 @@ export LOCAL_WORLD_SIZE="$((SLURM_NTASKS / ${SLURM_STEP_NUM_NODES:-$SLURM_NNODES
 [ "$SLURM_LOCALID" = 0 ] || export HPCML_EVENTS=none  # one rank a node tells what goes on
 exec "$@"
 """
+OF_STEPS = ("SLURM_CONF", "SLURM_JOB_ID")  # what srun needs to know to start a step
 LINE = "env.line"  # in a run's folder: the line that env.sh is at
 
 
@@ -33,7 +34,7 @@ def around(attempt: "Attempt", argv: "list[str]") -> "list[str]":
     if what.get("image") is not None:
         argv = contained(attempt, argv)
     if what.get("launcher") == "srun":
-        argv = ranked(what, argv)
+        argv = ranked(what, argv, attempt.slot.plan["batch"]["layout"]["slots"])
     return prepared(attempt, argv)
 
 
@@ -57,7 +58,7 @@ def failed_line(attempt: "Attempt") -> "str | None":
         return None
 
 
-def ranked(what: "Mapping[str, Any]", argv: "list[str]") -> "list[str]":
+def ranked(what: "Mapping[str, Any]", argv: "list[str]", slots: int) -> "list[str]":
     """A command on all nodes of a run, once a rank."""
     placed, said = what["placement"], what.get("launch") or {}
     options = [
@@ -73,11 +74,47 @@ def ranked(what: "Mapping[str, Any]", argv: "list[str]") -> "list[str]":
         "--export=ALL",
         "--input=none",
         "--kill-on-bad-exit=1",
-        "--overlap",  # other runs may share the allocation
+        *(["--overlap"] if slots == 1 else _own_part(placed)),
         *options,
         *["/bin/sh", "-c", SHIM, "hpcml"],
         *argv,
     ]
+
+
+def _own_part(placed: "Mapping[str, Any]") -> "list[str]":
+    """Where runs share an allocation: srun gives each CPUs and devices that no other one has.
+
+    Slurm alone can do that: what it says to a rank stands above what the agent said to srun.
+    """
+    own, devices, tasks = ["--exact", "--mem=0"], placed["devices"], placed["tasks"]  # all memory
+    if placed["devices_by"] == "gres":
+        own.append("--gres=%s:%d" % (placed["gres"], devices))
+    elif placed["devices_by"] == "gpus-per-node":
+        own.append("--gpus-per-node=%d" % devices)
+    elif placed["devices_by"] == "gpus-per-task":
+        each = devices // tasks
+        own += ["--gpus-per-task=%d" % each, "--gpu-bind=per_task:%d" % each]
+    return own
+
+
+def telling(attempt: "Attempt") -> "Callable[[], int] | None":
+    """What starts telling a run's other nodes that time runs out; ``None``: it has no others.
+
+    Through the srun of the ranks it would reach all of their processes, and kill those that do not
+    listen. So another step looks for those that do.
+    """
+    nodes = attempt.what["placement"]["nodes"]
+    if attempt.what.get("launcher") is None or nodes == 1:
+        return None
+    argv = [
+        *("srun", "--overlap", "--mem=0", "--gres=none", "--mpi=none", "--input=none"),
+        *("--relative=1", "--nodes=%d" % (nodes - 1), "--ntasks-per-node=1", "--cpus-per-task=1"),
+        *(sys.executable, "-I", "-S", os.path.abspath(sys.path[0]), "notify", attempt.id),
+    ]
+    # What the allocation was asked for is not what this step is to have.
+    named = {name: os.environ[name] for name in OF_STEPS if name in os.environ}
+    environment = dict(attempt.where["environment"], **named)
+    return lambda: starting.start(argv, attempt.batch, environment, [2, 2])
 
 
 def contained(attempt: "Attempt", argv: "list[str]") -> "list[str]":

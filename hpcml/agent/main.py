@@ -1,4 +1,4 @@
-"""What the travelling file can be told to do: run, work, dispatch, sample, serve."""
+"""What the travelling file can be told to do: run, work, notify, dispatch, sample, serve."""
 
 import os
 import signal
@@ -26,6 +26,11 @@ def main(argv: "list[str]") -> int:
             bytecode.leave(os.path.abspath(sys.path[0]))
         sys.stderr.flush()
         os._exit(code)  # nothing is left to be done: to take leave of each module takes 2 ms
+    if command == "notify":
+        from hpcml.agent import processes, supervise
+
+        supervise.notify(processes.of_run(rest[0]))
+        return 0
     if command == "dispatch":
         from hpcml.agent import dispatcher
 

@@ -17,6 +17,7 @@ import threading
 import time
 
 from hpcml.agent import files, wire
+from hpcml.agent.commands import PIECE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Body:
     def pieces(self, size: int) -> "Iterator[bytes]":
         """The next so many bytes, as they come."""
         while size:
-            piece = self._read(min(size, files.PIECE))
+            piece = self._read(min(size, PIECE))
             size -= len(piece)
             self.left -= len(piece)
             yield piece
@@ -139,10 +140,10 @@ class Helper:
             self.files.put(name, body.pieces(size))
 
     def _call_publish(
-        self, _: int, body: Body, folder: str, sizes: "list[Any]", empty: "list[str]"
+        self, _: int, body: Body, folder: str, sizes: "list[Any]", *names: "list[str]"
     ) -> bool:
         content = ((name, body.pieces(size)) for name, size in sizes)
-        return self.files.publish(folder, content, empty)
+        return self.files.publish(folder, content, *names)
 
     def _call_put_once(self, _: int, body: Body, sizes: "list[Any]") -> "list[str]":
         made = []

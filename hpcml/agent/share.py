@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-DEVICES = re.compile(r"(\w+_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL)$")
+DEVICES = re.compile(r"(\w+_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK)$")
 
 
 def run(batch: str, first: int, count: int = 1) -> int:
@@ -100,7 +100,10 @@ class Slots:
 
 
 def environment_of(slot_number: int, slots: int) -> "dict[str, str]":
-    """The environment of a slot: it has its own part of the allocation's devices."""
+    """The environment of a slot: it has its own part of the allocation's devices.
+
+    To ranks srun says which are theirs.
+    """
     environment = dict(os.environ)
     for name, value in os.environ.items():
         devices = value.split(",")

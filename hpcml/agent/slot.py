@@ -252,7 +252,8 @@ class Slot:
         for record in self._words.new():
             if record.get("request") == "cancel":
                 self._cancels.update(wire.about(record))
-                self._unanswered += wire.about(record)
+                if "index" in record:  # those of a list get lines of their own before a signal
+                    self._unanswered.append(record["index"])
 
     # --- what is kept from run to run -----------------------------------------------------
 

@@ -11,7 +11,7 @@ from hpcml.agent import events, processes, wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import resource
-    from typing import Any
+    from typing import Any, Callable, Iterable
 
     from hpcml.agent.events import Events
     from hpcml.agent.memory import Limit
@@ -21,6 +21,11 @@ FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGXCPU", "SIGUSR1", "SI
 MOST_KILLS = 2  # the second one is for who would say that the first has worked
 MEMORY_INTERVAL = 0.2  # seconds between two looks where no cgroup enforces the limit
 NOTICE_INTERVAL = 0.5  # seconds between two looks whether somebody listens for a notice
+# Programs that pass signals on to all processes that they have started.
+PASS_ON = (
+    *("srun", "starter", "starter-suid"),  # the latter two are Apptainer's
+    *("mpirun", "mpiexec", "mpiexec.hydra", "orterun", "prterun"),
+)
 
 
 class Signals:
@@ -170,6 +175,9 @@ class Supervisor:
     slot : hpcml.agent.slot.Slot
         Whose signals these are.
     events : hpcml.agent.events.Events
+    tell_elsewhere : callable, optional
+        Starts a process that tells whoever listens on further nodes that time runs out, and gives
+        its process id.
     """
 
     def __init__(
@@ -180,6 +188,7 @@ class Supervisor:
         memory: "Limit",
         slot: "Slot",
         events: "Events",
+        tell_elsewhere: "Callable[[], int] | None" = None,
     ) -> None:
         self.command, self.index, self.memory = command, index, memory
         self.run_id = wire.run_id(slot.batch, index)
@@ -192,6 +201,7 @@ class Supervisor:
         if self.deadline is not None and limits["notice"]:
             self.notice_at = self.deadline - limits["notice"]
         self.remind_at: "float | None" = None
+        self.tell_elsewhere, self.teller = tell_elsewhere, 0
         # A job with a checkpoint is told as soon as it listens: it may just be starting.
         self.patient = slot.plan["what"].get("checkpoint") is not None
         self.look_at: "float | None" = self.began + 0.02 if memory.watched else None
@@ -218,6 +228,7 @@ class Supervisor:
             self.outcome.signal = os.WTERMSIG(status)
         else:
             self.outcome.exit_code = os.WEXITSTATUS(status)
+        self._await_teller()
         self.command.hear()  # its last word
         self._forward()  # a signal that came while the command ended
         if self.outcome.exit_code != 0 and self._killed_for_memory():
@@ -242,6 +253,9 @@ class Supervisor:
                 raise
             if pid == 0:
                 return ended
+            if pid == self.teller:
+                self.teller = 0
+                continue
             self.command.hear()  # what ended may have been replaced by a fork of its own before
             if pid == self.command.pid:
                 ended = status
@@ -303,18 +317,30 @@ class Supervisor:
         return self.kills > MOST_KILLS and wire.started_at(self.command.pid) is None
 
     def _look_for_cancelling(self) -> None:
-        """End the run if somebody asked for it: who cancels one of several sends no signal."""
-        asked = not self.slot.embedded and self.slot.cancelled(self.index)
+        """End the run if somebody asked for it, and has sent no signal, or not come to that."""
+        asked = self.slot.cancelled(self.index)
         if asked and self.outcome.cause is None and not self.outcome.received:
             self.outcome.blame(wire.CANCELLED, "cancelled while it ran")
             self._end("cancel")
 
     def _notify(self) -> None:
         """Tell whoever listens for USR2 that time runs out; it would kill the others."""
-        listening = [pid for pid in self._all() if catches_usr2(pid)]
-        processes.send(listening, signal.SIGUSR2)
-        wait = self.patient and not listening
+        told = notify(self._all())
+        wait = self.patient and not told
         self.remind_at = time.monotonic() + NOTICE_INTERVAL if wait else None
+        if self.tell_elsewhere is None or self.teller or wait:
+            return
+        try:
+            self.teller = self.tell_elsewhere()
+        except OSError as error:
+            self.events.write("untold", why=str(error))
+
+    def _await_teller(self) -> None:
+        """Nobody must be told in the next attempt what was meant for this one."""
+        until = time.monotonic() + self.kill_wait
+        while self.teller and time.monotonic() < until:
+            self.signals.wait(until - time.monotonic())
+            self._reap()
 
     def _end(self, why: str) -> None:
         self.events.write("terminate", why=why)
@@ -355,13 +381,19 @@ class Supervisor:
         processes.kill_all(self.run_id, os.getpid(), spare=spare, slot=name, reap=self._reap)
 
 
-def catches_usr2(pid: int) -> bool:
-    """Whether a process has a handler for USR2."""
+def notify(pids: "Iterable[int]") -> bool:
+    """Send USR2 to those that listen for it. Returns whether any does."""
+    listening = [pid for pid in pids if _listens(pid)]
+    processes.send(listening, signal.SIGUSR2)
+    return bool(listening)
+
+
+def _listens(pid: int) -> bool:
+    """Whether a process has a handler for USR2, and not to pass it on: some would die of it."""
     try:
-        with open("/proc/%d/status" % pid) as file:
-            for line in file:
-                if line.startswith("SigCgt:"):
-                    return bool(int(line.split()[1], 16) >> (signal.SIGUSR2 - 1) & 1)
-    except (OSError, ValueError):
-        pass
-    return False
+        with open("/proc/%d/status" % pid, encoding="utf-8", errors="replace") as file:
+            told = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        caught = int(told["SigCgt"], 16) >> (signal.SIGUSR2 - 1) & 1
+        return bool(caught) and told["Name"] not in PASS_ON
+    except (OSError, ValueError, KeyError):
+        return False

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
-SCHEMA = 1
+SCHEMA = 2
 
 CREATED = "CREATED"
 PREPARING = "PREPARING"
@@ -179,7 +179,7 @@ FEW_FILES = 200  # up to so many are synced one by one, more with everything els
 
 
 def make_durable(paths: "Sequence[str]") -> None:
-    """Have the content of files on disk, before a name that vouches for it."""
+    """Have the content of files on disk for good, and so the names that they have by now."""
     if len(paths) > FEW_FILES:
         return os.sync()
     for path in paths:
@@ -253,6 +253,13 @@ def random_letters(count: int) -> str:
     return os.urandom(count).translate(_LETTERS).decode("ascii")
 
 
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of it, in as many pieces as the system takes it in."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def write_private(
     path: str, data: "bytes | Iterable[bytes]", sync: bool = False, mode: int = 0o600
 ) -> None:
@@ -261,9 +268,7 @@ def write_private(
     try:
         try:
             for piece in (data,) if isinstance(data, bytes) else data:
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(descriptor, view) :]
+                write_whole(descriptor, piece)
             if sync:
                 os.fsync(descriptor)
         finally:
@@ -457,6 +462,10 @@ POINTS = "points.jsonl"
 """What each run has of its own, a line each. ``ONE_POINT`` is not written down."""
 ONE_POINT = b"{}\n"
 
+LET_GO = "0.let-go"
+"""In ``attempts/``: the process that submitted a batch has given that up. Its ``said`` is what the
+queue said when it did not take it."""
+
 NOBODY: "dict[str, Any]" = {"host": "", "boot": "", "space": "", "pid": 0, "started": None}
 """An :func:`identity` that no process has."""
 
@@ -466,12 +475,34 @@ def has_points(batch: "Mapping[str, Any]") -> bool:
     return bool(batch.get("points", True))
 
 
-def queued_as(data: bytes) -> "Iterator[dict[str, Any]]":
-    """What ``queue/<k>.json`` says: the queue's id, and since when it was asked.
+def queued_name(number: str, identifier: str, asked: float) -> str:
+    """What the intent of a chunk is called in ``attempts/`` once the queue has taken it.
 
-    It begins with what its intent said, and that was something in older workspaces.
+    Its name says it all, so that one rename writes it down: under which id, and since when (s since
+    the epoch, by the site's clock) the queue was asked.
     """
-    return (record for record in parse_lines(data) if "id" in record)
+    if not identifier.isdigit():  # those of Slurm are numbers
+        from urllib.parse import quote  # for the client alone: agents start sooner without it
+
+        identifier = quote(identifier, safe="")
+    return "%s.queued.%d.%s" % (number, round(asked * 1000), identifier)
+
+
+def queued_as(names: "Iterable[str]") -> "dict[str, tuple[str, float]]":
+    """Id and time of :func:`queued_name`, by the numbers of chunks, of the names in ``attempts/``.
+
+    Of a chunk that was queued again, those of the last time.
+    """
+    from urllib.parse import unquote
+
+    found: "dict[str, tuple[str, float]]" = {}
+    for name in names:
+        number, _, rest = name.partition(".queued.")
+        asked, _, identifier = rest.partition(".")
+        if identifier and asked.isdecimal():
+            new = unquote(identifier), int(asked) / 1000
+            found[number] = max(found.get(number, new), new, key=lambda one: one[1])
+    return found
 
 
 class Attempts:
@@ -604,7 +635,7 @@ def workspace_of(batch: str) -> str:
 
 def words_file(batch: str) -> str:
     """Where a batch keeps the scheduler's final words, and requests to cancel."""
-    return os.path.join(batch, "queue", "0.words")
+    return os.path.join(batch, "attempts", "0.words")
 
 
 class Words:

@@ -119,7 +119,7 @@ def main() -> None:
         sys.exit(1)  # as click does
     except _StdoutError as error:
         why = f"stdout cannot be written: {error.strerror}"
-        print(f"hpcml: {why}\n  {stages.advice}", file=sys.stderr)
+        print(f"hpcml: {why}\n  {stages.told()}", file=sys.stderr)
         _write_no_more()
         sys.exit(70)
     except Exception as error:
@@ -188,7 +188,7 @@ def _mend_streams() -> None:
 def _left_behind(error: BaseException) -> str:
     """What was done before Ctrl-C, and what to do now."""
     pressed = error.__cause__ or error  # click has made an Abort of it
-    return " ".join(getattr(pressed, "__notes__", ())) or stages.advice
+    return " ".join(getattr(pressed, "__notes__", ())) or stages.told()
 
 
 def _write_no_more() -> None:

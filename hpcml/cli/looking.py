@@ -21,7 +21,7 @@ from hpcml.cli.showing import (
     wait_for,
     worst_exit_code,
 )
-from hpcml.cli.stages import going_on, reached
+from hpcml.cli.stages import NOTHING, going_on, reached
 
 if TYPE_CHECKING:
     from hpcml.records.model import Record
@@ -173,7 +173,7 @@ def resubmit_command(
         if as_json:
             print_json([])
         return
-    reached("Nothing was submitted.")
+    reached(NOTHING)
     again = hpcml.resubmit(chosen)
     going_on(again)
     _show_perhaps_at_the_end(again, wait, as_json)

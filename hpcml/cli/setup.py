@@ -43,13 +43,14 @@ def setup_command(name: str, yes: bool, **given: str | None) -> None:
     """
     from hpcml.enclosing import enclosing_run
     from hpcml.errors import ArgumentError
-    from hpcml.settings import settings_of
+    from hpcml.settings import check_savable, settings_of
     from hpcml.sites import load_site
 
     if enclosing_run() is not None:
         raise ArgumentError("a job has the settings of where it came from", "Do it from outside.")
     site = load_site(name)
     before = settings_of(name)
+    check_savable(name, [key for key in given if given[key] or getattr(before, key) is None])
     stages.reached("The settings are as they were.")
     yours, well = _set_up(site, _given(site, before, given), yes)
     values = {key: value for key, value in vars(yours).items() if value != vars(before)[key]}

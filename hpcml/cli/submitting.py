@@ -21,7 +21,7 @@ from hpcml.cli.showing import (
     wait_for,
     worst_exit_code,
 )
-from hpcml.cli.stages import going_on, reached
+from hpcml.cli.stages import NOTHING, going_on, reached
 
 WAYS = ("auto", "never")  # hpcml.planning's, which is slow to load
 RANGE = re.compile(r"range\((\s*-?\d+\s*(?:,\s*-?\d+\s*){0,2})\)")
@@ -121,7 +121,7 @@ def submit_command(
     ENTRY is train.py, run.sh, -m module, or a command with its arguments. Arguments behind a
     script (after --) replace its parameters' --name=value.
     """
-    reached("Nothing was submitted.")
+    reached(NOTHING)
     run = hpcml.submit(job_from(**options), site, after=after, pack=pack)
     going_on(hpcml.Runs([run]))
     if not as_json:
@@ -172,7 +172,7 @@ def sweep_command(
 
     hpcml sweep train.py -a width=32,64 -a seed=0,1,2
     """
-    reached("Nothing was submitted.")
+    reached(NOTHING)
     sweep = job_from(**options).sweep(
         points=None if points is None else _points(points),
         **{name: _axis(name, text) for name, text in pairs("--axis", axes).items()},

@@ -85,12 +85,15 @@ def number(value: float) -> str:
 
 
 def caption(table: Table) -> str:
-    """What the figures are."""
+    """What the figures are, and who measured the energy among them."""
     levels = {one.n: one.level for row in table.rows for one in row.figures.values() if one.level}
     reached = ", ".join(f"{level:.1%} for n={n}" for n, level in sorted(levels.items())[:4])
     more = ", …" if len(levels) > 4 else ""
     interval = f"; in brackets its confidence interval ({reached}{more})" if reached else ""
-    return f"figures are the median of the completed runs{interval}"
+    meters = {point.record.energy.source for point in table.points if point.record.energy}
+    metered = ", ".join(sorted(filter(None, meters)))
+    energy = f"; energy by {metered}" if metered else ""
+    return f"figures are the median of the completed runs{interval}{energy}"
 
 
 def width() -> int | None:

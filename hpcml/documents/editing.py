@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpcml.documents.parsing import CONSTANTS, NUMBER, parse
@@ -17,6 +17,8 @@ from hpcml.errors import ProfileError
 
 PLAIN = re.compile(r"[A-Za-z0-9/~_][\w./@+~-]*", re.ASCII)
 OTHERS = ("y", "n", "yes", "no", "on", "off")  # what YAML 1.1 takes for something else
+
+CANNOT = "{} is written in a way that hpcml cannot add to"
 
 Tree = dict[str, Any]
 
@@ -38,17 +40,46 @@ def with_values(text: str, path: str, changes: Mapping[str, Any]) -> str:
     ProfileError
         The text is wrong, or says things in a way in which they cannot be changed.
     """
+    changed = _tried(text, path, changes)
+    if changed is None:
+        lines = "\n".join(f"  {line}" for line in _block(changes, "  "))
+        raise ProfileError(CANNOT.format(path), f"Write into it yourself:\n{lines}")
+    return changed
+
+
+def check_takes(text: str, path: str, within: Sequence[str], keys: Sequence[str]) -> None:
+    """Look whether :func:`with_values` could say more, before it is known what.
+
+    Parameters
+    ----------
+    text, path : str
+    within : sequence of str
+        The keys that lead to a mapping.
+    keys : sequence of str
+        Those of texts that it is to say.
+
+    Raises
+    ------
+    ProfileError
+        The text is wrong, or says things in a way in which they cannot be changed.
+    """
+    changes: dict[str, Any] = dict.fromkeys(keys, "x")
+    for key in reversed(within):
+        changes = {key: changes}
+    if _tried(text, path, changes) is None:
+        advice = f"Write {'.'.join(within)} without what others share (&, *, <<)."
+        raise ProfileError(CANNOT.format(path), advice)
+
+
+def _tried(text: str, path: str, changes: Mapping[str, Any]) -> str | None:
+    """The text that says more; ``None``: it would not say what it is to say, and no more."""
     said = parse(_read(text), path)[0]
     changed = _with(text, changes)
     try:
         fine = parse(_read(changed), path)[0] == _joined(said, changes)
     except ProfileError:
         fine = False
-    if not fine:
-        problem = f"{path} is written in a way that hpcml cannot add to"
-        lines = "\n".join(f"  {line}" for line in _block(changes, "  "))
-        raise ProfileError(problem, f"Write into it yourself:\n{lines}")
-    return changed
+    return changed if fine else None
 
 
 def _read(text: str) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import unicodedata
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -31,19 +32,33 @@ def read_text(path: Traversable) -> str:
     """
     try:
         data = _read(path) if isinstance(path, Path) else path.read_bytes()
-        text = data.decode("utf-8-sig")
+        return _text(data)
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
+    except _HiddenError as error:
+        where = "{}, line {}, column {}".format(path, *_position(error.text, error.at))
+        problem = f"{where}: {name_of(error.text[error.at])} stands there"
+        advice = "Remove it: it is not seen, or changes what is seen."
+        raise ProfileError(problem, advice) from None
     except UnicodeDecodeError as error:
         line, column = _position(data[: error.start].decode(), error.start)
         where = f"{path}, line {line}, column {column}"
         problem = f"{where}: it cannot be read: byte {data[error.start]:#04x} is no UTF-8"
         raise ProfileError(problem, "Save the file as UTF-8.") from None
+
+
+class _HiddenError(Exception):
+    def __init__(self, text: str, at: int) -> None:
+        super().__init__(text, at)
+        self.text, self.at = text, at
+
+
+@lru_cache(maxsize=64)  # each submission reads its site's profile again
+def _text(data: bytes) -> str:
+    text = data.decode("utf-8-sig")
     found = HIDDEN.search(text)
     if found is not None:
-        line, column = _position(text, found.start())
-        problem = f"{path}, line {line}, column {column}: {name_of(found[0])} stands there"
-        raise ProfileError(problem, "Remove it: it is not seen, or changes what is seen.")
+        raise _HiddenError(text, found.start())
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -40,19 +40,13 @@ class Misfit(Exception):
     nearness : tuple
         The greater, the less the job would have to change.
     broken : set of str
-        Fields, as in `CHECKS`, in which the job breaks a limit, as far as that was looked at.
+        Fields, as in `CHECKS`, of all that speaks against it.
     """
 
     def __init__(self, field: str, problem: str, advice: str, limit: float = 0) -> None:
         self.error = PlanError(field, problem, advice)
         self.nearness = CHECKS.index(field), limit
         self.broken = {field}
-
-
-def refuse(site: Site, key: str, misfit: Misfit) -> None:
-    """Refuse a job by a fact, unless nobody vouches for it: then it is a doubt."""
-    if not site.is_hint(key):
-        raise misfit
 
 
 class Fitting:
@@ -75,7 +69,7 @@ class Fitting:
     Raises
     ------
     Misfit
-        It does not fit.
+        It does not fit: the first of what speaks against it, after all was looked at.
     """
 
     def __init__(
@@ -88,6 +82,7 @@ class Fitting:
         self.doubts: list[str] = []
         self.beyond: list[str] = []
         self.unsure: set[str] = set()
+        self._misfits: list[Misfit] = []
         # Of these hpcml starts one process a run.
         self.alone = site.scheduler == "process" or resolved.entry["kind"] == "function"
         self._check_image()
@@ -101,6 +96,10 @@ class Fitting:
         self._check_cpus()
         self._check_memory()
         self._check_time()
+        if self._misfits:
+            first = self._misfits[0]
+            first.broken = {misfit.error.field for misfit in self._misfits}
+            raise first
 
     def said(self, key: str) -> str:
         """Who says a fact of the partition."""
@@ -164,16 +163,12 @@ class Fitting:
         return fewest
 
     def _check_nodes(self) -> None:
+        self._check_total_nodes()
         most = self._unless_other_qos(self.partition.most_nodes(self.qos))
-        try:
-            self._check_total_nodes()
-            if self.nodes > 1 or most is not None:
-                key = self.partition.key_of("nodes", self.qos)
-                what = "most nodes of a job"
-                self._check("resources.nodes", key, what, most, self.nodes, f"nodes={most}")
-        except Misfit as misfit:
-            misfit.broken |= self._broken_by_time()
-            raise
+        if self.nodes > 1 or most is not None:
+            key = self.partition.key_of("nodes", self.qos)
+            what = "most nodes of a job"
+            self._check("resources.nodes", key, what, most, self.nodes, f"nodes={most}")
 
     def _check_total_nodes(self) -> None:
         """More than there are no limit gives."""
@@ -185,9 +180,7 @@ class Fitting:
         problem = f"{has.replace('it', f'partition {self.name}', 1)}; {asks}"
         fits = f"The nearest that fits: nodes={total}."
         misfit = Misfit("resources.nodes", problem, fits, total)
-        self._refuse("total_nodes", misfit, f"{has}; {asks}")
-        self.unsure.add("resources.nodes")
-        self.beyond += self.doubts[-1:]
+        self._exceed("total_nodes", misfit, f"{has}; {asks}")
 
     def _devices(self) -> int:
         """Devices on each node."""
@@ -213,36 +206,31 @@ class Fitting:
             return 1 if single else self.devices or 1
         if self.alone and wanted > 1:
             who = self.name if self.site.scheduler == "process" else "a function"
-            raise Misfit(
-                "resources.tasks",
-                f"{who} starts one process a run, the job asks for {wanted}",
-                "Ask for more cpus, and start processes in the job.",
-            )
+            problem = f"{who} starts one process a run, the job asks for {wanted}"
+            advice = "Ask for more cpus, and start processes in the job."
+            self._misfits.append(Misfit("resources.tasks", problem, advice))
         tasks = self._alike("tasks", wanted)
         if self.partition.asks_devices_by == "gpus-per-task" and self.devices % tasks:
-            raise Misfit(
-                "resources.tasks",
-                f"{self.name} gives devices to tasks{self.said('devices_by')}, and {self.devices} "
-                f"cannot be shared out to {tasks} alike",
-                f"The nearest that can: tasks={self.devices * self.nodes}.",
-            )
+            told = f"{self.name} gives devices to tasks{self.said('devices_by')}"
+            problem = f"{told}, and {self.devices} cannot be shared out to {tasks} alike"
+            advice = f"The nearest that can: tasks={self.devices * self.nodes}."
+            self._misfits.append(Misfit("resources.tasks", problem, advice))
         return tasks
 
     def _alike(self, field: str, wanted: int) -> int:
-        """What each node has of it."""
+        """What each node has of it, at most."""
         nodes = self.nodes
+        each = -(-wanted // nodes)
         if wanted % nodes:
-            raise Misfit(
-                f"resources.{field}",
-                f"{wanted} cannot be shared out to {nodes} nodes alike",
-                f"The nearest that can: {field}={wanted + nodes - wanted % nodes}.",
-            )
-        return wanted // nodes
+            problem = f"{wanted} cannot be shared out to {nodes} nodes alike"
+            advice = f"The nearest that can: {field}={each * nodes}."
+            self._misfits.append(Misfit(f"resources.{field}", problem, advice))
+        return each
 
     def _share_of_cpus(self) -> int:
         """CPUs of each task, if the job does not say: those that go with its devices."""
         node = self.partition.node
-        if not self.devices or not isinstance(node.cpus, int):
+        if not self.devices or not node.devices or not isinstance(node.cpus, int):
             return 1
         there = node.cpus * min(self.devices, node.devices) // node.devices
         return max(1, there // self.tasks)
@@ -266,12 +254,10 @@ class Fitting:
                 "resources.memory", "node.memory", what, there, asked, fits, units.memory_text
             )
         elif self.partition.memory_option == "required" and there is None:
-            raise Misfit(
-                "resources.memory",
-                f"{self.name} wants jobs to say it{self.said('memory_option')}, and what a node "
-                "has is not known",
-                'Write it like memory="64 GiB".',
-            )
+            told = f"{self.name} wants jobs to say it{self.said('memory_option')}"
+            problem = f"{told}, and what a node has is not known"
+            misfit = Misfit("resources.memory", problem, 'Write it like memory="64 GiB".')
+            self._misfits.append(misfit)
 
     # --- how long -------------------------------------------------------------------------
 
@@ -286,13 +272,6 @@ class Fitting:
             more = self._more_nodes()
             fits += f", or nodes={more}" if more else ""
         self._check("resources.time", key, what, longest, self.asked.time, fits, units.clock)
-
-    def _broken_by_time(self) -> set[str]:
-        try:
-            self._check_time()
-        except Misfit as misfit:
-            return misfit.broken
-        return set()
 
     def _more_nodes(self) -> int | None:
         """How many nodes are given for as long as the job asks, if more are."""
@@ -331,12 +310,23 @@ class Fitting:
         told += f"; the job asks for {show(wanted)}"
         advice = f"The nearest that fits: {fits}."
         misfit = Misfit(field, f"{what} of {self.name}: {told}", advice, limit)
-        self._refuse(key, misfit, f"{what}: {told}")
+        self._exceed(key, misfit, f"{what}: {told}")
+
+    def _exceed(self, key: str, misfit: Misfit, doubt: str) -> None:
+        """Where it is a hint that says so, another partition is better."""
+        if self._refuse(key, misfit, doubt):
+            return
+        self.unsure |= misfit.broken
         self.beyond += self.doubts[-1:]
 
-    def _refuse(self, key: str, misfit: Misfit, doubt: str) -> None:
-        refuse(self.site, f"{self.key}.{key}", misfit)
-        self._doubt(doubt)
+    def _refuse(self, key: str, misfit: Misfit, doubt: str) -> bool:
+        """Whether somebody vouches for the fact that speaks against the job; else it is a doubt."""
+        sure = not self.site.is_hint(f"{self.key}.{key}")
+        if sure:
+            self._misfits.append(misfit)
+        else:
+            self._doubt(doubt)
+        return sure
 
     def _doubt(self, what: str) -> None:
         self.doubts.append(f"partition {self.name}: {what}: the site may refuse")

@@ -67,7 +67,13 @@ class Plan:
 
     def script_of(self, layout: Layout) -> str:
         """The batch script of an allocation for several runs."""
-        return render_script(self.what, self.where, layout)
+        if layout not in self._scripts:
+            self._scripts[layout] = render_script(self.what, self.where, layout)
+        return self._scripts[layout]
+
+    @cached_property
+    def _scripts(self) -> dict[Layout, str]:
+        return {}
 
     @property
     def prelude(self) -> str | None:

@@ -89,7 +89,12 @@ def _slots(what: Mapping[str, Any], partition: Partition, site: Site) -> int:
         return 1
     if placed["devices"] and placed["devices_by"] == "none":
         return 1  # nobody tells runs apart which devices are whose
-    room: list[int] = [int(node.cpus or 1) // (placed["tasks"] * placed["cpus"])]
+    cpus = int(node.cpus or 1)
+    each = placed["tasks"] * placed["cpus"]
+    if placed["tasks"] > 1:  # srun gives whole cores; what it has none left for would wait
+        of_core = -(-cpus // (node.cores or cpus))
+        each = -(-each // of_core) * of_core
+    room: list[int] = [cpus // each]
     if placed["devices"]:
         room.append(node.devices // placed["devices"])
     if what["limits"]["memory"] is not None:

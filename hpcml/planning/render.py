@@ -26,16 +26,17 @@ cd "$hpcml_folder" || exit
 exec "$@"
 """
 
-# Old Environment Modules say on stderr that there is no such module, and return 0.
+# Old Environment Modules say on stderr that there is no such module, and return 0. What is around
+# may have said `set -u`.
 MODULE = "module load "
 LOAD = """\
 hpcml_load() {
-    hpcml_before=$LOADEDMODULES
+    hpcml_before=${LOADEDMODULES:-}
     eval "$hpcml_line" 2>| "$hpcml_told.said" || hpcml_failed=$?
     hpcml_said=$(< "$hpcml_told.said")
     rm -f "$hpcml_told.said"
     [ -z "$hpcml_said" ] || printf '%s\\n' "$hpcml_said" >&2
-    [ "$LOADEDMODULES" != "$hpcml_before" ] || case $hpcml_said in
+    [ "${LOADEDMODULES:-}" != "$hpcml_before" ] || case $hpcml_said in
         *ERROR*|*"Unable to locate"*) : "${hpcml_failed:=1}" ;;
     esac
     return "${hpcml_failed:-0}"

@@ -15,7 +15,7 @@ from hpcml.batch import batch_folder
 from hpcml.batch_view import BatchView, look
 from hpcml.connection import Connection
 from hpcml.errors import HpcmlError
-from hpcml.finding import forget_if_queued
+from hpcml.finding import forget_if_there
 from hpcml.library import library_name
 from hpcml.poller import poller
 from hpcml.pruning.model import (
@@ -121,7 +121,7 @@ class Candidates:
         for view in views:
             if view.removed:  # while this process knew it
                 self._note_remains(there[view.id])
-            forget_if_queued(view)
+            forget_if_there(view)
         return views
 
     def _note_remains(self, entry: FileStatus) -> bool:
@@ -162,7 +162,7 @@ class Candidates:
     def _ended(self, view: BatchView) -> float:
         """When its last run ended, as far as its files tell; rather too late than too early."""
         listed = [*(self.files.list(view.folder) or ())]
-        listed += self.files.list(f"{view.folder}/queue") or ()
+        listed += self.files.list(f"{view.folder}/attempts") or ()
         telling = "attempts", "0.words"
         times: list[float] = [entry.mtime for entry in listed if entry.name in telling]
         for seen in view.seen.values():

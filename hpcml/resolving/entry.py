@@ -92,14 +92,14 @@ def find_entry(job: Job) -> Entry:
             raise JobError("entry", "the command is empty", 'Write it like ["./program", "-v"].')
         root = _top(base, explicit)
         if root is None and any(_is_own(base, word) for word in command):
-            root = str(base)
-        return _finish(job, Entry("command", command, str(base), root))
+            root = base
+        return _finish(job, Entry("command", command, base, root))
     text = checks.text("entry", job.entry)
     module = _MODULE.fullmatch(text)
     if module:
-        return _finish(job, _module(module.group(1), base, explicit))
+        return _finish(job, _module(module.group(1), Path(base), explicit))
     if text.endswith((".py", ".sh", ".bash")):
-        return _finish(job, _script(text, base, explicit))
+        return _finish(job, _script(text, Path(base), explicit))
     raise JobError(
         "entry",
         f"{text!r} is no script (*.py, *.sh) and no module",
@@ -109,15 +109,15 @@ def find_entry(job: Job) -> Entry:
 
 
 def _function(
-    function: Callable[..., Any], base: Path, explicit: str | None, *, alone: bool
+    function: Callable[..., Any], base: str, explicit: str | None, *, alone: bool
 ) -> Entry:
     """A function with the code that it is imported from, or ``alone``."""
     from hpcml.resolving.functions import find_function  # it loads much, which scripts do not need
 
     found = find_function(function)
     if alone:
-        return _called(found, str(base), None, ())
-    start, root, here = found.root, str(base) if explicit else None, str(base)
+        return _called(found, base, None, ())
+    start, root, here = found.root, base if explicit else None, base
     if root is None and start is not None:
         root = top_level(start) or start
     if root is None:
@@ -152,12 +152,12 @@ def _is_source(path: str, root: str) -> bool:
     return is_within(path, root) and "site-packages" not in path and os.path.isdir(path)
 
 
-def _base(explicit: str | None) -> Path:
+def _base(explicit: str | None) -> str:
     try:
         if not explicit:  # the kernel knows it without links, and that it is there
-            return Path(checks.text("code", os.getcwd()))
-        base = Path(os.path.realpath(os.path.expanduser(checks.text("code", explicit))))
-        there = base.is_dir()
+            return checks.text("code", os.getcwd())
+        base = os.path.realpath(os.path.expanduser(checks.text("code", explicit)))
+        there = Path(base).is_dir()  # which tells why it cannot be looked at
     except OSError as error:
         where = explicit or "the current folder"
         raise JobError(
@@ -165,8 +165,7 @@ def _base(explicit: str | None) -> Path:
         ) from error
     if not there:
         raise JobError("code", f"{base} is not a folder", "Give the folder with the job's code.")
-    checks.text("code", str(base))
-    return base
+    return checks.text("code", base)
 
 
 def _finish(job: Job, entry: Entry) -> Entry:
@@ -209,21 +208,21 @@ def _module(name: str, base: Path, explicit: str | None) -> Entry:
     place = base.joinpath(*name.split("."))
     candidates = (place.with_suffix(".py"), place / "__main__.py")
     source = next((path for path in candidates if path.is_file()), None)
-    root = _top(base, explicit)
+    root = _top(str(base), explicit)
     if root is None and source is not None:
         root = str(base)
     params, inputs = known_names(source) if source else (None, ())
     return Entry("module", name, str(base), root, known_params=params, known_inputs=inputs)
 
 
-def _top(base: Path, explicit: str | None) -> str | None:
-    return str(base) if explicit else top_level(str(base))
+def _top(base: str, explicit: str | None) -> str | None:
+    return base if explicit else top_level(base)
 
 
-def _is_own(base: Path, word: str) -> bool:
+def _is_own(base: str, word: str) -> bool:
     """Whether a word of a command names a file of the folder it is submitted from."""
     try:
-        return bool(word) and not os.path.isabs(word) and _is_file(base / word)
+        return bool(word) and not os.path.isabs(word) and _is_file(Path(base, word))
     except (OSError, ValueError):
         return False
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from hpcml import units
 from hpcml.agent import wire
@@ -68,16 +69,13 @@ def find_function(function: Callable[..., Any]) -> Function:
         It can neither be imported nor pickled, or it cannot be called with keywords, or would have
         to be awaited.
     """
-    if inspect.iscoroutinefunction(function):
-        problem = f"{function!r} is a coroutine function, and nothing would await it"
-        raise JobError("entry", problem, "Write a function that returns asyncio.run(...).")
+    known, required = _parameters(function)
     module = _importable(function)
     root = import_root(module) if module else None
     if module and root is None and _is_loaded_by_hand(module):
         module = None
     name = getattr(function, "__qualname__", type(function).__qualname__).rpartition(".")[2]
     pickled = None if module else _pickle(function)
-    known, required = _parameters(function)
     return Function(
         target=f"{module.__name__}:{function.__qualname__}" if module else name,
         root=root if module else _root_by_value(function, pickled or b""),
@@ -179,10 +177,27 @@ def _installed_folders() -> list[str]:
     return [os.path.realpath(folder) for folder in folders]
 
 
-def _parameters(
-    function: Callable[..., Any],
-) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+_Parameters = tuple[tuple[str, ...] | None, tuple[str, ...]]
+_looked_at: WeakKeyDictionary[types.FunctionType, tuple[object, _Parameters]] = WeakKeyDictionary()
+
+
+def _parameters(function: Callable[..., Any]) -> _Parameters:
     """Names that a function takes as keywords, and those that it must get."""
+    if not isinstance(function, types.FunctionType) or function.__dict__:
+        return _read_parameters(function)
+    # Nothing but these says it, and they can be exchanged: a notebook's autoreload does that.
+    said = function.__code__, len(function.__defaults__ or ()), {*(function.__kwdefaults__ or ())}
+    before, parameters = _looked_at.get(function, (None, None))
+    if parameters is None or said != before:
+        parameters = _read_parameters(function)
+        _looked_at[function] = said, parameters
+    return parameters
+
+
+def _read_parameters(function: Callable[..., Any]) -> _Parameters:
+    if inspect.iscoroutinefunction(function):
+        problem = f"{function!r} is a coroutine function, and nothing would await it"
+        raise JobError("entry", problem, "Write a function that returns asyncio.run(...).")
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C

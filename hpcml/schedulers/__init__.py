@@ -65,6 +65,12 @@ class Word:
     reason: str = ""
 
 
+def unwritten(word: Word, why: str) -> Word:
+    """What is said of an attempt whose final word cannot be written down, and so is not final."""
+    said = f"{word.state}: {word.reason}" if word.reason else word.state
+    return Word(State.UNKNOWN, f"it has ended ({said}), which cannot be written down: {why}")
+
+
 @dataclass(frozen=True)
 class JobStatus:
     """What the queue knows of one job.
@@ -156,7 +162,7 @@ class Scheduler(Protocol):
     def __init__(self, site: Site, binding: Binding, files: Transport) -> None: ...
 
     def submit(self, chunks: Sequence[Chunk]) -> list[str]:
-        """Queue chunks; ids in the same order.
+        """Queue chunks; ids in the same order, of 1 to 200 characters: names of files hold them.
 
         QueueError says that the queue has certainly not taken them, RefusedError that it never
         will; after any other error it may have.
@@ -177,7 +183,8 @@ class Scheduler(Protocol):
         """Final words on attempts, (index, number), that have left the queue.
 
         It is asked for those of which neither their own files nor :meth:`poll` say how they ended,
-        begun or not. What it cannot say is left out.
+        begun or not. What it cannot say is left out, and of what it cannot write down it gives
+        the word that is :func:`unwritten`.
         """
         ...
 
@@ -200,7 +207,8 @@ class Scheduler(Protocol):
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         """Write down a final judgement on the scheduler's behalf.
 
-        Returns the one that stands: the first that was written.
+        Returns the one that stands: the first that was written. If none can be, it is
+        :func:`unwritten`.
         """
         ...
 

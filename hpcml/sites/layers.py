@@ -101,12 +101,11 @@ def _project() -> str | None:
         here = root = os.getcwd()
     except OSError:  # it was removed
         return None
-    while not os.path.lexists(f"{root}/.git"):
-        above = os.path.dirname(root)
-        if above == root:
+    while not os.access(f"{root}/.git", os.F_OK):
+        if not root.strip("/"):
             root = here
             break
-        root = above
+        root = root.rpartition("/")[0]
     folder = f"{root.rstrip('/')}/{PROJECT}"
     own = os.path.isdir(folder) and os.path.realpath(folder) != str(packaged())
     return folder if own else None

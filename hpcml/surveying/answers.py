@@ -28,8 +28,8 @@ from hpcml.surveying.words import (
 )
 
 MEBI = 1 << 20  # bytes: Slurm counts memory in these
-OF_ASSOCIATION = ("Account", "Partition", "QOS", "DefaultQOS", "MaxSubmitJobs")
-OF_QOS = ("Name", "MaxWall", "MaxTRES", "MaxSubmitPU", "Flags")
+OF_ASSOCIATION = ("Account", "Partition", "QOS", "MaxSubmitJobs")
+OF_QOS = ("Name", "MaxWall", "MaxTRES", "MaxSubmitPU")
 
 
 def parse_config(answer: str) -> Config:
@@ -44,13 +44,9 @@ def parse_config(answer: str) -> Config:
         max_array=_max_array(told),
         kill_wait=duration(told.get("KillWait")),
         select=said(told.get("SelectType")),
-        select_parameters=words(told.get("SelectTypeParameters")),
         enforced=None if enforced is None else frozenset(words(enforced.lower())),
         accounting=None if storage is None else "slurmdbd" in storage,
         energy=None if energy is None else tuple(one for one in plugins if one != "none"),
-        gres=words(told.get("GresTypes")),
-        default_memory_per_cpu=_memory(told.get("DefMemPerCPU")),
-        default_memory_per_node=_memory(told.get("DefMemPerNode")),
     )
 
 
@@ -133,7 +129,6 @@ def _partition(told: Fields, nodes: Sequence[LiveNode]) -> LivePartition:
         hidden=told.get("Hidden") == "YES",
         state=said(told.get("State")),
         max_time=duration(told.get("MaxTime")),
-        default_time=duration(told.get("DefaultTime")),
         max_nodes=limit(told.get("MaxNodes")),
         max_cpus_per_node=limit(told.get("MaxCPUsPerNode")),
         exclusive=_exclusive(told),
@@ -143,7 +138,6 @@ def _partition(told: Fields, nodes: Sequence[LiveNode]) -> LivePartition:
         denied_accounts=words(told.get("DenyAccounts", "").lower()),
         denied_qos=words(told.get("DenyQos", "").lower()),
         nodes=tuple(nodes),
-        total=amounts(told.get("TRES")),
     )
 
 
@@ -159,26 +153,19 @@ def _allowed(text: str | None) -> tuple[str, ...] | None:
     return None if said(text) in (None, "ALL") else words((text or "").lower())
 
 
-def _memory(text: str | None) -> float | None:
-    amount = limit(text)
-    return None if amount is None else amount * MEBI
-
-
 def parse_associations(answer: str) -> tuple[Association, ...]:
     """What ``sacctmgr show assoc`` says, in the columns :data:`OF_ASSOCIATION`."""
     return tuple(
-        Association(account, said(partition), words(qos), said(default), count(submit))
-        for account, partition, qos, default, submit in _rows(answer, len(OF_ASSOCIATION))
+        Association(account, said(partition), words(qos), count(submit))
+        for account, partition, qos, submit in _rows(answer, len(OF_ASSOCIATION))
     )
 
 
 def parse_qos(answer: str) -> dict[str, LiveQos]:
     """What ``sacctmgr show qos`` says, in the columns :data:`OF_QOS`."""
     return {
-        name: LiveQos(
-            *(name, duration(wall), amounts(most).get("node"), count(submit), words(flags))
-        )
-        for name, wall, most, submit, flags in _rows(answer, len(OF_QOS))
+        name: LiveQos(name, duration(wall), amounts(most).get("node"), count(submit))
+        for name, wall, most, submit in _rows(answer, len(OF_QOS))
     }
 
 

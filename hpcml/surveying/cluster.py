@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from hpcml.agent.commands import NOT_FOUND
 from hpcml.errors import CommandError
 from hpcml.surveying.answers import (
     OF_ASSOCIATION,
@@ -16,8 +17,9 @@ from hpcml.surveying.answers import (
     parse_partitions,
     parse_qos,
 )
+from hpcml.surveying.finding import NoAnswerError
 from hpcml.surveying.model import Cluster
-from hpcml.surveying.shell import Commands
+from hpcml.surveying.shell import Commands, answered
 
 NO_SLURM = "Slurm's commands must be on PATH of a login shell there. Is this a login node?"
 SILENT = "Slurm's controller may be down: try again later, or see the site's news."
@@ -33,6 +35,8 @@ def cluster_of(files: Commands) -> Cluster:
     ------
     CommandError
         There is no Slurm, or its controller does not answer.
+    NoAnswerError
+        A command hangs.
     TransportError
         The site cannot be reached.
     """
@@ -49,7 +53,7 @@ def cluster_of(files: Commands) -> Cluster:
     def shown(parse: Callable[[str], T], *what: str) -> T | None:
         try:
             return parse(_asked(files, ["sacctmgr", "-nP", "show", *what]))
-        except CommandError as error:
+        except (CommandError, NoAnswerError) as error:
             unanswered.append(error.problem)
             return None
 
@@ -64,10 +68,10 @@ def cluster_of(files: Commands) -> Cluster:
 
 
 def _asked(files: Commands, argv: Sequence[str], advice: str = PRIVATE) -> str:
-    done = files.run(argv)
+    done = answered(argv, lambda: files.run(argv))
     if done.exit_code:
         output = (done.stderr or done.stdout).decode(errors="replace")
-        missing = done.exit_code == 127
+        missing = done.exit_code == NOT_FOUND
         raise CommandError(argv, done.exit_code, output, NO_SLURM if missing else advice)
     return done.stdout.decode(errors="replace")
 

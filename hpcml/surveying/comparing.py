@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from hpcml import units
-from hpcml.errors import ProfileError, few, nearest
+from hpcml.errors import ProfileError, few
 from hpcml.settings import SiteSettings, settings_of
 from hpcml.sites import Partition, Site, places_of
+from hpcml.surveying.accounts import Payment
 from hpcml.surveying.facts import Facts, Place, time_text
 from hpcml.surveying.finding import Finding, bad, ok, unknown, warn
-from hpcml.surveying.limits import submit_limits
-from hpcml.surveying.model import Association, Cluster, LivePartition
+from hpcml.surveying.limits import live_of, submit_limits
+from hpcml.surveying.model import Cluster, LivePartition
 from hpcml.surveying.partitions import compare_partition
-
-ACCOUNTS = "`sacctmgr show assoc user=$USER format=account,partition,qos` there lists yours."
 
 
 def disagreements(site: Site, cluster: Cluster, yours: SiteSettings | None = None) -> list[Finding]:
@@ -49,6 +48,7 @@ class _Comparison:
     def __init__(self, site: Site, cluster: Cluster, yours: SiteSettings) -> None:
         self.site, self.cluster, self.yours = site, cluster, yours
         self.facts = Facts(site, _places(site))
+        self.payment = Payment(site, cluster, yours)
 
     def findings(self) -> Iterator[Finding]:
         config = self.cluster.config
@@ -136,77 +136,12 @@ class _Comparison:
             yield bad(f"{told}: {problem}", "Write account_required: true")
         elif needed:
             yield from self.facts.agrees(place)
-        yield from self._yours(bool(needed or self.site.account_required))
-
-    def _yours(self, needed: bool) -> Iterator[Finding]:
-        """Whether the accounts of the settings may pay."""
-        known, name = self.cluster.associations, self.site.name
-        if known is None:
-            if self._paying():
-                yield unknown("whether your accounts may pay: the cluster shows no accounts")
-            return
-        accounts = sorted({it.account for it in known})
-        if needed and not (self.yours.account or self.yours.accounts):
-            advice = f"Write sites.{name}.account into the settings: {few(accounts)}."
-            yield bad("your settings name no account, and jobs must", advice)
-        for account, partitions in self._paying().items():
-            bound = [it.partition for it in known if it.account == account.lower() and it.partition]
-            if bound and not any(self._association(account, one) for one in partitions):
-                problem = f"your account {account} is for {few(bound)} alone"
-                yield bad(f"{problem}, and would pay for {few(partitions)}", ACCOUNTS)
-                continue
-            if not any(self._association(account, partition) for partition in partitions):
-                problem = f"your settings' account {account} is none of yours ({self.cluster.user})"
-                yield bad(problem, f"{nearest(account, accounts)}. {ACCOUNTS}")
-                continue
-            yield from self._shut(account, partitions)
-
-    def _shut(self, account: str, partitions: list[str]) -> Iterator[Finding]:
-        """Partitions that an account of yours may not use."""
-        may = {name: self._may_use(account, name) for name in partitions}
-        shut = [name for name, it in may.items() if it is False]
-        if shut:
-            judge = bad if len(shut) == len(partitions) else warn
-            advice = f"Write sites.{self.site.name}.accounts.{shut[0]}, if another one may."
-            yield judge(f"your account {account} may not use {few(shut)}", advice)
-        unsure = [name for name, it in may.items() if it is None]
-        if unsure:
-            problem = f"whether your account {account} may use {few(unsure)}"
-            yield unknown(f"{problem}: it is not listed there (AllowAccounts), one above it may be")
-
-    def _paying(self) -> dict[str, list[str]]:
-        """The partitions for which each account of the settings would pay."""
-        found: dict[str, list[str]] = {}
-        for name, partition in self.site.partitions.items():
-            if account := self._payer(name, partition):
-                found.setdefault(account, []).append(name)
-        return found
-
-    def _payer(self, name: str, partition: Partition) -> str | None:
-        own = self.yours.accounts.get(name)
-        account = own if own or partition.own_account else self.yours.account
-        return account and partition.account_named(account)
-
-    def _association(self, account: str, partition: str) -> Association | None:
-        for it in self.cluster.associations or ():
-            if it.account == account.lower() and it.partition in (None, partition):
-                return it
-        return None
-
-    def _may_use(self, account: str, partition: str) -> bool | None:
-        if self._association(account, partition) is None:
-            return False
-        live = self._live(partition, self.site.partitions[partition])
-        return True if live is None else live.allows_account(account)
+        yield from self.payment.findings()
 
     # --- partitions -----------------------------------------------------------------------
 
     def _live(self, name: str, partition: Partition) -> LivePartition | None:
-        """What the cluster has of a partition; where jobs name none, they are in the default."""
-        there = self.cluster.partitions
-        if name not in there and not partition.partition_option:
-            return next((it for it in there.values() if it.default), None)
-        return there.get(name)
+        return live_of(self.cluster, name, partition)
 
     def _absent(self) -> Iterator[Finding]:
         there, seen = self.cluster.partitions, set[str]()
@@ -246,10 +181,10 @@ class _Comparison:
         yield from self._default_qos(name, partition)
 
     def _default_qos(self, name: str, partition: Partition) -> Iterator[Finding]:
-        account, qos = self._payer(name, partition), partition.default_qos
+        account, qos = self.payment.payer(name, partition), partition.default_qos
         if account is None or qos is None:
             return
-        association = self._association(account, name)
+        association = self.payment.association(account, name)
         if association is not None and qos not in association.qos:
             told = self.facts.named(("partitions", name, "default_qos"))
             problem = f"{told}: your account {account} may not use it"

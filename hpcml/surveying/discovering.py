@@ -229,19 +229,26 @@ class Discovery:
         yield from self._other_kinds(live, kind)
         fitting = sum(count for it, count in live.kinds.items() if _holds(it, kind))
         most = int(min(most_nodes_of(live, self.cluster), fitting))
-        yield f"    nodes: {most or 'unknown'}"
+        yield f"    nodes: {self._limit(live, most) if most else 'unknown'}"
         if live.exclusive is not None:
             yield f"    node_sharing: {'exclusive' if live.exclusive else 'shared'}"
         longest, _ = longest_of(live, self.cluster)
         if longest is None or math.isinf(longest):
             yield "    time: unknown         # Slurm has no limit here"
         else:
-            yield f"    time: {time_text(longest)}"
+            yield f"    time: {self._limit(live, time_text(longest))}"
         yield from self._qos(live)
         if device := _device(kind):
             yield f"    gres: {_word(':'.join(filter(None, (device.name, device.type))))}"
         yield "    internet: unknown     # yes, no, proxy, push-only"
         yield from self._node(live, kind)
+
+    def _limit(self, live: LivePartition, value: object) -> str:
+        """A limit of a partition; a QOS that the cluster does not show may allow less."""
+        if not self.cluster.has_unseen_qos(live):
+            return str(value)
+        source = "scontrol show partition; a QOS may allow less, and sacctmgr did not show it"
+        return f"{{value: {value}, source: {_quoted(source)}, confidence: B}}"
 
     def _left_out(self, live: LivePartition) -> str:
         """Why a partition is not for this profile; empty if it is."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from hpcml.errors import TransportError
+
 
 class Finding(NamedTuple):
     """What was found, and what to do about it.
@@ -17,6 +19,10 @@ class Finding(NamedTuple):
     verdict: str
     what: str
     advice: str = ""
+
+
+class NoAnswerError(TransportError):
+    """A command of a site has not ended in time: what it would say is not known."""
 
 
 Check = Callable[[], Iterable[Finding]]

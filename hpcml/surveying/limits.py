@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from hpcml.sites import Partition
 from hpcml.surveying.model import Cluster, Kind, LivePartition
+
+
+def live_of(cluster: Cluster, name: str, partition: Partition) -> LivePartition | None:
+    """What a cluster has of a partition; where jobs name none, they are in the default."""
+    there = cluster.partitions
+    if name not in there and not partition.partition_option:
+        return next((it for it in there.values() if it.default), None)
+    return there.get(name)
 
 
 def longest_of(live: LivePartition, cluster: Cluster) -> tuple[float | None, str]:

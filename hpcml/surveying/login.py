@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from hpcml.agent import wire
-from hpcml.errors import CommandError, few
+from hpcml.errors import CommandError
 from hpcml.job import Job, Resources
 from hpcml.planning import make_plan
 from hpcml.planning.paying import account_rule
@@ -21,10 +21,12 @@ from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.sites.braces import filled, names_of
 from hpcml.sites.launching import Container
+from hpcml.surveying.accounts import Payment
 from hpcml.surveying.cluster import SILENT, cluster_of
 from hpcml.surveying.comparing import disagreements
 from hpcml.surveying.finding import Check, Finding, bad, ok, unknown, warn
 from hpcml.surveying.model import Cluster
+from hpcml.surveying.shell import answered
 from hpcml.transports import Completed, Transport
 from hpcml.units import memory_text
 
@@ -37,7 +39,7 @@ LINE = 200  # characters of each
 PROGRAMS = {"apptainer": "apptainer", "singularity-ce": "singularity"}
 LOOK = """
 import json, os, sys
-left = os.statvfs(".")
+left = os.statvfs(sys.argv[1])
 space = [left.f_bavail * left.f_frsize, left.f_files, left.f_favail]
 print(json.dumps([list(sys.version_info[:3]), sys.executable, space]))
 """
@@ -73,6 +75,10 @@ class Login:
         """What its Slurm says of itself."""
         return cluster_of(self.files)
 
+    def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
+        """Run a command of the site's, which may hang."""
+        return answered(argv, lambda: self.files.run(argv, stdin))
+
     @property
     def python(self) -> str:
         """Of hpcml's helper on the login node, or of its agent where there is no helper."""
@@ -83,7 +89,7 @@ class Login:
     @cached_property
     def look(self) -> tuple[list[int], str, list[int]]:
         """What that Python sees of itself and of the workspace."""
-        argv = [self.python, "-I", "-S", "-c", LOOK]
+        argv = [self.python, "-I", "-S", "-c", LOOK, self.binding.workspace]
         done = self.files.run(argv)
         if done.exit_code:
             raise CommandError([self.python], done.exit_code, told_by(done), self._no_python)
@@ -180,7 +186,7 @@ def quota(login: Login) -> Iterator[Finding]:
         return
     yours = names_of(login.binding.user, login.binding.project)
     argv = [filled(word, yours) for word in login.site.quota]
-    done = login.files.run(argv)
+    done = login.run(argv)
     if done.exit_code:
         problem = f"{shlex.join(argv)!r} ended with exit code {done.exit_code}"
         yield warn(f"{problem}: {told_by(done)}", "See the site's documentation: quota.")
@@ -228,7 +234,7 @@ def container(login: Login) -> Iterator[Finding]:
         not_seen = f"{facts.runtime} cannot be tried on this node"
         yield warn(f"{not_seen}{why}", advice) if missing else unknown(not_seen)
         return
-    done = login.files.run(test)
+    done = login.run(test)
     if done.exit_code:
         problem = f"{shlex.join(test)!r} ended with exit code {done.exit_code}: {told_by(done)}"
         yield warn(f"{problem}{why}", advice)
@@ -251,52 +257,18 @@ def _group_missing(login: Login) -> bool:
     group = login.site.container.group
     if group is None:
         return False
-    done = login.files.run(["id", "-Gn"])
+    done = login.run(["id", "-Gn"])
     return group not in done.stdout.decode(errors="replace").split()
 
 
 def account(login: Login) -> Iterator[Finding]:
     """Whether who pays may pay, by Slurm's accounting."""
-    cluster, binding = login.cluster, login.binding
-    rule = account_rule(login.site)
-    mine = payers(cluster)
-    for name in dict.fromkeys(filter(None, (binding.account, *binding.accounts.values()))):
-        if mine is None:
-            yield unknown(f"{name}: the site's accounting does not say who may use it")
-        elif pays(name, login.site, mine):
-            yield ok(f"{name} is yours")
-        else:
-            problem = f"{name} is no account of yours on {login.site.name}"
-            yield bad(problem, f"{_yours(mine)} {rule}".rstrip())
-    if binding.account is None and not binding.accounts:
-        if cluster.needs_account:
-            advice = f"Write sites.{login.site.name}.account into the settings."
-            yield bad("a job that names no account is refused", f"{advice} {_yours(mine or [])}")
-        else:
-            default = cluster.default_account
-            yield ok(f"{default} pays, the default" if default else "none is named, or needed")
+    return Payment(login.site, login.cluster, login.binding).findings()
 
 
 def profile(login: Login) -> list[Finding]:
     """What the profile and your settings say, beside what the cluster does."""
     return disagreements(login.site, login.cluster)
-
-
-def payers(cluster: Cluster) -> list[str] | None:
-    """Accounts that somebody may name; ``None``: not known."""
-    found = cluster.associations
-    return None if found is None else list(dict.fromkeys(one.account for one in found))
-
-
-def pays(name: str, site: Site, mine: Sequence[str]) -> bool:
-    """Whether an account is among some, be it with what a partition adds to it."""
-    suffixes = {"", *(one.account_suffix or "" for one in site.partitions.values())}
-    known = {one.lower() for one in mine}  # as Slurm compares them
-    return any(f"{name}{suffix}".lower() in known for suffix in suffixes)
-
-
-def _yours(accounts: Sequence[str]) -> str:
-    return f"Yours: {few(accounts)}." if accounts else ""
 
 
 def queue(login: Login) -> Iterator[Finding]:
@@ -306,7 +278,7 @@ def queue(login: Login) -> Iterator[Finding]:
     job = Job(["true"], code=None, resources=small(site, partition))
     plan = make_plan(resolve(job, online=False), site, binding)
     where = f"partition {partition}"
-    done = login.files.run(["sbatch", "--test-only"], plan.script.encode())
+    done = login.run(["sbatch", "--test-only"], plan.script.encode())
     if done.exit_code:
         told = told_by(done)
         problem = f"sbatch would not take a job in {where}: {told}"

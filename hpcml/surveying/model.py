@@ -24,8 +24,6 @@ class Config:
         Whether there is any.
     energy : tuple of str or None
         Plugins that gather it.
-    default_memory_per_cpu, default_memory_per_node : float or None
-        Of jobs that do not ask for any, in bytes; infinite: all of a node's.
     """
 
     name: str | None
@@ -33,13 +31,9 @@ class Config:
     max_array: int | None
     kill_wait: float | None
     select: str | None
-    select_parameters: tuple[str, ...]
     enforced: frozenset[str] | None
     accounting: bool | None
     energy: tuple[str, ...] | None
-    gres: tuple[str, ...]
-    default_memory_per_cpu: float | None
-    default_memory_per_node: float | None
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,7 @@ class LivePartition:
     default, hidden : bool
     state : str or None
         ``UP``, ``DOWN``, ``DRAIN``, ``INACTIVE``.
-    max_time, default_time : float or None
+    max_time : float or None
         In s; infinite: no limit.
     max_nodes, max_cpus_per_node : float or None
         Infinite: no limit.
@@ -123,8 +117,6 @@ class LivePartition:
     denied_accounts, denied_qos : tuple of str
         That may not; they do not count where those are listed that may.
     nodes : tuple of LiveNode
-    total : dict
-        Trackable resources of all nodes.
     """
 
     name: str
@@ -132,7 +124,6 @@ class LivePartition:
     hidden: bool
     state: str | None
     max_time: float | None
-    default_time: float | None
     max_nodes: float | None
     max_cpus_per_node: float | None
     exclusive: bool | None
@@ -142,7 +133,6 @@ class LivePartition:
     denied_accounts: tuple[str, ...]
     denied_qos: tuple[str, ...]
     nodes: tuple[LiveNode, ...]
-    total: Mapping[str, int]
 
     @cached_property
     def kinds(self) -> dict[Kind, int]:
@@ -177,7 +167,6 @@ class Association:
     account: str
     partition: str | None
     qos: tuple[str, ...]
-    default_qos: str | None
     max_submit: int | None
 
 
@@ -192,19 +181,12 @@ class LiveQos:
     max_nodes : int or None
     max_submit : int or None
         Most jobs that a user may have in the queue.
-    overrides : bool
-        Whether its limits count in place of the partition's own QOS.
     """
 
     name: str
     max_time: float | None
     max_nodes: int | None
     max_submit: int | None
-    flags: tuple[str, ...]
-
-    @property
-    def overrides(self) -> bool:
-        return "OverPartQOS" in self.flags
 
 
 @dataclass(frozen=True)
@@ -235,6 +217,15 @@ class Cluster:
     associations: tuple[Association, ...] | None = None
     qos: Mapping[str, LiveQos] | None = None
     unanswered: tuple[str, ...] = ()
+
+    def has_unseen_qos(self, live: LivePartition) -> bool:
+        """Whether jobs in a partition may be under limits of a QOS that is not known."""
+        enforced = self.config.enforced
+        if enforced is not None and not enforced & {"limits", "qos", "safe"}:
+            return False
+        if self.qos is None:
+            return self.config.accounting is not False
+        return live.qos is not None and live.qos not in self.qos
 
     @property
     def needs_account(self) -> bool | None:

@@ -17,8 +17,9 @@ from hpcml.planning.paying import account_rule
 from hpcml.settings import SiteSettings
 from hpcml.sites import Site
 from hpcml.sites.braces import filled, names_of
+from hpcml.surveying.accounts import payers, pays
 from hpcml.surveying.cluster import cluster_of
-from hpcml.surveying.login import payers, pays
+from hpcml.surveying.finding import NoAnswerError
 from hpcml.surveying.model import Cluster
 from hpcml.surveying.shell import NOWHERE, Commands, Shell
 from hpcml.transports.ssh import way_to
@@ -101,7 +102,7 @@ def _cluster(site: Site, shell: Commands) -> Cluster | None:
         return None
     try:
         return cluster_of(shell)
-    except CommandError:
+    except (CommandError, NoAnswerError):
         return None  # the checks say so
 
 

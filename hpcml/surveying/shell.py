@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Protocol
 
-from hpcml.agent import files, wire
+from hpcml.agent import commands, wire
 from hpcml.errors import TransportError, UnreachableError
 from hpcml.settings import Binding
 from hpcml.sites import Site
+from hpcml.surveying.finding import NoAnswerError
 from hpcml.transports import Completed
 from hpcml.transports.ssh import way_to
 from hpcml.transports.ssh.first_contact import SHELL
@@ -22,6 +23,7 @@ from hpcml.transports.ssh.openssh import Way
 
 NOWHERE = "/nowhere"  # a workspace until one is known
 PATIENCE = 60.0  # seconds that a command may take
+ASIDE = 20.0  # seconds that one may take which is asked only for what it tells
 MOST = 1 << 27  # bytes that a command may print: Slurm tells of ten thousand nodes in a tenth
 TELL = 'exec /bin/sh -c "exec env"'
 
@@ -46,6 +48,30 @@ class Shell(Commands, Protocol):
     environment: Mapping[str, str]
 
 
+def answered(argv: Sequence[str], run: Callable[[], Completed]) -> Completed:
+    """What a command of a site says, if it says so soon: one that hangs may do so for ever.
+
+    Raises
+    ------
+    NoAnswerError
+        It has not ended in time.
+    """
+    answer: Future[Completed] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(run())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(ASIDE)
+    except TimeoutError:
+        problem = f"{shlex.join(argv)!r} did not answer within {ASIDE:g} s"
+        raise NoAnswerError(problem, "Try it by hand on the site, or again later.") from None
+
+
 class LocalShell:
     """On this machine."""
 
@@ -61,10 +87,10 @@ class LocalShell:
                 capture_output=True,
                 check=False,
                 timeout=PATIENCE,
-                env=files.of_commands(),
+                env=commands.environment(),
             )
         except OSError as error:
-            return Completed(tuple(argv), 127, b"", (error.strerror or "").encode())
+            return Completed(tuple(argv), commands.NOT_FOUND, b"", (error.strerror or "").encode())
         except subprocess.TimeoutExpired:
             said = f"it has not ended within {PATIENCE:.0f} s"
             return Completed(tuple(argv), 124, b"", said.encode())
@@ -97,8 +123,8 @@ class SshShell:
         }
 
     def run(self, argv: Sequence[str]) -> Completed:
-        kept = {name: self.environment.get(name) for name in files.KEPT}
-        told = {**files.SAID, **{name: value for name, value in kept.items() if value}}
+        kept = {name: self.environment.get(name) for name in commands.KEPT}
+        told = {**commands.SAID, **{name: value for name, value in kept.items() if value}}
         words = (f"{name}={value}" for name, value in told.items())
         return self._answer(shlex.join(["env", "-i", *words, *argv]), argv)
 
@@ -110,34 +136,34 @@ class SshShell:
         parts = out.split(f"\n{word}\n".encode())
         if len(parts) < 3:
             raise self._way.refused(err.decode(errors="replace"))
-        said = err.partition(f"\n{word}\n".encode())[2]
+        before, begun, after = err.partition(f"\n{word}\n".encode())
+        said = after if begun else before  # of much the beginning is not kept
         return Completed(tuple(argv), int(parts[-1]), parts[1], said)
 
     def _spoken(self, script: bytes) -> tuple[bytes, bytes]:
-        with tempfile.TemporaryFile() as errors:
-            process = self._way.start(SHELL, errors)
-            late = threading.Event()
+        process, errors = self._way.start(SHELL)
+        late = threading.Event()
 
-            def give_up() -> None:
-                late.set()
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(PATIENCE, give_up)
+        timer.daemon = True
+        timer.start()
+        with process:
+            try:
+                out = self._heard(process, script)
+            finally:
+                timer.cancel()
                 process.kill()
-
-            timer = threading.Timer(PATIENCE, give_up)
-            timer.daemon = True
-            timer.start()
-            with process:
-                try:
-                    out = self._heard(process, script)
-                finally:
-                    timer.cancel()
-                    process.kill()
-            if late.is_set():
-                raise UnreachableError(
-                    f"{self._way.site} has not answered for {PATIENCE:.0f} s",
-                    f"See whether `{self._way.by_hand}` works by hand.",
-                )
-            errors.seek(0)
-            return out, errors.read()
+                err = errors.close()
+        if late.is_set():
+            raise UnreachableError(
+                f"{self._way.site} has not answered for {PATIENCE:.0f} s",
+                f"See whether `{self._way.by_hand}` works by hand.",
+            )
+        return out, err
 
     def _heard(self, process: subprocess.Popen[bytes], script: bytes) -> bytes:
         """All that is printed until the end, which a login shell may never come to."""

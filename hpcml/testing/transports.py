@@ -40,7 +40,7 @@ class TransportSuite:
     @staticmethod
     def told(files: Transport, script: str) -> str:
         """What a shell in the workspace prints."""
-        done = files.run(["/bin/sh", "-c", script])
+        done = files.run(["/bin/sh", "-c", f'cd "$0" && {{ {script}\n}}', files.workspace])
         assert done.exit_code == 0, done.stderr
         return done.stdout.decode("utf-8", "surrogateescape").strip()
 
@@ -71,12 +71,18 @@ class TransportSuite:
     def test_what_is_large_comes_through_a_command_as_it_was(self, files: Transport) -> None:
         assert files.run(["cat"], BIG).stdout == BIG
 
-    def test_a_command_starts_in_the_workspace_which_nobody_else_can_read(
+    def test_a_command_finds_the_workspace_which_nobody_else_can_read(
         self, files: Transport
     ) -> None:
         files.put({"here": b""})
 
         assert self.told(files, "ls -d here; stat -c %a .") == "here\n700"
+
+    def test_a_command_that_was_killed_is_not_taken_for_one_that_says_so(
+        self, files: Transport
+    ) -> None:
+        assert files.run(["/bin/sh", "-c", "kill -9 $$"]).exit_code == -9
+        assert files.run(["/bin/sh", "-c", "exit 137"]).exit_code == 137
 
     def test_a_job_that_the_client_is_in_is_not_told_of_to_commands(
         self, make: Callable[[], Transport], monkeypatch: pytest.MonkeyPatch
@@ -560,7 +566,7 @@ class TransportSuite:
             files.put({"before": b""})
             files.put({"file/below": b""})
             files.put({"after": b""})
-            files.run(["touch", "ran"])
+            files.run(["touch", f"{files.workspace}/ran"])
         with pytest.raises(TransportError, match="below cannot be written"), files.together():
             files.put({"file/below": b""})
             files.remove(["before"])

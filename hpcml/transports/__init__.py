@@ -86,15 +86,24 @@ def bring(
 
 @runtime_checkable
 class Transport(Protocol):
-    """Files and commands of a site. Every method raises TransportError if it cannot be done."""
+    """Files and commands of a site. Every method raises TransportError if it cannot be done.
+
+    Attributes
+    ----------
+    workspace : str
+        Where its files are, as the settings say; its absolute path once the site has answered.
+    """
+
+    workspace: str
 
     def __init__(self, site: Site, binding: Binding) -> None: ...
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
-        """Run a command in the workspace; a non-zero exit code is no error here.
+        """Run a command, in no folder to rely on; a non-zero exit code is no error here.
 
-        127: there is no such command. Of the environment here it finds ``PATH``, ``HOME``,
-        ``USER``, ``LD_LIBRARY_PATH`` and ``SLURM_CONF``; its answers are in English, by UTC.
+        127: there is no such command; -9: it was killed by that signal. Of the environment here it
+        finds ``PATH``, ``HOME``, ``USER``, ``LD_LIBRARY_PATH`` and ``SLURM_CONF``; its answers are
+        in English, by UTC.
         """
         ...
 
@@ -102,10 +111,17 @@ class Transport(Protocol):
         """Write files of mode 0600, each whole, making their folders (0700)."""
         ...
 
-    def publish(self, folder: str, files: Mapping[str, bytes], empty: Iterable[str] = ()) -> bool:
+    def publish(
+        self,
+        folder: str,
+        files: Mapping[str, bytes],
+        empty: Iterable[str] = (),
+        synced: Iterable[str] = (),
+    ) -> bool:
         """Make a folder appear with all its files, and ``empty`` folders, at once.
 
-        ``False``: it is there already and stays as it is.
+        ``False``: it is there already and stays as it is. The files that are ``synced``, and the
+        folder under its name, are there after a power loss, too.
         """
         ...
 
@@ -200,6 +216,8 @@ class Transport(Protocol):
 
     def touch(self, paths: Iterable[str], markers: Iterable[str] = ()) -> dict[str, FileStatus]:
         """Make the times of files and folders now; those that are not there are left out.
+
+        A time of the last minute may stay.
 
         ``markers`` say of inputs that they are whole (:func:`hpcml.agent.wire.data_marker`): of
         these, those are left out as well whose input somebody has changed since.

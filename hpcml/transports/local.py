@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import time
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -21,9 +24,10 @@ class LocalTransport:
     """See :class:`hpcml.transports.Transport`."""
 
     def __init__(self, site: Site, binding: Binding) -> None:
-        self.workspace = Path(binding.workspace)
+        self.workspace = binding.workspace
         with told():
-            self._files = Files(str(self.workspace))
+            self._files = Files(self.workspace)
+        _transports.add(self)
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
         with told():
@@ -34,9 +38,15 @@ class LocalTransport:
             for name, content in files.items():
                 self._files.put(name, _content(content))
 
-    def publish(self, folder: str, files: Mapping[str, bytes], empty: Iterable[str] = ()) -> bool:
+    def publish(
+        self,
+        folder: str,
+        files: Mapping[str, bytes],
+        empty: Iterable[str] = (),
+        synced: Iterable[str] = (),
+    ) -> bool:
         with told():
-            return self._files.publish(folder, files.items(), empty)
+            return self._files.publish(folder, files.items(), empty, synced)
 
     def get(self, paths: Mapping[str, int]) -> dict[str, bytes]:
         with told():
@@ -129,7 +139,7 @@ class LocalTransport:
     @contextmanager
     def holding(self, *, alone: bool = False) -> Iterator[None]:
         with told():
-            held = until_free(str(self.workspace), alone, lambda: self._files.lock(alone))
+            held = until_free(self.workspace, alone, lambda: self._files.lock(alone))
         try:
             yield
         finally:
@@ -144,3 +154,16 @@ class LocalTransport:
 
 def _content(content: bytes | Path) -> bytes | Iterable[bytes]:
     return pieces_of(str(content)) if isinstance(content, Path) else content
+
+
+_transports: weakref.WeakSet[LocalTransport] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_commands() -> None:
+    """One that hangs, and that nobody waits for any more, must not stay for good."""
+    for transport in [*_transports]:
+        transport._files.end_commands()
+
+
+os.register_at_fork(after_in_child=_transports.clear)  # the commands are the parent's

@@ -48,7 +48,7 @@ def publish(
     put_library(connection.files)
     if snapshot is not None:
         connection.files.put({f"code/{snapshot.digest}.tar": snapshot.archive()})
-    connection.files.publish(batch.folder, batch.files(), empty=("attempts", "queue"))
+    connection.files.publish(batch.folder, batch.files(), empty=["attempts"])
     return Path(connection.binding.workspace, batch.folder)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import hpcml
-from hpcml.agent import wire
+from hpcml.agent import files, wire
 from hpcml.job import Job
 from hpcml.schedulers.process import ProcessScheduler
 from tests.agent.direct import Agent, publish
@@ -37,12 +39,33 @@ def test_a_run_leaves_six_inodes_and_its_work(script: Callable[..., str]) -> Non
         assert len(below(batch)) - len(work) - before - (1 + len(readings)) == 6 * count
 
 
+def test_a_folder_or_file_that_somebody_else_has_is_told_with_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No chmod of yours would help. Here it is who asks that is somebody else."""
+    workspace = tmp_path / "ws"
+    there = files.Files(str(workspace))
+    (workspace / "file").touch(0o600)
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    there.open_private("file").close()
+    monkeypatch.setattr(os, "geteuid", lambda: -2)
+    with pytest.raises(files.Trouble) as caught:
+        files.Files(str(workspace))
+    assert f"{workspace} belongs to {me}," in caught.value.problem
+    assert caught.value.advice == "Use a folder of your own."
+    with pytest.raises(files.Trouble) as caught:
+        there.open_private("file")
+    assert f"it belongs to {me}, and" in caught.value.problem
+    assert "chmod" not in caught.value.advice
+
+
 def test_a_submission_through_the_queue_leaves_no_more(script: Callable[..., str]) -> None:
     ended = hpcml.submit(script("print(1)")).wait(30)
     batch = Path(ended.plan.where["workspace"], "runs", ended.id.rpartition(".")[0])
 
     run = [path for path in below(batch / "0") if "work" not in path.relative_to(batch).parts]
-    assert 1 + len(run) + len(below(batch / "attempts")) == 6
+    attempts = [it for it in below(batch / "attempts") if it.suffix in (".start", ".end")]
+    assert 1 + len(run) + len(attempts) == 6
 
 
 def test_a_batch_has_at_most_six_files_before_its_start(
@@ -165,3 +188,21 @@ def test_a_work_folder_left_half_made_is_made_anew(script: Callable[..., str]) -
     ended = Agent(batch).wait()
 
     assert ended.stdout == "['train.py']\n" and not half.exists()
+
+
+@pytest.mark.parametrize(
+    "age, stays", [(30.0, True), (90.0, False), (-90.0, False)], ids=["now", "before", "to come"]
+)
+def test_a_time_of_this_minute_stays(tmp_path: Path, age: float, stays: bool) -> None:
+    """It costs a write each; clocks may differ."""
+    then = time.time() - age
+    (tmp_path / "file").touch()
+    os.utime(tmp_path / "file", (then, then))
+
+    touched = files.Files(str(tmp_path)).touch("file")
+
+    assert touched is not None
+    mtime = (tmp_path / "file").stat().st_mtime
+    assert touched[2] == mtime
+    assert (abs(mtime - then) < 0.01) is stays
+    assert stays or abs(mtime - time.time()) < 10

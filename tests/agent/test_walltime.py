@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from pathlib import Path
 
@@ -112,6 +113,19 @@ print("told")
     assert ended.stdout == "told\n"
     assert ended.state == "COMPLETED" and ended.end["received"] == []
     assert 0 < ended.event("notice")["seconds"] <= 19
+
+
+def test_the_notice_spares_who_would_pass_it_on_to_others() -> None:
+    """As srun, mpirun and Apptainer do, to all that they have started."""
+    pass_on = "trap 'echo passed on' USR2; while [ ! -e noticed ]; do sleep 0.01; done"
+    listen = "trap 'touch noticed; exit' USR2; while :; do sleep 0.01; done"
+    started = (
+        f"ln -s /bin/sh mpirun; sh -c {shlex.quote(listen)} & ./mpirun -c {shlex.quote(pass_on)}"
+    )
+
+    ended = run(command("/bin/sh", "-c", started), time=20, notice=19.0)
+
+    assert (ended.state, ended.stdout) == ("COMPLETED", "")
 
 
 def test_a_job_that_uses_the_notice_ends_well() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.calling import HPCML
+from hpcml.cli.doctor.here import OPTIONAL
+from tests.cli.calling import HPCML, ready
 
 
 def shell_of(name: str) -> str:
@@ -40,3 +41,16 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
     return command
+
+
+@pytest.fixture
+def small_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty modules stand in for the packages that the doctor imports: these take seconds."""
+    ready()  # which has the real ones
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for modules, _ in OPTIONAL.values():
+        for name in modules:
+            (folder / f"{name}.py").touch()
+    others = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *others]))

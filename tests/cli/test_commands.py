@@ -15,13 +15,17 @@ from pathlib import Path
 import pytest
 
 import hpcml
-from hpcml.cli import COMMANDS, remembering
+from hpcml.cli import COMMANDS, remembering, stages
+from hpcml.cli.doctor.node import look_at_a_node
 from hpcml.cli.submitting import WAYS
 from hpcml.comparison.plotting import RESOURCES
 from hpcml.comparison.table import PLOTS
+from hpcml.errors import TransportError
 from hpcml.planning import PACK
-from tests.cli.calling import call, on_a_terminal
+from hpcml.sites import load_site
+from tests.cli.calling import HPCML, call, on_a_terminal
 from tests.conftest import eventually
+from tests.embedded.scene import Scene
 
 
 def test_help_names_every_command() -> None:
@@ -265,9 +269,47 @@ def test_ctrl_c_while_waiting_leaves_the_run_and_says_so() -> None:
         _, rest = process.communicate(timeout=30)
     assert process.returncode == 75
     (run,) = hpcml.runs()
-    assert f"Runs go on: {run.id}\n" in rest and "Traceback" not in rest
+    # It may have been in the queue before its submission came to its end.
+    assert run.id.partition(".")[0] in rest and "Traceback" not in rest
     assert run.state == "RUNNING"
     assert run.cancel().wait(20).state == "CANCELLED"
+
+
+def test_ctrl_c_takes_the_job_of_a_doctor_back() -> None:
+    """Nobody would ever see what it finds."""
+    whole = load_site("local").partitions["local"].node.cpus
+    fills = hpcml.Job(["sleep", "60"], code=None, resources=hpcml.Resources(cpus=whole))
+    before = hpcml.submit(fills)
+    argv, pipe = [*HPCML, "sites", "doctor", "local", "--job"], subprocess.PIPE
+    with subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True) as process:
+        eventually(lambda: len(hpcml.runs()) == 2)
+        (run,) = {*hpcml.runs()} - {before}
+        eventually(lambda: run.state == "PENDING")
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=30)
+    assert process.returncode == 75 and f"interrupted. {run.id} is cancelled." in rest
+    assert run.state == "CANCELLED"
+    before.cancel()
+
+
+def test_a_job_of_a_doctor_that_cannot_be_taken_back_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(run: hpcml.Run) -> hpcml.Run:
+        raise TransportError("the connection was lost", "Try again.")
+
+    def pressed(run: hpcml.Run) -> hpcml.Run:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(hpcml.Run, "cancel", away)
+        patch.setattr(hpcml.Run, "wait", pressed)
+        list(look_at_a_node(load_site("local"), None))
+    (run,) = hpcml.runs()
+    assert stages.advice == (
+        f"{run.id} may go on: the connection was lost. `hpcml cancel {run.id}` tries again."
+    )
+    run.wait(30)
 
 
 PRESSED = """
@@ -293,15 +335,40 @@ def pressed(where: str, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_ctrl_c_says_how_far_a_submission_came(project: Path) -> None:
+def test_ctrl_c_says_how_far_a_submission_came(
+    project: Path, workspace: Path, tmp_path: Path
+) -> None:
+    scene = Scene(tmp_path / "scene", workspace)
     submit = ["submit", "--code", "none", "--", "true"]
     done = pressed("hpcml.submission:resolve_with_code", *submit)
     assert done.returncode == 75 and not hpcml.runs()
     assert done.stderr == "\nhpcml: interrupted. Nothing was submitted.\n"
 
-    done = pressed("hpcml.submission:prepare", *submit)
+    done = pressed("hpcml.submission:carry_on", *submit)
     (run,) = hpcml.runs()
     batch = run.id.partition(".")[0]
+    assert done.stderr == (
+        f"\nhpcml: interrupted. `hpcml status {batch}` says how far its submission came.\n"
+    )
+    assert run.wait(30).state == "COMPLETED"
+
+    done = pressed("hpcml.submission:prepare", *submit)
+    assert done.returncode == 75 and [*hpcml.runs()] == [run]
+    assert done.stderr == "\nhpcml: interrupted. Nothing was submitted.\n"
+
+    done = pressed("hpcml.submission:publish", *submit)
+    (run,) = {*hpcml.runs()} - {run}
+    batch = run.id.partition(".")[0]
+    assert done.returncode == 75 and f"`hpcml resume {batch}` goes on" in done.stderr
+    scene.asked_long_ago(run)
+    assert call("resume", batch, "--wait").returncode == 0
+
+
+def test_ctrl_c_while_something_is_brought_leaves_it_to_be_resumed(project: Path) -> None:
+    done = pressed("hpcml.submission:prepare", "submit", "--code", "none", "--", "true")
+    (run,) = hpcml.runs()
+    batch = run.id.partition(".")[0]
+
     assert done.returncode == 75 and f"`hpcml resume {batch}` goes on" in done.stderr
     assert call("resume", batch, "--wait").returncode == 0
 
@@ -462,7 +529,7 @@ def test_a_sweep_that_was_broken_off_is_resumed_as_a_whole(
     another_python(
         """
         import os, hpcml, hpcml.submission as submission
-        submission.publish = lambda *_: os._exit(9)
+        submission.publish = lambda *_, **__: os._exit(9)
         hpcml.submit(hpcml.Job(["/bin/sh", "-c", "exit 0"], code=None).sweep(n=[1, 2]))
         """
     )

@@ -58,6 +58,7 @@ def test_where_everything_works_the_exit_code_is_0(workspace: Path) -> None:
     assert [path.name for path in workspace.iterdir()] == ["queue"], "it leaves nothing behind"
 
 
+@pytest.mark.usefixtures("small_packages")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a mount")
 def test_a_workspace_on_a_read_only_file_system_is_bad_and_said_to_be_so(workspace: Path) -> None:
     connect("local")  # makes it
@@ -74,6 +75,7 @@ def test_a_workspace_on_a_read_only_file_system_is_bad_and_said_to_be_so(workspa
     assert "Please report it" not in done.stdout
 
 
+@pytest.mark.usefixtures("small_packages")
 def test_in_a_pipe_it_is_a_line_a_finding_and_the_advice_is_in_it() -> None:
     done = call("doctor")
     lines = [line.split("\t") for line in done.stdout.splitlines()]
@@ -81,6 +83,7 @@ def test_in_a_pipe_it_is_a_line_a_finding_and_the_advice_is_in_it() -> None:
     assert all(line[3] for line in lines if line[0] != "ok")
 
 
+@pytest.mark.usefixtures("small_packages")
 def test_wrong_settings_are_told_with_file_and_line_and_the_rest_goes_on(home: Path) -> None:
     path = settings(home, "sites:\n  local:\n    workspce: /x\n")
     found = findings(code=1)
@@ -90,6 +93,7 @@ def test_wrong_settings_are_told_with_file_and_line_and_the_rest_goes_on(home: P
     assert verdicts(found, "python") == ["ok"] and "workspace" not in found
 
 
+@pytest.mark.usefixtures("small_packages")
 def test_a_wrong_profile_is_told_with_file_and_line(home: Path) -> None:
     profile = home / "config" / "hpcml" / "sites" / "small.yaml"
     profile.parent.mkdir(parents=True)
@@ -117,6 +121,7 @@ def test_a_package_that_is_missing_is_told_with_the_command_that_installs_it(
     assert found["matplotlib"]["verdict"] == "ok"
 
 
+@pytest.mark.usefixtures("small_packages")
 def test_a_workspace_that_cannot_be_used_is_bad(home: Path) -> None:
     settings(home, "sites:\n  local:\n    workspace: /proc/no/such/place\n")
     found = findings(code=1)
@@ -160,6 +165,7 @@ def test_a_queue_that_is_served_is_ok() -> None:
     run.cancel()
 
 
+@pytest.mark.usefixtures("small_packages")
 def test_a_python_of_jobs_that_does_not_start_is_bad(home: Path, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho broken interpreter >&2\nexit 3\n")
@@ -186,6 +192,7 @@ def test_energy_counters_are_tried(home: Path, tmp_path: Path) -> None:
     assert some == ("ok", "energy counters can be read (powercap)", "")
 
 
+@pytest.mark.usefixtures("small_packages")
 def test_records_are_looked_at_and_not_made(home: Path) -> None:
     index = home / "state" / "hpcml" / "index.db"
     assert "none yet" in findings()["records"][0]["what"]

@@ -79,6 +79,7 @@ def test_json_is_ascii_whatever_a_job_says_and_the_locale_is() -> None:
     assert json.loads(logs)["stdout"] == json.loads(plan)["what"]["params"]["said"] == said
 
 
+@pytest.mark.usefixtures("small_packages")
 def test_a_terminal_that_is_dumb_gets_text_alone() -> None:
     shown = on_a_terminal("submit", "--code", "none", "--wait", "--", "true", env={"TERM": "dumb"})
     assert "\x1b" not in shown and "COMPLETED" in shown
@@ -87,6 +88,7 @@ def test_a_terminal_that_is_dumb_gets_text_alone() -> None:
         assert "\x1b" not in shown and "local" in shown
 
 
+@pytest.mark.usefixtures("small_packages")
 def test_no_color_is_respected() -> None:
     run = hpcml.submit(hpcml.Job(["true"], code=None)).wait(30)
     assert COLOUR.search(on_a_terminal("doctor"))
@@ -101,6 +103,7 @@ def test_in_a_pipe_there_is_a_line_a_run_without_header_or_colours() -> None:
     assert forced.stderr == ""
 
 
+@pytest.mark.usefixtures("small_packages")
 @pytest.mark.parametrize("command", ["runs", "runs --json", "sites show local", "doctor"])
 def test_a_reader_that_has_seen_enough_is_no_error(command: str) -> None:
     hpcml.submit(hpcml.Job(["true"], code=None).sweep(n=list(range(20)))).wait(60)

@@ -419,7 +419,7 @@ def test_cancel_asks_first_and_does_nothing_without_a_yes(project: Path, scene: 
             await viewer.press("enter", no)
             await viewer.sees("Nothing was cancelled.")
         assert run.state == "RUNNING"
-        words = scene.batch(run) / "queue" / "0.words"
+        words = scene.batch(run) / "attempts" / "0.words"
         assert not words.exists() or "cancel" not in words.read_text()
         await viewer.press("c", "y")
         await viewer.sees(run.id, "CANCELLED")
@@ -455,7 +455,7 @@ def test_a_submission_that_was_broken_off_is_resumed_and_another_one_says_why_no
     another_python(
         """
         import os, hpcml, hpcml.submission as submission
-        submission.publish = lambda *_: os._exit(9)
+        submission.publish = lambda *_, **__: os._exit(9)
         hpcml.submit(hpcml.Job(["/bin/sh", "-c", "exit 0"], name="torn", code=None))
         """
     )
@@ -533,7 +533,8 @@ def test_files_that_make_no_sense_do_not_end_the_screen(
     end.chmod(0o600)
     end.write_text(json.dumps({**record, "time": float("inf"), "reason": ["no", "reason"]}))
     plan.write_text(plan.read_text().replace('"created":', '"created":"soon","was":'))
-    (scene.batch(odd) / "queue" / "0.json").write_text('{"id": "no time"}\n')
+    scene.attempt(odd, "end").chmod(0o600)
+    scene.attempt(odd, "end").write_text('{"time": 1.0}\n')
     monkeypatch.setattr(pollers, "_pollers", {})  # as in a process that has not seen them yet
 
     async def watch(viewer: Viewer) -> None:

@@ -71,6 +71,11 @@ def test_markdown_is_as_it_was() -> None:
     assert small().to_markdown() == GOLDEN
 
 
+def test_whoever_measured_energy_is_named_under_the_table() -> None:
+    one = table(record(0, energy=energy(100.0, source="slurm", scope="allocation")))
+    assert showing.caption(one) == "figures are the median of the completed runs; energy by slurm"
+
+
 def test_json_has_its_documented_shape_and_no_nan() -> None:
     text = small().to_json()
     data = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

@@ -60,7 +60,7 @@ def somebody(shell: str) -> Iterator[pwd.struct_passwd]:
 
 
 class Server:
-    """An sshd that lets in whoever has the key.
+    """An sshd that lets in whoever has the key; ``more`` are settings of its own.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Server:
         On loopback; the same after :meth:`start` has been called again.
     """
 
-    def __init__(self, folder: Path, sshd: str) -> None:
+    def __init__(self, folder: Path, sshd: str, **more: object) -> None:
         self.folder, self._sshd = folder, sshd
         for name in ("host", "user"):
             key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name]
@@ -89,6 +89,7 @@ class Server:
             "StrictModes": "no",
             "UsePAM": "no",
             "MaxSessions": 50,
+            **more,
         }
         text = "".join(f"{name} {value}\n" for name, value in settings.items())
         (folder / "sshd_config").write_text(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +61,18 @@ def test_a_login_shell_that_goes_on_for_ever_ends_with_what_it_waits_for(tmp_pat
 
     assert b'"send": 1' in done.stdout, "it goes on without"
     eventually(lambda: not child.exists() or not is_alive(child.read_text().strip() or "0"))
+
+
+def test_a_workspace_that_somebody_else_has_is_told_with_whose_it_is(tmp_path: Path) -> None:
+    """No chmod of yours would help. Here it is who asks that is somebody else."""
+    text = first_contact.script("word", sys.executable, str(tmp_path), "lib.pyz", 1)
+    other = text.replace(b"import json, os,", b"import os; os.geteuid = lambda: -2\nimport json,")
+    done = subprocess.run(["/bin/sh"], input=other, capture_output=True)
+    said = json.loads(done.stdout.split(b"word ")[-1])
+
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert said["problem"] == f"{tmp_path} belongs to {me}"
+    assert said["advice"] == "Choose another workspace in the settings."
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])

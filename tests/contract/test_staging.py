@@ -620,7 +620,7 @@ def test_an_image_that_is_not_what_it_was_there_starts_no_run_and_is_brought_ane
 def test_an_image_that_is_gone_by_then_is_not_resumed(
     far: str, image: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(*_: object) -> None:
+    def lost(*_: object, **__: object) -> None:
         raise TransportError("the connection broke off", "Again.")
 
     with monkeypatch.context() as patch, pytest.raises(TransportError):

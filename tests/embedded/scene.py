@@ -15,6 +15,20 @@ import hpcml
 from hpcml.agent import wire
 from tests.conftest import eventually, processes_below
 
+# Hooks of a client that is to kill itself.
+DYING = """
+import os, signal
+
+def die(*args, **keywords):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def then_die(function):
+    def wrapped(*args, **keywords):
+        function(*args, **keywords)
+        die()
+    return wrapped
+"""
+
 RECORD = 'echo "$NAME" >> "$LEDGER"'
 WAIT_FOR_GATE = 'while [ ! -e "$GATE" ]; do sleep 0.02; done'
 
@@ -60,7 +74,7 @@ class Scene:
 
     def intent(self, run: hpcml.Run) -> Path:
         """What says that the queue is being asked to take a run."""
-        return self.batch(run) / "queue" / "0.intent"
+        return self.batch(run) / "attempts" / "0.intent"
 
     def asked_long_ago(self, run: hpcml.Run) -> None:
         """Have an intent be so old that the queue cannot be about to hear of it."""

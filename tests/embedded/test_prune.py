@@ -37,6 +37,13 @@ DAY = 86400
 GONE = f"hpcml-{'0' * 16}"  # a library that no batch names
 BIG = 'head -c 1000000 /dev/urandom > big; echo hello; echo "$NAME" >> "$LEDGER"'
 
+# With the outbox, and before it was published.
+BROKEN_OFF = """
+import os, hpcml, hpcml.submission as submission
+submission._appears_at_once = lambda *_: False
+submission.prepare = lambda *_: os._exit(0)
+"""
+
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
@@ -325,10 +332,7 @@ def test_what_a_broken_off_submission_needs_is_not_freed(
     """It is in the outbox alone, and the site has its code from another run."""
     first = hpcml.submit(script("print(1)")).wait(30)
     settled(scene)
-    another_python(
-        "import os, hpcml, hpcml.submission as s\ns.prepare = lambda *a: os._exit(0)\n"
-        f"hpcml.submit('train.py', after={first.id!r})"
-    )
+    another_python(BROKEN_OFF + f"hpcml.submit('train.py', after={first.id!r})")
     (waiting,) = [run for run in hpcml.runs() if run != first]
     later(40)
 
@@ -345,10 +349,7 @@ def test_a_cancelled_submission_keeps_nothing(
     scene: Scene, another_python: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     first = finished(scene)
-    another_python(
-        "import os, hpcml, hpcml.submission as s\ns.prepare = lambda *a: os._exit(0)\n"
-        f"hpcml.submit(hpcml.Job(['true'], code=None), after={first.id!r})"
-    )
+    another_python(BROKEN_OFF + f"hpcml.submit(hpcml.Job(['true'], code=None), after={first.id!r})")
     (waiting,) = [run for run in hpcml.runs() if run != first]
     waiting.cancel()
 
@@ -526,7 +527,7 @@ def test_nobody_prunes_while_somebody_submits(
         refused.append(args)
 
     def hook(function: Callable[..., None]) -> Callable[..., None]:
-        return lambda *args: (meanwhile(), function(*args), meanwhile())[1]
+        return lambda *args, **more: (meanwhile(), function(*args, **more), meanwhile())[1]
 
     monkeypatch.setattr(submission, "prepare", hook(prepare))
     monkeypatch.setattr(submission, "publish", hook(publish))

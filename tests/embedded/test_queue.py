@@ -417,7 +417,7 @@ def test_a_script_that_cannot_start_fails_with_what_it_said(scene: Scene, home: 
     assert "exit code 127" in run.reason and "/nonexistent/python: not found" in run.reason
     completed(blocker)
     idle(scene)
-    output = (scene.batch(run) / "queue" / "0.out").read_text()
+    output = (scene.batch(run) / "attempts" / "0.out").read_text()
     assert output.count("not found") == 1, "it was tried once"
     assert scene.lines() == ["blocker"]
 

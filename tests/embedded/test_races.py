@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -66,7 +67,7 @@ def test_of_eight_agents_that_race_for_a_run_one_executes_it(
     assert sorted(codes) == [0] * 7 + [3]
     assert scene.lines() == ["ran"]
     assert run.state == "FAILED" and run.exit_code == 3
-    assert sorted(os.listdir(scene.batch(run) / "attempts")) == ["0.1.end", "0.1.start"]
+    assert wire.Attempts(str(scene.batch(run))).listing() == {0: {1: {"start", "end"}}}
 
 
 def _take_all(folder: str, barrier: object, won: object) -> None:
@@ -402,7 +403,7 @@ def test_after_a_power_loss_an_empty_job_is_unknown_and_can_be_cancelled(
 def say(scene: Scene, run: hpcml.Run, state: str, reason: str = "a late word") -> None:
     """The scheduler's word, however late."""
     word = {"index": run.index, "attempt": 1, "state": state, "reason": reason, "time": 0.0}
-    wire.append_line(str(scene.batch(run) / "queue" / "0.words"), word)
+    wire.append_line(str(scene.batch(run) / "attempts" / "0.words"), word)
 
 
 def test_a_final_state_never_changes(
@@ -438,9 +439,8 @@ def test_the_schedulers_first_word_stands(
     assert state_elsewhere(another_python, run) == "CANCELLED"
 
 
-def test_what_was_judged_for_want_of_a_word_no_later_word_changes(
-    scene: Scene, another_python: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def ended_without_a_word(scene: Scene) -> hpcml.Run:
+    """One that ended on a signal, of which nobody says why it was sent."""
     run = hpcml.submit(scene.gated())
     eventually(scene.lines)
     kill(scene.dispatcher())
@@ -451,13 +451,48 @@ def test_what_was_judged_for_want_of_a_word_no_later_word_changes(
     end = scene.attempt(run, "end")
     record = {**json.loads(end.read_text()), "cause": None}  # as under another scheduler
     end.write_bytes(wire.canonical(record))
+    return run
+
+
+def awaited_in_vain(scene: Scene, run: hpcml.Run) -> None:
+    """Have it ended so long ago that no word is awaited any more."""
+    end = scene.attempt(run, "end")
+    record = json.loads(end.read_text())
+    end.write_bytes(wire.canonical({**record, "time": record["time"] - 61}))
+
+
+def test_what_was_judged_for_want_of_a_word_no_later_word_changes(
+    scene: Scene, another_python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    run = ended_without_a_word(scene)
 
     assert run.state == "RUNNING" and "has not said why" in run.reason
-    end.write_bytes(wire.canonical({**record, "time": record["time"] - 61}))
+    awaited_in_vain(scene, run)
 
     assert state_elsewhere(another_python, run) == "FAILED"
     say(scene, run, "CANCELLED")
     assert state_elsewhere(another_python, run) == "FAILED"
+
+
+def test_a_judgement_that_cannot_be_written_down_is_none_and_hides_no_other_run(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well = hpcml.submit(scene.job(name="well")).wait(30)
+    run = ended_without_a_word(scene)
+    awaited_in_vain(scene, run)
+
+    def full(path: str, record: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "append_line", full)
+        for _ in range(2):
+            (_, good), (_, seen) = hpcml.Runs([well, run]).seen()
+            assert (good.state, seen.state) == ("COMPLETED", "UNKNOWN")
+            assert seen.reason.startswith("it has ended (FAILED: ")
+            assert "No space left on device" in seen.reason
+
+    assert run.state == "FAILED"
 
 
 # --- cancel -------------------------------------------------------------------------------

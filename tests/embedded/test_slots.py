@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +18,10 @@ import pytest
 
 import hpcml
 from hpcml.agent import processes, wire
+from hpcml.errors import QueueError
 from hpcml.sites import load_site
 from tests.conftest import eventually
-from tests.embedded.scene import Scene, kill, small_machine
+from tests.embedded.scene import Scene, command_line, kill, small_machine
 
 POINT = 'echo "$NAME$HPCML_INDEX" >> "$LEDGER"'
 GATE = 'while [ ! -e "$SCENE/gate-$HPCML_INDEX" ]; do sleep 0.02; done'
@@ -90,16 +93,21 @@ def test_max_running_holds_though_the_dispatcher_is_killed_again_and_again(
 ) -> None:
     chance = random.Random(7)
     runs = hpcml.submit(
-        sweep(scene, 80, BEGIN, "sleep 0.05", END), small_machine(home, cpus=4), max_running=2
+        sweep(scene, 80, BEGIN, GATE, "sleep 0.05", END),
+        small_machine(home, cpus=4),
+        max_running=2,
     )
 
     kills = 0
     while not all(state.final for state in (run.state for run in runs)):
+        if kills in (0, 3):  # however slow this machine is, there is more to do after three
+            for number in range(40 if kills else 0, 80 if kills else 40):
+                scene.open(str(number))
         time.sleep(chance.random() * 0.2)  # any moment will do
         kill(*scene.dispatchers())
         kills += 1
 
-    assert kills >= 3
+    assert kills > 3
     assert set(states(runs)) == {"COMPLETED"}
     assert scene.lines().count("+") == scene.lines().count("-") == 80
     assert peak(scene) == 2
@@ -322,6 +330,7 @@ def test_slots_of_a_batch_whose_files_were_removed_end_and_the_next_job_starts(
     stay = "trap 'exit 1' TERM; while :; do sleep 0.05; done"
     runs = hpcml.submit(sweep(scene, 9, POINT, stay), site)
     eventually(lambda: len(scene.lines()) == 2)
+    agents = [scene.agent(run) for run in runs[:2]]
     if killed:
         kill(scene.dispatcher())
     gone = scene.batch(runs[0])
@@ -331,6 +340,7 @@ def test_slots_of_a_batch_whose_files_were_removed_end_and_the_next_job_starts(
     last = hpcml.submit(scene.job(name="last", cpus=2), site)
 
     assert last.wait(30).state == "COMPLETED"
+    eventually(lambda: not any(map(command_line, agents)))
     idle(scene)
     assert sorted(scene.lines()) == ["0", "1", "last"]
 
@@ -375,6 +385,53 @@ def test_all_of_a_thousand_points_are_cancelled_by_one_call(scene: Scene, home: 
     idle(scene)
 
 
+KILLED = """
+import os
+import hpcml
+from hpcml.schedulers.process import ProcessScheduler
+
+ProcessScheduler._cancel = lambda *_: os.kill(os.getpid(), 9)
+hpcml.Runs([hpcml.attach(it, {site!r}) for it in {ids!r}]).cancel()
+"""
+
+
+def test_all_are_cancelled_though_who_cancels_is_killed_after_the_first_word(
+    scene: Scene, home: Path
+) -> None:
+    """What goes on ends; what waits says so, and never runs when its turn comes."""
+    site = small_machine(home, cpus=1)
+    runs = hpcml.submit(sweep(scene, 3, POINT, GATE), site)
+    eventually(scene.lines)
+    behind = hpcml.submit(sweep(scene, 3, POINT, GATE, name="behind"), site)
+    for some in (behind, runs):
+        killer = KILLED.format(site=site, ids=[run.id for run in some])
+        done = subprocess.run([sys.executable, "-c", killer], check=False)
+        assert done.returncode == -signal.SIGKILL
+        if some is behind:
+            assert [(run.state, run.reason) for run in some] == [
+                ("PENDING", "cancelled, so that it will not run")
+            ] * 3
+
+    assert states(runs.wait(30)) == ["CANCELLED"] * 3
+    assert states(behind.wait(30)) == ["CANCELLED"] * 3
+    assert runs[0].reason == "cancelled while it ran"
+    assert scene.lines() == ["0"]
+    idle(scene)
+
+
+def test_a_cancel_of_what_another_machine_runs_says_that_it_is_asked_to_end_there(
+    scene: Scene, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent hears of it by the file system that both have."""
+    (run,) = hpcml.submit(sweep(scene, 1, POINT, GATE), small_machine(home, cpus=1))
+    eventually(scene.lines)
+    with monkeypatch.context() as patch, pytest.raises(QueueError, match="no signal") as caught:
+        patch.setattr(wire, "is_here", lambda owner: False)
+        run.cancel()
+    assert caught.value.advice.startswith("It is asked to end;")
+    assert run.wait(30).state == "CANCELLED"
+
+
 def no_signal_pending(pid: int) -> bool:
     """Whether a process has heard of all signals that were sent to it."""
     text = Path(f"/proc/{pid}/status").read_text()
@@ -397,14 +454,13 @@ def test_the_signal_of_a_cancel_that_comes_late_is_not_for_the_next_point(
             runs[0].cancel()
     assert [found["pid"] for found in late] == [agent] * times
 
-    scene.open("0")
-    eventually(lambda: scene.lines() == ["0", "1"])
+    eventually(lambda: scene.lines() == ["0", "1"])  # it has read it
     for found in late:
         assert wire.terminate(found)
         eventually(lambda: no_signal_pending(agent))
     scene.open("1")
     eventually(lambda: scene.lines() == ["0", "1", "2"])
-    assert states(runs[:2].wait(30)) == ["COMPLETED", "COMPLETED"]
+    assert states(runs[:2].wait(30)) == ["CANCELLED", "COMPLETED"]
 
     os.kill(agent, signal.SIGTERM)  # nobody had asked for a cancel: this one is meant
     assert runs[2].wait(30).state == "FAILED" and "SIGTERM" in runs[2].reason

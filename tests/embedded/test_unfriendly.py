@@ -103,7 +103,7 @@ def test_a_client_without_standard_streams_starts_one_dispatcher_only(workspace:
 
 
 def test_a_fork_in_the_wrong_moment_does_not_keep_the_queue_locked(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child forked while the lock is probed holds a copy of the descriptor, not the lock."""
     import fcntl
@@ -120,11 +120,14 @@ def test_a_fork_in_the_wrong_moment_does_not_keep_the_queue_locked(
                 os._exit(0)
             children.append(child)
 
-    run = hpcml.submit(command("sleep", "0.2"))
+    gate = tmp_path / "gate"
+    wait = 'while [ ! -e "$0" ]; do sleep 0.05; done'
+    run = hpcml.submit(command("/bin/sh", "-c", wait, str(gate)))
     kill_dispatcher(workspace)
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", flock)
         eventually(lambda: (run.state, children)[1])
+    gate.touch()
     try:
         assert run.wait(20).state == "COMPLETED"
         assert hpcml.submit(command("true")).wait(20).state == "COMPLETED"
@@ -136,13 +139,13 @@ def test_a_fork_in_the_wrong_moment_does_not_keep_the_queue_locked(
 def test_a_job_whose_files_cannot_be_used_holds_back_nobody(workspace: Path) -> None:
     blocker = hpcml.submit(command("sleep", "0.5", name="first"))
     broken = hpcml.submit(command("true"), after=blocker)
-    (workspace / "runs" / broken.id[:-6] / "queue" / "0.out").mkdir()
+    (workspace / "runs" / broken.id[:-6] / "attempts" / "0.out").mkdir()
     last = hpcml.submit(command("true", name="last"))
     assert last.wait(20).state == "COMPLETED"
     assert blocker.wait(20).state == "COMPLETED"
     assert not broken.state.final
 
-    (workspace / "runs" / broken.id[:-6] / "queue" / "0.out").rmdir()
+    (workspace / "runs" / broken.id[:-6] / "attempts" / "0.out").rmdir()
     assert broken.wait(20).state == "COMPLETED", "mended, any command goes on with it"
 
 
@@ -287,8 +290,8 @@ def test_a_run_whose_own_parameters_were_lost_does_not_run_with_those_of_others(
     """A cleaner of old files may take them while it waits."""
     publish = submission.publish
 
-    def losing(one: batch.Batch, connection: Connection) -> bool:
-        made = publish(one, connection)
+    def losing(one: batch.Batch, connection: Connection, **more: bool) -> bool:
+        made = publish(one, connection, **more)
         (workspace / one.folder / "points.jsonl").unlink()
         return made
 

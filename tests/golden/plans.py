@@ -114,7 +114,7 @@ def text(plan: Plan) -> str:
     parts["environment"] = "\n".join(f"{name}={value}" for name, value in environment)
     command = list(plan.what["entry"]["target"])
     if plan.what["launcher"] is not None:
-        command = launch.ranked(plan.what, command)
+        command = launch.ranked(plan.what, command, slots=1)
     shown = ("SHIM" if word == launch.SHIM else word for word in command)
     parts["started by"] = shlex.join(shown)
     return "\n".join(f"--- {name}\n{part.rstrip()}\n" for name, part in parts.items())

@@ -23,7 +23,14 @@ class Outside:
     """
 
     def __init__(
-        self, box: Box, home: Path, *, facts: str = "", partition: str = "", account: str = ""
+        self,
+        box: Box,
+        home: Path,
+        *,
+        facts: str = "",
+        partition: str = "",
+        account: str = "",
+        workspace: str = "",
     ) -> None:
         self.box = box
         self.there = f"/scratch/{uuid.uuid4().hex[:8]}"
@@ -31,6 +38,7 @@ class Outside:
         self.folder = box.path("login", self.there)
         profile = PROFILE.format(home=self.there, facts=facts, partition=partition)
         profile = profile.replace("transport: local", "transport: ssh\nssh: {host: box}")
+        profile = profile.replace(f"{self.there}/ws", workspace or f"{self.there}/ws")
         config = home / "config" / "hpcml"
         (config / "sites").mkdir(parents=True)
         (config / "sites" / "box.yaml").write_text(profile)

@@ -7,9 +7,12 @@ import textwrap
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
+from hpcml.agent import wire
 from tests.conftest import eventually
+from tests.ready import Ready
 from tests.testbed.box import Box, python
 from tests.testbed.machine import CommandFailed
 from tests.testbed.using import PATIENCE
@@ -70,6 +73,12 @@ def on_both_at_once(test: Callable[[Login], None]) -> Callable[[Login, Login], N
     return both
 
 
+@cache
+def ready(*python: str) -> Ready:
+    """A Python on a host, which becomes what is to be done there."""
+    return Ready(python)
+
+
 class Login:
     """A user's home of its own on the login node, with a profile of the site and settings.
 
@@ -95,9 +104,12 @@ class Login:
 
     def argv(self, code: str, environment: dict[str, str], values: dict[str, Any]) -> list[str]:
         """A command that runs code with hpcml at hand."""
-        text = PREAMBLE.format(said=json.dumps(values)) + textwrap.dedent(code)
         named = [f"HOME={self.home}", *(f"{name}={it}" for name, it in environment.items())]
+        text = self._program(code, values)
         return ["env", f"--chdir={self.home}", *named, *python(), "-c", text]
+
+    def _program(self, code: str, values: dict[str, Any]) -> str:
+        return PREAMBLE.format(said=json.dumps(values)) + textwrap.dedent(code)
 
     def do(
         self,
@@ -107,8 +119,9 @@ class Login:
         **values: Any,
     ) -> Any:
         """Run code that may use ``S``, the values, and ``job``; gives what it tells."""
-        argv = self.argv(code, environment or {}, values)
-        done = self.box.run("login", argv, timeout=patience, check=False)
+        host = ready(*self.box.hosts.entering("login", "alice"), *python())
+        variables = {**host.environment, "HOME": self.home, **(environment or {})}
+        done = host.run([self._program(code, values)], variables, self.home, patience)
         told = [line for line in done.stdout.splitlines() if line.startswith("TOLD ")]
         if done.returncode or not told:
             raise CommandFailed([code], done)
@@ -180,4 +193,10 @@ class Login:
 
     def queue_id(self, run: str) -> str:
         """The id of the array that a run of the first chunk is in."""
-        return str(json.loads(self.read(f"ws/runs/{run.rpartition('.')[0]}/queue/0.json"))["id"])
+        return wire.queued_as(self.queue_files(run))["0"][0]
+
+    def queue_files(self, run: str) -> list[str]:
+        """What is in the ``attempts/`` of a run's batch besides the attempts themselves."""
+        folder = f"{self.home}/ws/runs/{run.rpartition('.')[0]}/attempts"
+        names = self.box.run("login", ["ls", folder]).stdout.split()
+        return sorted(name for name in names if not name.endswith((".start", ".end")))

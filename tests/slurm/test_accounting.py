@@ -45,10 +45,14 @@ WATTS = 300.0
 @pytest.fixture
 def metered(login: Login) -> Login:
     """A site whose nodes use 300 W, as only Slurm can read."""
-    site = Login(login.box, facts="system_root: /nothing/here")
+    draw(login.box, WATTS)
+    return Login(login.box, facts="system_root: /nothing/here")
+
+
+def draw(box: Box, watts: float) -> None:
+    """Have all CPU nodes use so much from now on."""
     for host in ("cpu1", "cpu2"):
-        site.box.set_power(host, (60.0, WATTS))
-    return site
+        box.set_power(host, (60.0, watts))
 
 
 def final(site: Login, run: str) -> Any:
@@ -93,9 +97,36 @@ def test_the_energy_by_slurm_is_on_record_and_compared_where_no_meter_of_ours_ha
     assert figures == {"energy:allocation": life["joules"]}
 
 
+def test_zero_joules_by_slurm_are_not_measured(metered: Login) -> None:
+    """It writes them where it could not read a counter; one that stands still tells no more."""
+    draw(metered.box, 0.0)
+    try:
+        run = metered.submit("job('sleep 3', cpus=8)")
+        assert metered.wait(run) == [("COMPLETED", "")]
+    finally:
+        draw(metered.box, WATTS)
+
+    found = final(metered, run)
+    (life,) = found["lives"]
+    columns = ["--noheader", "--parsable2", "--format=ConsumedEnergyRaw"]
+    asked = ["sacct", *columns, f"--jobs={metered.queue_id(run)}"]
+    assert metered.box.run("login", asked).stdout.split() == ["0"], "of the batch step"
+    assert (life["joules"], life["covered"]) == (None, 0.0)
+    assert found["energy"]["joules"] is None
+    assert metered.do(COMPARED, runs=[run])["figures"] == [{}]
+
+
+def test_the_devices_that_a_run_had_are_on_record(login: Login) -> None:
+    run = login.submit("job('true', device='gpu', devices=2)")
+    assert login.wait(run) == [("COMPLETED", "")]
+
+    (life,) = final(login, run)["lives"]
+    assert (life["devices"], life["nodes"]) == (2, 1)
+    assert life["hosts"] in ("gpu1", "gpu2")
+
+
 def test_our_own_meter_comes_first_and_both_are_on_record(login: Login) -> None:
-    login.box.set_power("cpu1", (60.0, WATTS))
-    login.box.set_power("cpu2", (60.0, WATTS))
+    draw(login.box, WATTS)
     run = login.submit("job('sleep 8')")
     assert login.wait(run) == [("COMPLETED", "")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hpcml.batch import batch_of
 from hpcml.batch_view import BatchView, look
 from hpcml.connection import connect
 from hpcml.states import State
+from hpcml.transports.local import LocalTransport
 from tests.slurm.fake import FakeSlurm, fake_site
 
 TRUE = hpcml.Job(["true"], code=None)
@@ -44,16 +46,26 @@ def test_jobs_submitted_one_by_one_take_one_call_each(slurm: FakeSlurm) -> None:
     assert slurm.called() == ["sbatch"] * 3
 
 
-def test_a_look_at_many_batches_asks_the_queue_once(slurm: FakeSlurm) -> None:
+def test_a_look_at_many_batches_asks_the_queue_once_and_lists_their_attempts_in_one_call(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Runs that wait and run are told by it; nobody asks about one of them alone."""
     runs = [hpcml.submit(TRUE.sweep(n=range(150)), "fake") for _ in range(3)]
     rows = ("{}_0|RUNNING|None", "{}_[1-99]|PENDING|Priority")
     slurm.shows(row.format(job) for job in range(1, 7) for row in rows)
     views = [BatchView.load(batch_of(some[0].id), connect("fake")) for some in runs]
     before = len(slurm.called())
+    plain, listed = LocalTransport.names_in, list[set[str]]()
 
-    look(views)
-    assert slurm.called()[before:] == ["squeue"]
+    def names_in(self: LocalTransport, folders: Iterable[str]) -> dict[str, set[str]]:
+        listed.append({*(folders := [*folders])})
+        return plain(self, folders)
+
+    monkeypatch.setattr(LocalTransport, "names_in", names_in)
+    for looks in (1, 2):
+        look(views)
+        assert slurm.called()[before:] == ["squeue"] * looks
+        assert listed == [{view.attempts_folder for view in views}] * looks
     assert {view.seen[index].state for view in views for index in (0, 100)} == {State.RUNNING}
     assert {view.seen[index].state for view in views for index in (1, 149)} == {State.PENDING}
 

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import eventually
 from tests.slurm.site import Login, on_both_at_once
 from tests.testbed.box import Box
-from tests.testbed.using import PATIENCE, shown
+from tests.testbed.using import PATIENCE, sbatch, shown
 
 pytestmark = pytest.mark.testbed
 
@@ -31,16 +31,18 @@ def test_a_run_that_ends_well_is_completed_and_has_run_once(either: Login) -> No
 
 def test_an_exit_code_is_told_and_stays_what_it_is(either: Login) -> None:
     """FAILED turned COMPLETED at the next poll, elsewhere."""
-    run = either.submit("job('exit 3')")
+    run = either.submit(f"job('{BEGIN}exit 3')")
 
     assert either.wait(run) == [("FAILED", "exit code 3")]
     assert either.state(run) == ("FAILED", "exit code 3")
+    assert either.ledger() == ["began"]
 
 
 def test_a_command_s_own_exit_137_is_no_signal_and_no_lack_of_memory(either: Login) -> None:
-    run = either.submit("job('exit 137')")
+    run = either.submit(f"job('{BEGIN}exit 137')")
 
     assert either.wait(run) == [("FAILED", "exit code 137")]
+    assert either.ledger() == ["began"]
 
 
 def test_a_run_cancelled_by_scancel_is_cancelled(either: Login) -> None:
@@ -51,6 +53,7 @@ def test_a_run_cancelled_by_scancel_is_cancelled(either: Login) -> None:
     ((state, reason),) = either.wait(run)
     assert state == "CANCELLED"
     assert "cancelled" in reason
+    assert either.ledger() == ["began"]
 
 
 def test_a_run_cancelled_before_it_began_is_cancelled_at_once(either: Login) -> None:
@@ -82,118 +85,161 @@ def test_walltime_is_a_timeout_also_of_a_command_that_does_not_listen(either: Lo
 
     ((state, reason),) = either.wait(run)
     assert (state, reason) == ("TIMEOUT", "walltime of 3 s is over")
+    assert either.ledger() == ["began"]
+
+
+def test_walltime_is_a_timeout_of_several_ranks_and_in_a_container(login: Login) -> None:
+    """What starts them catches the signal that they are told by, and they would die of it."""
+    code = f"""
+        image, told = {login.box.image!r}, hpcml.Checkpoint(notice="5s")
+        seen = {{"S": os.environ["HOME"] + "/ws"}}  # in an image, too
+        def limited(image=None, checkpoint=None, **resources):
+            return hpcml.Job(["/bin/sh", "-c", "{BEGIN}sleep 600"], code=None, env=seen,
+                image=image, checkpoint=checkpoint,
+                resources=hpcml.Resources(time="10s", cpus=1, **resources))
+        jobs = [limited(tasks=2), limited(nodes=2, tasks=4, checkpoint=told),
+            limited(image), limited(image, tasks=2)]
+        tell([hpcml.submit(it, "box").id for it in jobs])
+    """
+    runs = login.do(code)
+
+    assert login.wait(*runs) == [("TIMEOUT", "walltime of 10 s is over")] * 4
+    assert login.read("ws/ledger").split() == ["began"] * (2 + 4 + 1 + 2)
 
 
 def hungry(mebibytes: int) -> str:
+    """A command that takes more memory than it may, and a while."""
     hoard = f"hoard = bytearray({mebibytes} << 20)"
     return f"python3 -c 'import time; {hoard}; time.sleep(60)'"
 
 
-def test_too_much_memory_is_out_of_memory(login: Login) -> None:
-    run = login.submit(f"""job("exec {hungry(400)}", memory="100 MiB")""")
+@on_both_at_once
+def test_too_much_memory_is_out_of_memory(either: Login) -> None:
+    run = either.submit(f"""job("{BEGIN}exec {hungry(400)}", memory="100 MiB")""")
 
-    ((state, reason),) = login.wait(run)
+    ((state, reason),) = either.wait(run)
     assert state == "OUT_OF_MEMORY"
     # Its agent and Slurm both watch: the first who looks is the one who tells.
     assert "the limit is 100 MiB" in reason or f"> {100 << 20})" in reason
+    assert either.ledger() == ["began"]
 
 
 def test_a_run_that_slurm_kills_for_the_memory_that_it_got_unasked_is_out_of_memory(
     either: Login,
 ) -> None:
     """Without cgroups Slurm looks, kills the whole job, and says FAILED by signal 9."""
-    run = either.submit(f"""job("exec {hungry(3000)}")""")
+    run = either.submit(f"""job("{BEGIN}exec {hungry(3000)}")""")
 
     ((state, reason),) = either.wait(run, timeout=90)
     assert state == "OUT_OF_MEMORY"
     assert reason.startswith("Slurm killed it: StepId=")
     assert "exceeded memory limit" in reason
+    assert either.ledger() == ["began"]
 
 
-def test_a_run_whose_rank_slurm_kills_for_memory_is_out_of_memory(login: Login) -> None:
-    run = login.submit(f"""job("exec {hungry(3000)}", nodes=2, tasks=2)""")
+def test_a_run_whose_rank_slurm_kills_for_memory_is_out_of_memory(either: Login) -> None:
+    run = either.submit(f"""job("{BEGIN}exec {hungry(3000)}", nodes=2, tasks=2)""")
 
-    ((state, reason),) = login.wait(run)
-    assert state == "OUT_OF_MEMORY"
-    assert reason.startswith("a rank was killed for want of memory: StepId=")
+    ((state, reason),) = either.wait(run)
+    assert state == "OUT_OF_MEMORY", reason
+    # Of the nodes that find too much in use one may cancel the step, or the whole job.
+    assert reason.startswith(
+        ("a rank was killed for want of memory: StepId=", "Slurm killed it: Exceeded job memory")
+    )
+    assert either.ledger() == ["began"] * 2, "each of two ranks"
 
 
 @pytest.mark.parametrize("asked", [', memory="100 MiB"', ""], ids=["asked for", "not asked for"])
 def test_a_run_that_the_kernel_kills_for_memory_is_out_of_memory_and_its_limit_is_told(
     confined: Login, asked: str
 ) -> None:
-    run = confined.submit(f"""job("exec {hungry(3000)}"{asked})""")
+    run = confined.submit(f"""job("{BEGIN}exec {hungry(3000)}"{asked})""")
 
     reason = "the kernel killed a process of the run for want of memory; the limit is "
     most = 100 if asked else 2000  # what this site gives a CPU
     assert confined.wait(run) == [("OUT_OF_MEMORY", f"{reason}{most} MiB")]
     assert slurm_s_word(confined, run) == "OUT_OF_MEMORY"
+    assert confined.ledger() == ["began"]
 
 
 def test_a_run_whose_rank_the_kernel_kills_for_memory_is_out_of_memory(confined: Login) -> None:
-    run = confined.submit(f"""job("exec {hungry(3000)}", nodes=2, tasks=2)""")
+    run = confined.submit(f"""job("{BEGIN}exec {hungry(3000)}", nodes=2, tasks=2)""")
 
     ((state, reason),) = confined.wait(run)
     assert state == "OUT_OF_MEMORY"
     assert reason.startswith("a rank was killed for want of memory: Detected 1 oom_kill event in")
+    assert confined.ledger() == ["began"] * 2, "each of two ranks"
 
 
 def test_a_run_that_lost_its_agent_and_its_memory_is_out_of_memory_by_slurm_s_word(
     confined: Login,
 ) -> None:
     """Nobody is left to write an end; what is known is what Slurm says."""
-    run = confined.submit(f"""job("{hungry(3000)}; kill -KILL $PPID")""")
+    run = confined.submit(f"""job("{BEGIN}{hungry(3000)}; kill -KILL $PPID")""")
 
     assert confined.wait(run, timeout=90) == [
         ("OUT_OF_MEMORY", "it took more memory than it was given (Slurm: OUT_OF_MEMORY)")
     ]
+    assert confined.ledger() == ["began"]
 
 
 @on_both_at_once
-def test_a_lost_node_is_node_fail_and_the_run_is_not_run_again(either: Login) -> None:
-    run = either.submit(f'job("{UNTIL_GATE}")')
+def test_a_lost_node_is_node_fail_for_all_who_had_it_and_they_are_not_run_again(
+    either: Login,
+) -> None:
+    """One has lost its agent, of the other it is the second node."""
+    alone = either.submit(f'job("{UNTIL_GATE}", options={{"nodelist": "cpu2"}})')
+    on_both = either.submit(f'job("{UNTIL_GATE}", nodes=2, tasks=2)')
+    began(either, 3)
+    agents = [f"ws/runs/{run[:-6]}/attempts/0.1.start" for run in (alone, on_both)]
+    hosts = [json.loads(either.read(path))["owner"]["host"] for path in agents]
+    either.box.kill_node("cpu2")
+    try:
+        reasons = [either.becomes(run, "NODE_FAIL") for run in (alone, on_both)]
+    finally:
+        either.box.revive_node("cpu2")
+
+    assert hosts == ["cpu2", "cpu1"]
+    assert ["node" in reason for reason in reasons] == [True, True]
+    assert either.ledger() == ["began"] * 3
+
+
+@on_both_at_once
+def test_a_run_that_must_give_way_is_preempted(either: Login) -> None:
+    job = f'job("{UNTIL_GATE}", options={{"partition": "low"}})'
+    run = either.submit(job)
     began(either)
     start = json.loads(either.read(f"ws/runs/{run[:-6]}/attempts/0.1.start"))
-    node = start["owner"]["host"]
-    either.box.kill_node(node)
+    other = either.box.preempt(start["owner"]["host"])
     try:
-        reason = either.becomes(run, "NODE_FAIL")
+        ((state, reason),) = either.wait(run)
     finally:
-        either.box.revive_node(node)
+        either.box.cancel(other)
 
-    assert "node" in reason
+    assert (state, "give way" in reason) == ("PREEMPTED", True)
     assert either.ledger() == ["began"]
 
 
-def test_a_run_that_must_give_way_is_preempted(login: Login) -> None:
-    job = f'job("{UNTIL_GATE}", options={{"partition": "low"}})'
-    run = login.submit(job)
-    began(login)
-    start = json.loads(login.read(f"ws/runs/{run[:-6]}/attempts/0.1.start"))
-    other = login.box.preempt(start["owner"]["host"])
-    try:
-        ((state, reason),) = login.wait(run)
-    finally:
-        login.box.cancel(other)
-
-    assert (state, "give way" in reason) == ("PREEMPTED", True)
-    assert login.ledger() == ["began"]
-
-
-def test_a_held_job_waits_and_says_who_holds_it(either: Login) -> None:
-    occupy(either.box)
-    run = either.submit(f'job("{BEGIN}", nodes=2, cpus=8)')
+@on_both_at_once
+def test_a_held_job_waits_says_who_holds_it_and_runs_once_when_it_is_released(
+    either: Login,
+) -> None:
+    others = occupy(either.box)
+    run = either.submit(f'job("{BEGIN}", cpus=8)')
     either.box.run("login", ["scontrol", "hold", either.queue_id(run)])
+    either.box.run("login", ["scancel", others])
 
     state, reason = either.state(run)
     assert state == "PENDING"
     assert reason.startswith("held by you (JobHeldUser): scontrol release")
+    either.box.run("login", ["scontrol", "release", either.queue_id(run)])
+    assert either.wait(run) == [("COMPLETED", "")]
+    assert either.ledger() == ["began"]
 
 
-def occupy(box: Box) -> None:
-    """Have another job hold all CPU nodes."""
-    whole = ["-N2", "--exclusive", "--output=/dev/null", "--wrap=sleep 600"]
-    box.run("login", ["sbatch", *whole])
+def occupy(box: Box, *words: str) -> str:
+    """Have another job hold all CPU nodes. Gives its id."""
+    return sbatch(box, "-N2", "--exclusive", "--wrap=sleep 600", *words)
 
 
 @on_both_at_once
@@ -229,9 +275,9 @@ def test_what_comes_after_a_success_runs(either: Login) -> None:
     assert either.wait(first, second) == [("COMPLETED", "")] * 2
 
 
-def forgotten(site: Login, run: str) -> None:
-    """Wait until Slurm knows nothing of a run any more."""
-    show = ["scontrol", "show", "job", site.queue_id(run)]
+def forgotten(site: Login, job: str) -> None:
+    """Wait until the controller knows nothing of a job any more."""
+    show = ["scontrol", "show", "job", job]
     eventually(lambda: site.box.run("login", show, check=False).returncode, PATIENCE)
 
 
@@ -241,8 +287,8 @@ def test_what_comes_after_a_run_that_slurm_has_forgotten_looks_at_its_files(
     site = forgetful_login
     good, bad = site.submit(f'job("{BEGIN}")'), site.submit("job('exit 1')")
     assert site.wait(good, bad) == [("COMPLETED", ""), ("FAILED", "exit code 1")]
-    forgotten(site, good)
-    forgotten(site, bad)
+    forgotten(site, site.queue_id(good))
+    forgotten(site, site.queue_id(bad))
     after_good = site.submit(f'job("{BEGIN}")', after=good)
     after_bad = site.submit(f'job("{BEGIN}")', after=bad)
 
@@ -345,6 +391,59 @@ def test_a_run_whose_agent_was_killed_failed_though_others_would_call_it_gone(
 
     ((state, reason),) = either.wait(run, timeout=90)
     assert (state, "9 (SIGKILL)" in reason) == ("FAILED", True)
+    assert either.ledger() == ["began"]
+
+
+def test_on_a_full_disk_runs_are_seen_and_an_end_that_cannot_be_written_down_is_unknown(
+    login: Login,
+) -> None:
+    """Of one that lost its agent, and of one that never began, Slurm's word is all there is."""
+    well, killed = login.submit(f'job("{BEGIN}")'), login.submit(f'job("{UNTIL_GATE}", cpus=8)')
+    assert login.wait(well) == [("COMPLETED", "")]
+    began(login, 2)
+    never = login.submit(f'job("{BEGIN}", nodes=2, cpus=8)')
+    login.box.run("login", ["scancel", login.queue_id(never)])
+    kill_agents(login)
+    assert slurm_s_word(login, killed) == "FAILED"
+    login.box.fill_disk("/scratch")
+    try:
+        eventually(lambda: "cannot be written down" in login.state(killed)[1], PATIENCE)
+        full = login.seen(well, killed, never)
+    finally:
+        login.box.free_disk("/scratch")
+
+    assert full[0] == ("COMPLETED", "")
+    for (state, reason), word in zip(full[1:], ("FAILED: killed", "CANCELLED: it"), strict=True):
+        assert (state, reason.startswith(f"it has ended ({word}")) == ("UNKNOWN", True)
+        assert reason.endswith("No space left on device")
+    states = [state for state, _ in login.seen(well, killed, never)]
+    assert states == ["COMPLETED", "FAILED", "CANCELLED"]
+
+
+def test_a_run_that_the_controller_has_forgotten_is_judged_by_the_accounting(
+    strict_login: Login,
+) -> None:
+    """One that lost its agent, one that had to give way, and one that never began."""
+    site = strict_login
+    low = '{"partition": "low", "nodelist": "gpu1"}'
+    yielding = site.submit(f"job('{UNTIL_GATE}', options={low})")
+    lost = site.submit(f"job('{UNTIL_GATE}', cpus=8)")
+    began(site, 2)
+    never = site.submit(f"job('{BEGIN}', nodes=2, cpus=8)")
+    site.box.run("login", ["scancel", site.queue_id(never)])
+    kill_agents(site)
+    other = site.box.preempt("gpu1")
+    try:
+        for run in (yielding, lost, never):
+            forgotten(site, site.queue_id(run))
+    finally:
+        site.box.cancel(other)
+
+    first, second, (state, reason) = site.seen(yielding, lost, never)
+    assert first == ("PREEMPTED", "it had to give way to a job that comes first (Slurm: PREEMPTED)")
+    assert second == ("FAILED", "killed by signal 9 (SIGKILL) (Slurm: FAILED)")
+    assert (state, reason.startswith("it never began: cancelled by user")) == ("CANCELLED", True)
+    assert site.ledger() == ["began"] * 2
 
 
 def test_a_missing_job_is_not_called_completed(forgetful_login: Login) -> None:
@@ -352,7 +451,7 @@ def test_a_missing_job_is_not_called_completed(forgetful_login: Login) -> None:
     run = forgetful_login.submit(f'job("{UNTIL_GATE}")')
     began(forgetful_login)
     kill_agents(forgetful_login)
-    forgotten(forgetful_login, run)
+    forgotten(forgetful_login, forgetful_login.queue_id(run))
 
     state, reason = forgetful_login.state(run)
     assert state == "UNKNOWN"

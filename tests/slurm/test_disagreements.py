@@ -210,7 +210,7 @@ def test_an_account_that_is_not_yours_is_named_with_those_that_are(profile: Prof
     settings = profile.settings.read_text()
     profile.settings.write_text(settings.replace("{box: {", "{box: {account: climat, "))
     (bad,) = told(profile.with_(), "bad")
-    assert bad.startswith("your settings' account climat is none of yours (alice)")
+    assert bad.startswith("account climat is none of yours (alice)")
     assert "did you mean 'climate'? (valid: climate, weather)" in bad
 
 

@@ -120,3 +120,23 @@ def test_an_account_that_the_site_does_not_take_is_refused_with_its_own_rule_and
     login.write(".config/hpcml/config.yaml", "sites: {box: {account: climate}}\n")
     again = login.do('tell(hpcml.resubmit(hpcml.runs(site="box")[0])[0].id)')
     assert login.wait(again) == [("COMPLETED", "")]
+
+
+def test_slurm_is_called_by_the_configuration_that_slurm_conf_names(login: Login) -> None:
+    """That of a site's second cluster, say. Here it is the only one that the login node has."""
+    conf, hosts = f"{login.home}/slurm.conf", login.box.hosts
+    hosts.run("login", "cp", "/etc/slurm/slurm.conf", conf)
+    hosts.run("login", "mount", "-t", "tmpfs", "none", "/etc/slurm")
+    try:
+        assert login.box.run("login", ["scontrol", "ping"], check=False).returncode
+        said = login.do(
+            """
+            run = hpcml.submit(job("squeue --me --noheader --format=%T"), "box").wait(60)
+            tell([run.state, run.logs()])
+            """,
+            environment={"SLURM_CONF": conf},
+        )
+    finally:
+        hosts.run("login", "umount", "/etc/slurm")
+
+    assert said == ["COMPLETED", "RUNNING\n"]

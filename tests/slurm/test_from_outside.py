@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import hpcml
+from hpcml.errors import TransportError
 from hpcml.states import State
 from hpcml.testing.schedulers import SchedulerSuite
 from hpcml.transports.ssh import SshTransport
@@ -20,6 +21,7 @@ from tests.slurm.conftest import emptied
 from tests.slurm.outside import Outside
 from tests.testbed.box import Box, this_python
 from tests.testbed.conftest import brought_up
+from tests.testbed.slurmconf import COMPUTE
 from tests.testbed.using import PATIENCE
 
 pytestmark = pytest.mark.testbed
@@ -40,12 +42,25 @@ def outside(friendly: Box, home: Path) -> Iterator[Outside]:
         yield found
 
 
+OF_UNFRIENDLY = {
+    "facts": "max_array: 100\nmax_submitted: 20\naccount_required: true",
+    "partition": "memory_option: never",
+    "account": "climate",
+}
+
+
 @pytest.fixture
 def outside_of_unfriendly(unfriendly: Box, home: Path) -> Iterator[Outside]:
-    facts = "max_array: 100\nmax_submitted: 20\naccount_required: true"
-    partition, account = "memory_option: never", "climate"
-    with from_outside(unfriendly, home, facts=facts, partition=partition, account=account) as found:
+    with from_outside(unfriendly, home, **OF_UNFRIENDLY) as found:
         yield found
+
+
+@pytest.fixture
+def outside_of_small_home(unfriendly: Box, home: Path) -> Iterator[Outside]:
+    """Where the workspace is in the home, which holds 1,000 files."""
+    with from_outside(unfriendly, home, workspace="~/hpcml", **OF_UNFRIENDLY) as found:
+        yield found
+    unfriendly.run("login", ["rm", "-rf", "hpcml", "filler"])
 
 
 @pytest.fixture(params=["/bin/bash", "/bin/csh"])
@@ -192,6 +207,139 @@ def test_a_chatty_csh_few_inodes_and_few_jobs_are_no_obstacle(
 
     assert {run.state for run in runs} == {State.COMPLETED}
     assert [run.logs() for run in runs] == [f"{n}\n" for n in range(60)]
+
+
+WHERE_ONE_MAY_WRITE = (
+    "/home",
+    "/tmp",
+    "/var",
+    "/dev/shm",
+    "/run",
+    "/scratch",
+    "/opt",
+    "/usr/local",
+)
+
+
+def hers(outside: Outside) -> set[tuple[str, str]]:
+    """All that is alice's on any host, but what is below the workspace: host, path."""
+    there = f"{outside.there}/ws"
+    find = [
+        "find",
+        *WHERE_ONE_MAY_WRITE,
+        "-path",
+        there,
+        "-prune",
+        "-o",
+        "-user",
+        "alice",
+        "-print",
+    ]
+    return {
+        (host, path)
+        for host in ("login", *COMPUTE)
+        for path in outside.box.hosts.run(host, *find).stdout.splitlines()
+    }
+
+
+def test_nothing_is_installed_on_the_site_and_nothing_left_outside_of_the_workspace(
+    outside: Outside, tmp_path: Path
+) -> None:
+    (tmp_path / "t2m.nc").write_text("measured\n")
+
+    def head(t2m: str) -> str:
+        with open(t2m) as file:
+            return file.read()
+
+    before = hers(outside)
+    assert ("login", "/home/alice") in before
+    function = hpcml.submit(head, "box", inputs={"t2m": str(tmp_path / "t2m.nc")})
+    ranks = hpcml.submit(hpcml.Job(["true"], code=None), "box", resources=RANKS)
+    assert function.result() == "measured\n"
+    assert ranks.wait().state is State.COMPLETED
+    ssh_of("box").close()
+
+    eventually(lambda: hers(outside) == before, PATIENCE)
+    assert (outside.folder / "ws" / "lib").is_dir()
+
+
+FILL = """
+import os, sys
+os.makedirs("filler")
+for n in range(os.statvfs(".").f_favail - 1 - int(sys.argv[1])):
+    open("filler/%d" % n, "w").close()
+"""
+NUMBERED = hpcml.Job(
+    ["/bin/sh", "-c", "echo $0 | tee left.txt", "{params.n}"],
+    code=None,
+    outputs=["left.txt"],
+    resources=hpcml.Resources(time="5m"),
+)
+
+
+def leave_room(box: Box, files: int) -> None:
+    """Fill the home, but for so many files."""
+    box.run("login", ["python3", "-c", FILL, str(files)])
+
+
+def make_room(box: Box) -> None:
+    box.run("login", ["rm", "-r", "filler"])
+
+
+def test_a_sweep_of_thirty_completes_in_a_home_of_a_thousand_files(
+    outside_of_small_home: Outside,
+) -> None:
+    runs = hpcml.submit(NUMBERED.sweep(n=range(30)), "box")
+    runs.wait()
+
+    assert {(run.state, run.reason) for run in runs} == {(State.COMPLETED, "")}
+    assert outside_of_small_home.box.run("login", ["ls", "hpcml/runs"]).stdout.split() == [
+        runs[0].id.partition(".")[0]
+    ]
+
+
+@pytest.mark.parametrize("left", [0, 4])
+def test_what_a_full_home_does_not_take_is_not_queued_and_resumed_when_there_is_room(
+    outside_of_small_home: Outside, left: int
+) -> None:
+    box = outside_of_small_home.box
+    hpcml.submit(NUMBERED, "box", params={"n": -1}).wait()
+    leave_room(box, left)
+    with pytest.raises(TransportError, match="cannot be written: No space left") as caught:
+        hpcml.submit(NUMBERED.sweep(n=range(30)), "box")
+    assert "there may be no inodes left" in caught.value.advice
+    assert box.run("login", ["squeue", "--me", "--noheader"]).stdout == ""
+
+    make_room(box)
+    broken_off = hpcml.Runs([run for run in hpcml.runs() if run.state is State.PREPARING])
+    assert len(broken_off) == 30
+    broken_off[0].resume()
+    broken_off.wait()
+    assert {run.state for run in broken_off} == {State.COMPLETED}
+
+
+def test_a_sweep_that_fills_its_home_up_is_told_so_and_nothing_half_written_is_believed(
+    outside_of_small_home: Outside, tmp_path: Path
+) -> None:
+    box = outside_of_small_home.box
+    hpcml.submit(NUMBERED, "box", params={"n": -1}).wait()
+    leave_room(box, 60)
+    runs = hpcml.submit(NUMBERED.sweep(n=range(30)), "box")
+
+    def is_told() -> bool:
+        seen = runs.seen()
+        return any("No space left on device" in it.reason for _, it in seen if not it.state.final)
+
+    eventually(is_told, PATIENCE)
+    make_room(box)
+    runs.wait()
+    completed = [run for run in runs if run.state is State.COMPLETED]
+    others = [run for run in runs if run not in completed]
+    assert others and {run.state for run in others} == {State.FAILED}
+    assert all(run.reason for run in others)
+    for run in completed:
+        left = run.fetch(tmp_path / run.id) / "left.txt"
+        assert run.logs() == left.read_text() == f"{run.params['n']}\n"
 
 
 def test_slurm_is_found_where_only_a_login_shell_finds_it(outside_of_profiles: Outside) -> None:

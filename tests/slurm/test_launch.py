@@ -7,8 +7,10 @@ import shlex
 
 import pytest
 
+from tests.conftest import eventually
 from tests.slurm.site import Login
 from tests.testbed.box import python
+from tests.testbed.using import PATIENCE
 
 pytestmark = pytest.mark.testbed
 
@@ -96,11 +98,55 @@ def test_a_rank_that_fails_ends_the_others_and_the_run(login: Login) -> None:
 
 
 def test_a_run_of_several_ranks_is_cancelled_on_all_nodes(login: Login) -> None:
-    run = login.submit(f"job('echo began >> $S/ledger; sleep 600', {RANKS})")
-    login.becomes(run, "RUNNING")
+    run = login.submit(f"job('echo began >> $S/ledger; sleep 4711', {RANKS})")
+    eventually(lambda: login.ledger() == ["began"] * 4, PATIENCE)
+    assert [left_of(login, host) > 0 for host in ("cpu1", "cpu2")] == [True, True]
     login.cancel(run)
 
     assert login.wait(run)[0][0] == "CANCELLED"
+    eventually(lambda: left_of(login, "cpu1") + left_of(login, "cpu2") == 0, PATIENCE)
+
+
+def left_of(login: Login, host: str) -> int:
+    """How many processes of that run are on a host."""
+    listed = login.box.run(host, ["pgrep", "-u", "alice", "-f", "sleep 4711"], check=False)
+    return len(listed.stdout.split())
+
+
+# One rank of each node listens: on the first in Python, on the second in a shell.
+RANKS_LISTEN = """\
+case $RANK in
+1) exec python3 -c '
+import os, signal, sys
+def tell(what): os.system("echo %s >> $S/ledger" % what)
+signal.signal(signal.SIGUSR2, lambda *_: sys.exit(tell("told-1")))
+tell("began")
+signal.pause()' ;;
+2) trap 'kill $!; echo told-2 >> $S/ledger; exit 0' USR2
+    echo began >> $S/ledger
+    sleep 600 & wait ;;
+*) echo began >> $S/ledger
+    while [ "$(grep -c told $S/ledger)" -lt 2 ]; do sleep 0.1; done ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("contained", [False, True], ids=["on the nodes", "in an image"])
+def test_the_notice_reaches_the_ranks_that_listen_on_all_nodes_and_spares_the_others(
+    login: Login, contained: bool
+) -> None:
+    login.write("ws/ranks.sh", RANKS_LISTEN)
+    image = login.box.image if contained else None
+    run = login.submit(
+        f'hpcml.Job(["/bin/sh", "{login.home}/ws/ranks.sh"], code=None, image={image!r}, '
+        f'env={{"S": "{login.home}/ws"}}, resources=hpcml.Resources(time="5m", {RANKS}))'
+    )
+    eventually(lambda: login.read("ws/ledger").count("began") == 4, PATIENCE)
+    owner = json.loads(login.read(f"ws/runs/{run[:-6]}/attempts/0.1.start"))["owner"]
+    login.box.run(owner["host"], ["kill", "-USR2", str(owner["pid"])])
+
+    assert login.wait(run) == [("COMPLETED", "")]
+    assert sorted(login.read("ws/ledger").split()) == ["began"] * 4 + ["told-1", "told-2"]
 
 
 def test_one_rank_a_node_tells_what_goes_on(login: Login) -> None:

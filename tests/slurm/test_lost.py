@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import eventually
-from tests.slurm.site import Login
-from tests.slurm.test_causes import BEGIN, UNTIL_GATE, began, kill_agents
+from tests.slurm.site import Login, on_both_at_once
+from tests.slurm.test_causes import BEGIN, UNTIL_GATE, began, forgotten, kill_agents, occupy
 from tests.testbed.using import PATIENCE
 
 pytestmark = pytest.mark.testbed
 
+RESUME = 'hpcml.attach(S["run"], "box").resume(); tell(0)'
+QUEUED = ["squeue", "--me", "--noheader", "--format=%F"]
 KILLED = """
     import os, signal
     from hpcml.transports.local import LocalTransport
@@ -32,8 +34,30 @@ def killed(site: Login, when: str) -> str:
     argv = site.argv(KILLED, {}, {"when": when, "command": BEGIN})
     done = site.box.run("login", argv, check=False)
     assert "KILLED" in done.stdout, done.stderr
+    return the_run(site)
+
+
+def the_run(site: Login) -> str:
+    """The one that was submitted, as far as that came."""
     batch = site.box.run("login", ["ls", f"{site.home}/ws/runs"]).stdout.strip()
     return f"{batch}.00000"
+
+
+def refused(site: Login) -> dict[str, str]:
+    """What is said to who submits in vain."""
+    code = """
+        from hpcml.errors import HpcmlError
+        try: hpcml.submit(job(S["command"]), "box")
+        except HpcmlError as error: tell({**vars(error), "kind": type(error).__name__})
+    """
+    told: dict[str, str] = site.do(code, command=BEGIN)
+    return told
+
+
+def asked_long_ago(site: Login, run: str) -> None:
+    """Have the queue been asked to take it long ago, if it still is not known whether it did."""
+    intent = f"{site.home}/ws/runs/{run.rpartition('.')[0]}/attempts/0.intent"
+    site.box.run("login", ["touch", "-c", "-d", "-10 minutes", intent])
 
 
 def test_a_client_killed_after_sbatch_is_found_by_the_job_s_name(either: Login) -> None:
@@ -49,11 +73,9 @@ def test_a_client_killed_before_sbatch_leaves_a_run_that_is_resumed_and_runs_onc
     run = killed(either, "before")
     assert either.state(run)[0] == "UNKNOWN", "the queue may still hear of it"
 
-    batch = run.rpartition(".")[0]
-    old = f"{either.home}/ws/runs/{batch}/queue/0.intent"
-    either.box.run("login", ["touch", "-d", "-10 minutes", old])
+    asked_long_ago(either, run)
     assert either.state(run)[0] == "PREPARING"
-    either.do('hpcml.attach(S["run"], "box").resume(); tell(0)', run=run)
+    either.do(RESUME, run=run)
 
     assert either.wait(run) == [("COMPLETED", "")]
     assert either.ledger() == ["began"]
@@ -69,11 +91,10 @@ def test_an_array_that_slurm_forgot_before_its_id_was_written_down_is_known_by_w
     site.box.run("login", argv, check=False)
     began(site)
     batch = site.box.run("login", ["ls", f"{site.home}/ws/runs"]).stdout.strip()
-    (job,) = site.box.run("login", ["squeue", "--me", "-h", "--format=%F"]).stdout.split()[:1]
+    (job,) = site.box.run("login", QUEUED).stdout.split()[:1]
     site.box.run("login", ["scancel", f"{job}_1"])
     site.open_gate()
-    show = ["scontrol", "show", "job", job]
-    eventually(lambda: site.box.run("login", show, check=False).returncode, PATIENCE)
+    forgotten(site, job)
 
     (first, _), (second, reason) = site.seen(f"{batch}.00000", f"{batch}.00001")
     assert (first, second) == ("COMPLETED", "UNKNOWN")
@@ -81,39 +102,90 @@ def test_an_array_that_slurm_forgot_before_its_id_was_written_down_is_known_by_w
     assert site.queue_id(f"{batch}.00000") == job
 
 
+def test_an_array_that_was_cancelled_before_its_id_was_written_down_is_found_in_the_accounting(
+    strict_login: Login,
+) -> None:
+    """It was never eligible: such jobs the accounting tells to those alone who ask for them."""
+    site = strict_login
+    occupy(site.box, "--account=climate")
+    run = killed(site, "after")
+    job = site.box.run("login", [*QUEUED, f"--name=hpcml-{run[:-6]}-0"]).stdout.strip()
+    site.box.run("login", ["scancel", job])
+    forgotten(site, job)
+    asked_long_ago(site, run)
+
+    state, reason = site.state(run)
+    assert (state, reason.startswith("it never began: cancelled by user")) == ("CANCELLED", True)
+    assert site.queue_id(run) == job
+    resumed = """
+        from hpcml.errors import RunStateError
+        try: tell(hpcml.attach(S["run"], "box").resume())
+        except RunStateError as error: tell(error.problem)
+    """
+    assert site.do(resumed, run=run) == f"{run[:-6]} waits for nothing"
+
+
 def test_a_reply_of_sbatch_that_is_lost_does_not_queue_it_twice(either: Login) -> None:
     either.box.lose_sbatch_reply()
+    runs_once_though_sbatch_says_nothing(either)
+
+
+@on_both_at_once
+def test_an_sbatch_that_is_killed_before_it_submits_is_told_of_and_the_run_is_resumed_and_runs_once(
+    either: Login,
+) -> None:
+    either.box.kill_sbatch("before")
     try:
-        run = either.submit(f'job("{BEGIN}")')
+        told = refused(either)
     finally:
         either.box.restore_sbatch()
 
+    run = the_run(either)
+    assert told["kind"] == "TransportError"
+    killed = "sbatch says: nothing (killed by signal 9 (SIGKILL))"
+    assert told["problem"] == f"box: whether {run[:-6]}.0 was queued is not known; {killed}"
+    assert f"`hpcml resume {run[:-6]}`" in told["advice"]
+    assert either.state(run)[0] == "UNKNOWN", "the queue may still hear of it"
+
+    asked_long_ago(either, run)
+    either.do(RESUME, run=run)
     assert either.wait(run) == [("COMPLETED", "")]
     assert either.ledger() == ["began"]
 
 
-def test_a_controller_that_is_down_refuses_and_the_submission_is_resumed(login: Login) -> None:
-    login.box.stop_controller()
-    try:
-        told = login.do(
-            """
-            from hpcml.errors import HpcmlError
-            try: hpcml.submit(job(S["command"]), "box")
-            except HpcmlError as error: tell([type(error).__name__, error.problem, error.advice])
-            """,
-            command=BEGIN,
-        )
-    finally:
-        login.box.start_controller()
+@on_both_at_once
+def test_an_sbatch_that_is_killed_after_it_has_submitted_does_not_queue_it_twice(
+    either: Login,
+) -> None:
+    either.box.kill_sbatch("after")
+    runs_once_though_sbatch_says_nothing(either)
 
-    batch = login.box.run("login", ["ls", f"{login.home}/ws/runs"]).stdout.strip()
-    assert told[0] in ("QueueError", "TransportError")
-    assert f"`hpcml resume {batch}`" in told[2]
-    old = f"{login.home}/ws/runs/{batch}/queue/0.intent"
-    login.box.run("login", ["touch", "-c", "-d", "-10 minutes", old])
-    login.do('hpcml.attach(S["run"], "box").resume(); tell(0)', run=f"{batch}.00000")
-    assert login.wait(f"{batch}.00000") == [("COMPLETED", "")]
-    assert login.ledger() == ["began"]
+
+def runs_once_though_sbatch_says_nothing(site: Login) -> None:
+    try:
+        run = site.submit(f'job("{BEGIN}")')
+    finally:
+        site.box.restore_sbatch()
+
+    assert site.wait(run) == [("COMPLETED", "")]
+    assert site.ledger() == ["began"]
+
+
+@on_both_at_once
+def test_a_controller_that_is_down_refuses_and_the_submission_is_resumed(either: Login) -> None:
+    either.box.stop_controller()
+    try:
+        told = refused(either)
+    finally:
+        either.box.start_controller()
+
+    run = the_run(either)
+    assert told["kind"] in ("QueueError", "TransportError")
+    assert f"`hpcml resume {run[:-6]}`" in told["advice"]
+    asked_long_ago(either, run)
+    either.do(RESUME, run=run)
+    assert either.wait(run) == [("COMPLETED", "")]
+    assert either.ledger() == ["began"]
 
 
 def test_the_accounting_being_down_leaves_the_end_of_a_dead_run_to_the_controller(
@@ -145,9 +217,8 @@ def test_of_two_jobs_for_one_run_the_one_that_came_late_says_nothing_of_it(eithe
         chunk = chunk_of(run)
         (late,) = queue.submit([chunk])
         batch = S["run"].rpartition(".")[0]
-        kept = f"{os.environ['HOME']}/ws/runs/{batch}/queue/0.json"
-        noted = {**json.load(open(kept)), "id": late}
-        open(kept, "w").write(json.dumps(noted))
+        folder = f"{os.environ['HOME']}/ws/runs/{batch}/attempts"
+        open(f"{folder}/{wire.queued_name('0', late, time.time())}", "x").close()
         again = hpcml.attach(S["run"], "box")
         while late in os.popen("squeue --me --noheader --format=%F").read():
             time.sleep(0.5)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.conftest import eventually
@@ -25,8 +23,8 @@ def jobs(site: Login) -> list[str]:
 
 
 def queue_files(site: Login, run: str) -> list[str]:
-    folder = f"{site.home}/ws/runs/{run.rpartition('.')[0]}/queue"
-    return sorted(site.box.run("login", ["ls", folder]).stdout.split())
+    """Those that say which chunks the queue has, without when and under which id, and others."""
+    return [it.replace(".queued.", ".queued ").split()[0] for it in site.queue_files(run)]
 
 
 def test_a_sweep_is_one_array_and_each_run_runs_once(either: Login) -> None:
@@ -34,7 +32,7 @@ def test_a_sweep_is_one_array_and_each_run_runs_once(either: Login) -> None:
 
     assert {state for state, _ in either.wait(*runs)} == {"COMPLETED"}
     assert sorted(map(int, either.ledger())) == list(range(12))
-    assert queue_files(either, runs[0]) == ["0.json", "0.out"]
+    assert queue_files(either, runs[0]) == ["0.out", "0.queued"]
 
 
 def test_points_go_in_chunks_of_the_largest_array(strict_login: Login) -> None:
@@ -43,7 +41,7 @@ def test_points_go_in_chunks_of_the_largest_array(strict_login: Login) -> None:
 
     assert {state for state, _ in strict_login.wait(*runs)} == {"COMPLETED"}
     assert sorted(map(int, strict_login.ledger())) == list(range(15))
-    assert queue_files(strict_login, runs[0]) == ["0.json", "0.out", "1.json", "1.out"]
+    assert queue_files(strict_login, runs[0]) == ["0.out", "0.queued", "1.out", "1.queued"]
 
 
 def test_more_points_than_one_may_submit_share_allocations(strict_login: Login) -> None:
@@ -304,6 +302,29 @@ def test_no_more_jobs_of_a_list_than_allowed_run_at_once(login: Login) -> None:
     assert {state for state, _ in login.wait(*runs)} == {"COMPLETED"}
 
 
+CANCELLED_BY_HALVES = """
+    runs = hpcml.submit(job("true", options={"hold": True}).sweep(x=range(1500)), "box")
+    odd, even = hpcml.Runs(runs[1::2]), hpcml.Runs(runs[::2])
+    odd.cancel()
+    half = [sorted(set(part.states.values())) for part in (odd, even)]
+    even.cancel()
+    tell([runs[0].id, half, sorted(set(runs.states.values()))])
+"""
+
+
+def test_of_more_points_than_a_real_site_s_largest_array_every_second_is_cancelled(
+    login: Login,
+) -> None:
+    """MaxArraySize is 1,001, as Slurm has it where nobody has said otherwise."""
+    site = Login(login.box, facts="max_array: 1001")
+    first, half, states = site.do(CANCELLED_BY_HALVES)
+
+    assert [it for it in queue_files(site, first) if it != "0.words"] == ["0.queued", "1.queued"]
+    assert half == [["CANCELLED"], ["PENDING"]]
+    assert states == ["CANCELLED"]
+    eventually(lambda: jobs(site) == [], PATIENCE)
+
+
 def test_two_hundred_runs_of_one_core_share_two_whole_nodes_in_two_jobs(login: Login) -> None:
     options = 'options={"partition": "whole"}, cpus=1, time="1m"'
     runs = login.submit(f"job('{SAY}; {ON}', {options}).sweep(x=range(200))")
@@ -430,7 +451,43 @@ def test_devices_of_an_allocation_are_seen_and_shared_out_to_slots(login: Login)
     assert login.ledger() == ["0", "0,1", "0,1,2,3"]
 
 
+# What each rank sees; a run goes on until all four do.
+SEE = (
+    "for seen in $CUDA_VISIBLE_DEVICES $ROCR_VISIBLE_DEVICES $ZE_AFFINITY_MASK; do "
+    "echo $SLURMD_NODENAME $HPCML_INDEX $seen >> $S/ledger; done; touch $S/at.$HPCML_INDEX; "
+    "until [ -e $S/at.0 -a -e $S/at.1 -a -e $S/at.2 -a -e $S/at.3 ]; do sleep 0.1; done"
+)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "asked", "seen"),
+    [
+        (1, "gres: gpu:a100", [{"0,1"}, {"2,3"}]),
+        (2, "gres: gpu:a100", [{"0,1"}, {"2,3"}]),
+        (2, "devices_by: gpus-per-node", [{"0,1"}, {"2,3"}]),
+        (2, "devices_by: gpus-per-task", [{"0", "1"}, {"2", "3"}]),
+    ],
+)
+def test_the_devices_of_a_whole_node_are_shared_out_to_the_runs_on_it(
+    login: Login, tasks: int, asked: str, seen: list[set[str]]
+) -> None:
+    profile = ".config/hpcml/sites/box.yaml"
+    node = "{device: gpu, devices: 4, cpus: 8, memory: 16000 MiB}"
+    text = login.read(profile)
+    own = "node_sharing: exclusive, time: 1h, "
+    assert f"{own}node: *node" in text
+    login.write(profile, text.replace(f"{own}node: *node", f"{own}{asked}, node: {node}"))
+    asked = f"device='gpu', devices=2, tasks={tasks}, cpus=1, options={{'partition': 'whole'}}"
+    runs = login.submit(f"job('{SEE}', {asked}).sweep(x=range(4))")
+
+    assert login.wait(*runs) == [("COMPLETED", "")] * 4
+    found: dict[str, dict[str, set[str]]] = {}
+    for line in login.read("ledger").splitlines():
+        node, run, devices = line.split()
+        found.setdefault(node, {}).setdefault(run, set()).add(devices)
+    assert [sorted(of.values(), key=min) for of in found.values()] == [seen, seen]
+
+
 def test_the_ids_of_a_batch_are_written_down(login: Login) -> None:
     run = login.submit("job('true')")
-    text = login.read(f"ws/runs/{run[:-6]}/queue/0.json")
-    assert json.loads(text)["id"].isdigit()
+    assert login.queue_id(run).isdigit()

@@ -152,7 +152,7 @@ def test_an_account_that_is_not_yours_is_told_and_written_only_if_you_insist(
     words = ("sites", "setup", "box", "--account", "nobody", "--partition", "cpu")
     done = call(*words)
     assert done.returncode == 70 and "nothing was written" in done.stderr
-    assert "bad\taccount\tnobody is no account of yours on box\tYours: climate" in done.stdout
+    assert "bad\taccount\taccount nobody is none of yours (alice)\tvalid: climate" in done.stdout
     assert "bad\tqueue\tsbatch would not take a job" in done.stdout
     assert newcomer.untouched()
 
@@ -254,7 +254,8 @@ def test_without_accounting_slurm_itself_is_asked_whether_it_takes_a_job(
     newcomer = Newcomer(unaccounted, home, "account_required: true")
     done = call("sites", "setup", "box", "--account", "climate", "--yes")
     assert done.returncode == 0, done.stderr
-    assert "unknown\taccount\tclimate: the site's accounting does not say" in done.stdout
+    told = "unknown\taccount\twhether your accounts may pay: the cluster shows no accounts"
+    assert told in done.stdout
     assert "ok\tqueue\tsbatch would take a job in partition cpu" in done.stdout
     assert "account: climate" in newcomer.config.read_text()
     emptied(unaccounted)

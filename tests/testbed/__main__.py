@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from typing import Any
 
 from hpcml.sites import load_site
 from tests.testbed.box import Box
+from tests.testbed.hosts import LOGIN
 from tests.testbed.machine import CannotHaveBox
 from tests.testbed.state import all_boxes
 
@@ -48,7 +50,7 @@ def mimic(name: str, settings: list[str]) -> int:
 def status() -> int:
     for state in all_boxes():
         print(f"{state.name}: {'up' if state.alive else 'dead; `down` or the next `up` clears it'}")
-        if state.alive:
+        if state.alive and LOGIN in state.hosts:  # else it is just going up
             box = Box.of_name(state.name)
             print(box.switches)
             shown = box.run("login", ["sinfo"], check=False)
@@ -68,19 +70,30 @@ def main() -> int:
     parser.add_argument("--user", default="alice")
     parser.add_argument("--host", default="login")
     given = parser.parse_args()
+    if given.settings and given.action not in ("up", "mimic"):
+        parser.error(f"{given.action} takes no settings; --name says which box is meant")
     try:
-        if given.action == "up":
-            return up(given.name, given.settings)
-        if given.action == "down":
-            return down(given.name)
-        if given.action == "mimic":
-            return mimic(given.name, given.settings)
-        if given.action == "shell":
-            return Box.of_name(given.name).shell(given.host, given.user)
-        return status()
+        code = act(given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (CannotHaveBox, LookupError, ValueError) as problem:
         print(problem, file=sys.stderr)
         return 1
+
+
+def act(given: argparse.Namespace) -> int:
+    if given.action == "up":
+        return up(given.name, given.settings)
+    if given.action == "down":
+        return down(given.name)
+    if given.action == "mimic":
+        return mimic(given.name, given.settings)
+    if given.action == "shell":
+        return Box.of_name(given.name).shell(given.host, given.user)
+    return status()
 
 
 if __name__ == "__main__":

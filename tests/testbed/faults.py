@@ -29,6 +29,11 @@ echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv 
 exit 1
 """
 
+KILLED = {
+    "before": "#!/bin/sh\nkill -KILL $$\n",
+    "after": '#!/bin/sh\n/usr/bin/sbatch "$@" >/dev/null\nkill -KILL $$\n',
+}
+
 REDIRECT = f"""\
 table ip slow {{
     chain in {{
@@ -131,6 +136,10 @@ class Faults:
     def lose_sbatch_reply(self) -> None:
         """sbatch does what it should, and reports a timeout instead of the job's id."""
         self._replace_sbatch(REPLY_LOST)
+
+    def kill_sbatch(self, when: str) -> None:
+        """sbatch is killed "before" it submits, or "after" that, before it says the job's id."""
+        self._replace_sbatch(KILLED[when])
 
     def restore_sbatch(self) -> None:
         (self.hosts.root / SBATCH.lstrip("/")).unlink(missing_ok=True)

@@ -1,10 +1,11 @@
 """The energy counters of a compute node: runs on it, and advances them along a power curve.
 
-    meter.py CURVE
+    meter.py CURVE MODE
 
 CURVE is a file with JSON: a list of [seconds, watts], gone through again and again; a changed
-file counts from then on. The counters are those of HPE Cray nodes, which Slurm reads
-(acct_gather_energy/pm_counters), and Linux's powercap for what jobs read themselves.
+file counts from then on. MODE is that of powercap's counters, such as 400: for root alone. The
+counters are those of HPE Cray nodes, which Slurm reads (acct_gather_energy/pm_counters), and
+Linux's powercap for what jobs read themselves.
 """
 
 import json
@@ -30,9 +31,9 @@ ZONES = {
 class Counter:
     """A file that is overwritten in place, as its readers keep it open."""
 
-    def __init__(self, folder: str, name: str) -> None:
+    def __init__(self, folder: str, name: str, mode: int = 0o644) -> None:
         os.makedirs(folder, exist_ok=True)
-        self.file = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT, 0o644)
+        self.file = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT, mode)
 
     def show(self, text: str) -> None:
         line = (text + "\n").encode()
@@ -50,13 +51,13 @@ def watts(curve: list[list[float]], seconds: float) -> float:
     return curve[-1][1]
 
 
-def make_zones() -> dict[Counter, float]:
+def make_zones(mode: int) -> dict[Counter, float]:
     """The counter of each powercap zone, and its share of the power."""
     for zone, (name, _) in ZONES.items():
         Counter(os.path.join(POWERCAP, zone), "name").show(name)
         Counter(os.path.join(POWERCAP, zone), "max_energy_range_uj").show(str(RANGE))
     return {
-        Counter(os.path.join(POWERCAP, zone), "energy_uj"): share
+        Counter(os.path.join(POWERCAP, zone), "energy_uj", mode): share
         for zone, (_, share) in ZONES.items()
     }
 
@@ -66,7 +67,7 @@ def main() -> None:
         Counter(PM_COUNTERS, name) for name in ("energy", "power", "freshness", "generation")
     )
     generation.show("1")
-    zones = make_zones()
+    zones = make_zones(int(sys.argv[2], 8))
     curve: list[list[float]] = []
     read, begin = -1, 0.0
     joules, before, ticks = 0.0, time.monotonic(), 0

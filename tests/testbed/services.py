@@ -80,8 +80,9 @@ class Services:
     def start_compute(self, host: str) -> None:
         self._start_munge(host)
         self.set_power(host, [(60.0, IDLE_WATTS)])
-        meter = "/usr/local/lib/box/meter.py"
-        self.hosts.spawn(host, f"meter.{host}.log", "python3", meter, "/run/box/curve.json")
+        mode = "400" if self.switches.powercap_of_root else "444"
+        meter = ["python3", "/usr/local/lib/box/meter.py", "/run/box/curve.json", mode]
+        self.hosts.spawn(host, f"meter.{host}.log", *meter)
         until((self.hosts.root_of(host) / "sys/cray/pm_counters/freshness").exists, "no counters")
         self.hosts.spawn(host, f"slurmd.{host}.log", "slurmd", "-D", "-N", host)
 

@@ -45,6 +45,8 @@ class Switches:
     memory_enforced
         The kernel keeps jobs within their memory, in cgroups (of version 1, which the machine must
         have). Else Slurm looks once a second, and kills a job that has more.
+    powercap_of_root
+        Only root reads the nodes' powercap counters, as Linux has it. Slurm reads others.
     """
 
     slurmdbd: bool = True
@@ -60,6 +62,7 @@ class Switches:
     node_timeout: int = 10
     kill_wait: int = 2
     memory_enforced: bool = False
+    powercap_of_root: bool = False
 
 
 def files(switches: Switches) -> dict[str, str]:

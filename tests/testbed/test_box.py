@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -444,6 +445,18 @@ def reached(moment: str) -> bool:
         return False
 
 
+def of_whom_nobody_reads(action: str) -> tuple[int, str]:
+    """Exit code and errors of an action, as in a pipe to ``head``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "tests.testbed", action]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    return done.returncode, done.stderr
+
+
 def test_a_box_by_hand_stays_until_it_is_taken_down() -> None:
     def by_hand(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tests.testbed", *words, "--name=byhand"]
@@ -454,6 +467,7 @@ def test_a_box_by_hand_stays_until_it_is_taken_down() -> None:
         assert "Box byhand is up" in up.stdout, up.stderr
         assert "already" in by_hand("up").stderr
         assert "byhand: up" in by_hand("status").stdout
+        assert of_whom_nobody_reads("status") == (0, "")
         assert Box.of_name("byhand").run("login", ["srun", "hostname"]).stdout == "cpu1\n"
     finally:
         by_hand("down")
@@ -467,6 +481,33 @@ def test_who_cannot_have_a_box_is_told_why_and_what_is_not_tested(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(CannotHaveBox, match=r"takes root.*that needs Slurm was left out"):
         machine.make_ready()
+
+
+def test_where_no_box_can_be_made_the_suite_fails_by_the_names_of_tests_and_says_why(
+    tmp_path: Path,
+) -> None:
+    """None is skipped, so that nobody takes a suite without Slurm for one that has passed."""
+    for command in machine.COMMANDS.keys() - {"mmdebstrap"}:
+        found = shutil.which(command)
+        assert found is not None
+        (tmp_path / command).symlink_to(found)
+    some = "test_users_are_ordinary", "test_one_comes_in_by_ssh_with_a_key"
+    named = [f"tests/testbed/test_box.py::{name}" for name in some]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *named],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(tmp_path), "CI": "yes"},  # which has lines whole
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    why = "no supercomputer in a box: mmdebstrap is missing, and there is no apt-get. Install it."
+    for name in named:
+        assert f"ERROR {name} - Failed: {why}" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("=") and "2 errors in" in done.stdout
+    assert "skipped" not in done.stdout
 
 
 def test_a_checkout_that_the_hosts_would_not_see_is_refused() -> None:

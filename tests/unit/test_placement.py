@@ -123,6 +123,21 @@ def test_a_job_beyond_a_known_limit_goes_where_it_may_fit_only_if_it_says_so() -
     assert placed(asked, "partition", "nodes") == ("large", 8)
 
 
+def test_a_job_beyond_several_limits_goes_only_where_all_of_them_are_known_to_be_kept(
+    home: Path,
+) -> None:
+    """Memory is known of large, and would do; its walltime limit is a hint."""
+    path = home / "config" / "hpcml" / "sites" / "hill.yaml"
+    low = "node: {device: {kind: gpu, vendor: nvidia, memory: 40 GiB}, devices: 4, cpus: 32, "
+    path.write_text(SITE.replace("node: *a100", low + "memory: 512 GiB}"))
+    asked = {"device": "gpu", "memory": "300 GiB"}
+    assert placed(plan(**asked, time="1h"), "partition") == ("large",)
+    with pytest.raises(PlanError, match=r"By name only.*: large"):
+        plan(**asked, time="20h")
+    path.write_text(path.read_text().replace("source: a forum, confidence: C", "confidence: A"))
+    assert placed(plan(**asked, time="20h"), "partition") == ("large",)
+
+
 @pytest.mark.parametrize(
     ("of_small", "of_large"),
     [("architecture: x86_64", "architecture: aarch64"), ("cores: 32", "device: {vendor: amd}")],
@@ -364,6 +379,7 @@ def test_a_module_that_is_not_loaded_stops_the_run_though_its_tool_says_nothing_
     assert "Unable to locate a modulefile for 'GCC'" in said
     assert tried(OLD_MODULES.replace("= GCC", "= icc"))[:2] == (0, "began\n")
     assert tried('module() { [ "$2" != GCC ] || return 7; }')[0::3] == (7, "module load GCC")
+    assert tried("set -u; module() { :; }")[:3] == (0, "began\n", ""), "no module is loaded yet"
 
 
 def test_an_image_sees_the_devices_that_the_profile_knows(project: Path) -> None:
@@ -382,6 +398,15 @@ def laid_out(count: int = 100, **asked: Any) -> Layout:
 
 def test_runs_share_a_whole_node_as_far_as_its_devices_reach() -> None:
     assert laid_out(device="gpu", devices=1, options={"partition": "large"}).slots == 4
+
+
+def test_ranks_that_share_a_node_have_cores_of_their_own(home: Path) -> None:
+    node = "cores: 8, threads_per_core: 2, cpus: 16"
+    whole = SITE.replace("    node: {cpus: 16", f"    node_sharing: exclusive\n    node: {{{node}")
+    (home / "config" / "hpcml" / "sites" / "hill.yaml").write_text(whole)
+    slots = [laid_out(tasks=tasks, cpus=1, memory="1 GiB").slots for tasks in (1, 2, 3)]
+
+    assert slots == [16, 8, 4], "three CPUs of a run are two cores"
 
 
 def test_runs_do_not_share_a_node_of_which_nobody_knows_what_it_has() -> None:

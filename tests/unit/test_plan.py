@@ -518,11 +518,11 @@ def test_a_torn_plan_is_refused(project: Path) -> None:
         "3",
         '"plan"',
         "{}",
-        '{"schema": 1}',
-        '{"schema": 1, "what": 3, "where": {}, "decisions": [], "unresolved": [], "digest": "x"}',
-        '{"schema": 1, "what": {"a": NaN}, "where": {}, "decisions": [], "unresolved": [],'
+        '{"schema": 2}',
+        '{"schema": 2, "what": 3, "where": {}, "decisions": [], "unresolved": [], "digest": "x"}',
+        '{"schema": 2, "what": {"a": NaN}, "where": {}, "decisions": [], "unresolved": [],'
         ' "digest": "x"}',
-        '{"schema": 1, "what": {}, "where": {}, "decisions": 3, "unresolved": [], "digest": "x"}',
+        '{"schema": 2, "what": {}, "where": {}, "decisions": 3, "unresolved": [], "digest": "x"}',
         "[" * 100_000,
         "\0",
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -97,12 +99,12 @@ def test_of_a_site_that_says_nothing_five_things_are_asked(home: Path) -> None:
 
 
 def test_the_only_account_is_taken_and_of_several_the_default_is_proposed() -> None:
-    one = {**SLURM, "show assoc": "climate||normal||\n"}
+    one = {**SLURM, "show assoc": "climate||normal|\n"}
     ask = Asked()
     assert set_up("lumi-c", ask, Pretended(one)).account == "climate"
     assert "account" not in ask.keys
 
-    several = {**SLURM, "show assoc": "climate||||\nweather||||\n", "show user": "weather\n"}
+    several = {**SLURM, "show assoc": "climate|||\nweather|||\n", "show user": "weather\n"}
     ask = Asked(account="")
     assert set_up("lumi-c", ask, Pretended(several)).account == "weather"
     (question,) = (one for one in ask.questions if one.key == "account")
@@ -143,6 +145,27 @@ def test_an_option_that_cannot_be_is_refused_at_once() -> None:
     assert done.returncode == 70 and "is expected" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "sites:\n  far: &far {account: a}\n  lumi-c: *far\n",
+            "Write sites.lumi-c without what others share",
+        ),
+        ("sites: {box: {account: 3}}\n", "line 1, column 15, key sites.box.account"),
+    ],
+)
+def test_settings_that_cannot_be_written_are_told_before_anything_is_asked(
+    text: str, told: str, home: Path
+) -> None:
+    path = home / "config" / "hpcml" / "config.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    done = call("sites", "setup", "lumi-c", "--account", "me")
+    assert done.returncode == 70 and told in done.stderr
+    assert "nobody can be asked" not in done.stderr and path.read_text() == text
+
+
 def test_settings_that_are_a_link_stay_one(home: Path, tmp_path: Path) -> None:
     mine = tmp_path / "dotfiles"
     mine.mkdir(mode=0o700)
@@ -168,6 +191,31 @@ def test_of_several_that_write_the_settings_at_once_none_loses_what_another_wrot
     writing = [subprocess.Popen([sys.executable, "-c", code, name]) for name in names]
     assert [one.wait() for one in writing] == [0, 0, 0]
     assert set(load_settings().sites) == {f"{name}{k}" for name in names for k in range(10)}
+
+
+def test_what_a_writer_of_settings_left_that_was_killed_goes_with_a_later_write(
+    home: Path,
+) -> None:
+    """It may be that of a writer that is at it; and other files are somebody's."""
+    killed = (
+        "import os; from hpcml.settings import save_site\n"
+        "done = os.rename\n"
+        "def killed(source, path):\n"
+        "    os.kill(os.getpid(), 9 if path.endswith('config.yaml') else 0)\n"
+        "    done(source, path)\n"
+        "os.rename = killed\n"
+        "save_site('box', {'account': 'climate'})"
+    )
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
+    path = save_site("near", {"account": "climate"})
+    (torn,) = path.parent.glob(".tmp-*")
+    mine = path.parent / ".tmp-of-mine"
+    mine.touch()
+    for file in (torn, mine):
+        os.utime(file, (time.time() - 86400,) * 2)
+    save_site("far", {"account": "climate"})
+    assert {one.name for one in path.parent.iterdir()} == {"config.yaml", ".tmp-of-mine"}
+    assert set(load_settings().sites) == {"near", "far"}
 
 
 def test_what_the_settings_cannot_say_is_not_written(home: Path) -> None:

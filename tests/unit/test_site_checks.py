@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hpcml.cli import doctor
 from hpcml.cli.doctor import node
 from hpcml.connection import bind, reached_by
 from hpcml.documents import changed
 from hpcml.sites import load_site
+from hpcml.sites.launching import Container
 from hpcml.sites.profile import Meter
+from hpcml.surveying import shell
 from hpcml.surveying.finding import Finding
-from hpcml.surveying.login import Login, checks
+from hpcml.surveying.login import Login, checks, profile
+from hpcml.transports import Completed
 from hpcml.transports.local import LocalTransport
 from tests.cli.calling import call
 
@@ -55,6 +63,50 @@ def test_the_machine_in_front_of_one_can_be_looked_at_in_the_same_way(workspace:
     assert done.returncode == 0, done.stdout
     lines = [line.split("\t")[:2] for line in done.stdout.splitlines()]
     assert ["ok", "workspace"] in lines and ["ok", "compute node"] in lines
+
+
+def test_the_space_that_is_told_is_that_of_the_workspace_wherever_the_client_is(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login, there = here(), os.statvfs("/proc")
+    login.files.names("")
+    monkeypatch.chdir("/proc")
+    seen = login.look[2]
+    assert seen != [there.f_bavail * there.f_frsize, there.f_files, there.f_favail]
+    assert seen[1] == os.statvfs(workspace).f_files
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A site of which each command hangs."""
+    end = threading.Event()
+
+    def hangs(files: LocalTransport, argv: Sequence[str], stdin: bytes = b"") -> Completed:
+        end.wait()
+        return Completed(tuple(argv), 0, b"", b"")
+
+    monkeypatch.setattr(LocalTransport, "run", hangs)
+    monkeypatch.setattr(shell, "ASIDE", 0.1)
+    yield "did not answer within 0.1 s"
+    end.set()
+
+
+def test_what_a_command_that_hangs_would_say_is_not_known(hanging: str) -> None:
+    site = load_site("local")
+    container, binding = Container(runtime="apptainer"), bind(site)
+    slow = changed(site, quota=["quota", "-s"], container=container, scheduler="slurm")
+    login = Login(slow, lambda: (binding, reached_by(site, binding)))
+    commands = {
+        "quota": "quota -s",
+        "container": "apptainer --version",
+        "queue": "sbatch --test-only",
+        "profile": "scontrol show config",
+    }
+    all_checks = {**dict(checks(login)), "profile": partial(profile, login)}
+    said = {one["check"]: one for one in doctor.examine((it, all_checks[it]) for it in commands)}
+    for check, command in commands.items():
+        assert said[check]["verdict"] == "unknown", check
+        assert said[check]["what"] == f"{command!r} {hanging}"
 
 
 def node_says(**differs: Any) -> list[Finding]:

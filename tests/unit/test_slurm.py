@@ -11,7 +11,7 @@ import pytest
 from hpcml.agent import wire
 from hpcml.agent.files import Files
 from hpcml.documents import check_model
-from hpcml.errors import QueueError, TransportError
+from hpcml.errors import QueueError, TransportError, UnreachableError
 from hpcml.layout import Layout
 from hpcml.schedulers import Accounted, Chunk, Word
 from hpcml.schedulers.slurm import SlurmScheduler, accounting, commands, words
@@ -416,8 +416,7 @@ def refusal(said: str) -> Completed:
 def queue(tmp_path: Path) -> SlurmScheduler:
     """A scheduler of a workspace in which the batch is."""
     workspace = tmp_path / "ws"
-    for name in ("attempts", "queue"):
-        (workspace / "runs" / BATCH / name).mkdir(parents=True, mode=0o700)
+    (workspace / "runs" / BATCH / "attempts").mkdir(parents=True, mode=0o700)
     workspace.chmod(0o700)
     node = {"device": "cpu", "cpus": 8, "memory": "16 GiB"}
     partitions = {"cpu": {"nodes": 2, "time": "1d", "node": node}}
@@ -528,6 +527,50 @@ def test_final_words_are_written_down_once_and_the_first_one_stands(
     assert queue.poll([chunk(2)])[f"{BATCH}.0"].final[0, 1].state is State.TIMEOUT
 
 
+def test_a_word_that_cannot_be_written_down_is_not_final_and_is_written_down_later(
+    queue: SlurmScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that began the words are written, of one that did not its ``.start``."""
+    attempts = wire.Attempts(str(Path(queue.binding.workspace) / "runs" / BATCH))
+    attempts.start(0, 1)
+    ended = int(queue.files.now()) - 30
+    rows = "".join(f"5_{task}|TIMEOUT|0:0|None|{ended}|{NAME}\n" for task in range(2))
+    answering(queue, sacct=answer(rows), squeue=answer())
+
+    def full(*arguments: object) -> None:
+        raise TransportError("it cannot be written: No space left on device", "Free some.")
+
+    with monkeypatch.context() as patched:
+        for name in ("append", "put_once"):
+            patched.setattr(queue.files, name, full)
+        found = queue.account(chunk(2), [(0, 1), (1, 1)])
+        assert {*found} == {(0, 1), (1, 1)}
+        for word in found.values():
+            assert word.state is State.UNKNOWN
+            assert word.reason.startswith("it has ended (TIMEOUT: ")
+            assert word.reason.endswith("No space left on device")
+        assert queue.poll([chunk(2)])[f"{BATCH}.0"].final == {}
+        assert queue.account(chunk(2), [(0, 1), (1, 1)]) == {}, "not at once"
+
+    for task in range(2):
+        queue._ask_again.answered((f"{BATCH}.0", task))
+    found = queue.account(chunk(2), [(0, 1), (1, 1)])
+    assert {word.state for word in found.values()} == {State.TIMEOUT}
+
+
+def test_while_the_site_cannot_be_reached_nothing_is_said_of_what_is_to_be_written(
+    queue: SlurmScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(queue, sacct=answer(f"5_0|TIMEOUT|0:0|None|1000|{NAME}\n"))
+
+    def gone(*arguments: object) -> None:
+        raise UnreachableError("the connection is lost", "Try again.")
+
+    monkeypatch.setattr(queue.files, "put_once", gone)
+    with pytest.raises(UnreachableError):
+        queue.account(chunk(1), [(0, 1)])
+
+
 def test_an_end_that_is_not_there_yet_is_waited_for(queue: SlurmScheduler) -> None:
     """What another machine has written may become visible late."""
     attempts = wire.Attempts(str(Path(queue.binding.workspace) / "runs" / BATCH))
@@ -572,7 +615,7 @@ def test_a_kill_for_want_of_memory_is_told_from_others_by_what_slurm_has_printed
     folder = Path(queue.binding.workspace) / "runs" / BATCH
     life = {"job": "7", "array": "5", "restarts": restarts}
     wire.Attempts(str(folder)).start(0, 1, allocation=life)
-    (folder / "queue" / "0.out").write_text(KILLED.format(printed))
+    (folder / "attempts" / "0.out").write_text(KILLED.format(printed))
     ended = int(queue.files.now()) - 30
     answering(queue, sacct=answer(f"5_0|FAILED|0:9|None|{ended}|{NAME}\n"))
     word = queue.account(chunk(1), [(0, 1)])[0, 1]
@@ -592,11 +635,45 @@ def test_who_has_an_end_on_a_signal_may_have_been_killed_before_its_shared_alloc
     attempts = wire.Attempts(str(folder))
     attempts.start(0, 1, allocation={"job": "7", "array": "5", "restarts": 0})
     attempts.end(0, 1, exit_code=None, signal=9, received=[], cause=None, reason=None)
-    (folder / "queue" / "0.out").write_text(KILLED.format("7"))
+    (folder / "attempts" / "0.out").write_text(KILLED.format("7"))
     answering(queue, sacct=answer(f"5_0|FAILED|0:9|None|1000|{NAME}\n"))
     shared = chunk(runs, layout=Layout(runs, 1, 1000))
 
     assert queue.account(shared, [(0, 1)])[0, 1].state is state
+
+
+EXCEEDED = "[2026-11-22T15:05:22.055] error: Exceeded job memory limit\n"
+CANCELLED = (
+    "[2026-11-22T15:05:{}.122] error: *** JOB {} ON cpu1 CANCELLED AT 2026-11-22T15:05:22 DUE to "
+    "SIGNAL Terminated ***\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("printed", "state"),
+    [
+        (EXCEEDED + CANCELLED.format(22, 7), State.OUT_OF_MEMORY),
+        (EXCEEDED + CANCELLED.format(22, 77), State.CANCELLED),  # another allocation
+        (EXCEEDED + CANCELLED.format(32, 7), State.CANCELLED),  # a step; the user came later
+        (EXCEEDED + "epoch 1\n" + CANCELLED.format(22, 7), State.CANCELLED),  # of which one?
+        (EXCEEDED.replace("2026", "at") + CANCELLED.format(22, 7), State.CANCELLED),
+        (CANCELLED.format(22, 7), State.CANCELLED),
+        (KILLED.format("7") + CANCELLED.format(22, 7), State.CANCELLED),
+        ("", State.CANCELLED),
+    ],
+)
+def test_what_slurm_cancels_for_want_of_memory_is_told_from_what_others_cancel(
+    queue: SlurmScheduler, printed: str, state: State
+) -> None:
+    """As it was seen where two nodes found at once that a step had too much."""
+    folder = Path(queue.binding.workspace) / "runs" / BATCH
+    attempts = wire.Attempts(str(folder))
+    attempts.start(0, 1, allocation={"job": "7", "array": "5", "restarts": 0})
+    attempts.end(0, 1, exit_code=143, signal=None, received=[15], cause=None, reason=None)
+    (folder / "attempts" / "0.out").write_text(printed)
+    answering(queue, sacct=answer(f"5_0|CANCELLED|0:15|None|1000|{NAME}\n"))
+
+    assert queue.account(chunk(1), [(0, 1)])[0, 1].state is state
 
 
 @pytest.mark.parametrize(
@@ -684,8 +761,7 @@ def test_cancelling_refuses_what_has_not_begun_and_asks_for_the_rest(
 def test_a_chunk_that_may_not_run_beside_the_one_before_it_waits_for_it(
     queue: SlurmScheduler,
 ) -> None:
-    intent = b'{"owner": {}, "time": 4.0}\n'  # as older workspaces have it
-    queue.files.put({f"runs/{BATCH}/queue/0.json": intent + b'{"id": "5"}'})
+    queue.files.put({f"runs/{BATCH}/attempts/{wire.queued_name('0', '5', 4.0)}": b""})
     some = Chunk(f"{BATCH}.1", f"runs/{BATCH}", 10, 5, Layout(1, 1, 10), max_running=3)
     assert dependencies(some, queue.files) == ["afterany:5"]
 
@@ -696,7 +772,7 @@ def test_what_comes_first_is_waited_for_by_its_own_task(queue: SlurmScheduler) -
         queue.files.put(
             {
                 f"runs/{BATCH}/plan.json": (plan % size).encode(),
-                f"runs/{BATCH}/queue/0.json": b'{"id": "5"}',
+                f"runs/{BATCH}/attempts/{wire.queued_name('0', '5', 4.0)}": b"",
             }
         )
         later = Chunk("20261122-000000-aaaaaa.0", "runs/x", 0, 1, Layout(1), (f"{BATCH}.00001",))

@@ -139,11 +139,10 @@ def test_a_partition_has_limits_and_its_nodes() -> None:
     nodes = parse_nodes(f"{GPU_NODE}\n{RESERVED}")
     found = parse_partitions(PARTITION.replace("=cpu ", "=gpu ", 1), nodes)["gpu"]
     assert (found.default, found.hidden, found.state) == (True, False, "UP")
-    assert (found.max_time, found.default_time, found.max_nodes) == (86400, 1800, math.inf)
+    assert (found.max_time, found.max_nodes) == (86400, math.inf)
     assert found.exclusive is False
     assert found.accounts is found.allowed_qos is found.qos is None
     assert [node.name for node in found.nodes] == ["gpu1"]
-    assert found.total["mem"] == 62.5 * 2**30
 
 
 @pytest.mark.parametrize("line", [WHOLE, OLD_WHOLE])
@@ -153,7 +152,6 @@ def test_whole_nodes_are_said_in_new_words_and_in_old_ones(line: str) -> None:
 
 def test_no_limit_is_another_thing_than_a_limit_that_is_not_said() -> None:
     assert partition(WHOLE).max_time == math.inf
-    assert partition(WHOLE).default_time is None
     bare = partition("PartitionName=bare")
     assert bare.max_time is bare.max_nodes is bare.exclusive is bare.state is None
 
@@ -173,7 +171,6 @@ def test_the_configuration_is_read() -> None:
     assert config.kill_wait == 2
     assert config.enforced == {"associations", "limits"}
     assert config.energy == ("pm_counters",)
-    assert config.default_memory_per_cpu == 2000 << 20
     assert config.accounting is True
 
 
@@ -194,18 +191,17 @@ def test_no_energy_is_gathered_by_none() -> None:
 
 
 def test_an_association_says_who_pays_and_how_many_jobs_there_may_be() -> None:
-    assert parse_associations("climate||acc_debug,normal||210\nweather|gpu|normal|normal|\n") == (
-        Association("climate", None, ("acc_debug", "normal"), None, 210),
-        Association("weather", "gpu", ("normal",), "normal", None),
+    assert parse_associations("climate||acc_debug,normal|210\nweather|gpu|normal|\n") == (
+        Association("climate", None, ("acc_debug", "normal"), 210),
+        Association("weather", "gpu", ("normal",), None),
     )
 
 
 def test_a_quality_of_service_has_limits() -> None:
-    found = parse_qos("normal||||\nacc_debug|02:00:00|cpu=9,node=4|2|DenyOnLimit,OverPartQOS\n")
+    found = parse_qos("normal|||\nacc_debug|02:00:00|cpu=9,node=4|2\n")
     assert (found["normal"].max_time, found["normal"].max_nodes) == (None, None)
     debug = found["acc_debug"]
     assert (debug.max_time, debug.max_nodes, debug.max_submit) == (7200, 4, 2)
-    assert debug.overrides and not found["normal"].overrides
 
 
 def test_four_thousand_nodes_are_read_at_once() -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from hpcml.errors import CommandError, HpcmlError
-from hpcml.settings import SiteSettings
+from hpcml.settings import Binding, SiteSettings
 from hpcml.sites import Site, load_site, wrong_with
 from hpcml.surveying.cluster import cluster_of
 from hpcml.surveying.comparing import disagreements
 from hpcml.surveying.discovering import Discovery, runtime_of
 from hpcml.surveying.finding import Finding
+from hpcml.surveying.login import Login, account
 from hpcml.surveying.model import Cluster
 from hpcml.transports import Completed
 
@@ -54,10 +55,9 @@ PartitionName=secret AllowAccounts=ALL Default=NO Hidden=YES MaxTime=01:00:00 St
 PartitionName=8x Default=NO Hidden=NO MaxTime=01:00:00 State=UP
 PartitionName=no|thing Default=NO Hidden=NO MaxTime=01:00:00 State=UP
 """
-ASSOCIATIONS = "trial||gpu,gpu_dbg,normal|gpu|50\n"
+ASSOCIATIONS = "trial||gpu,gpu_dbg,normal|50\n"
 QOS = (
-    "normal||||\ngpu||||\ngpu_dbg|00:30:00|node=2|2|\n"
-    "pgpu|1-00:00:00|node=16|20|\nothers|02:00:00|||\n"
+    "normal|||\ngpu|||\ngpu_dbg|00:30:00|node=2|2\npgpu|1-00:00:00|node=16|20\nothers|02:00:00||\n"
 )
 
 
@@ -225,6 +225,30 @@ def test_accounting_that_does_not_answer_leaves_facts_unknown(sites: Path) -> No
     assert "whether your accounts may pay: the cluster shows no accounts" in unknown
 
 
+def test_limits_are_less_sure_where_a_qos_that_is_not_shown_may_allow_less(sites: Path) -> None:
+    slurm = Slurm()
+    del slurm.answers["qos"]
+    other = Slurm(qos="normal|||\n")  # not that of the partition gpu
+    free = Slurm(config=CONFIG.replace("associations,limits,qos,safe", "associations"))
+    del free.answers["qos"]
+    for said, unsure in (
+        (slurm, {"gpu.nodes", "gpu.time", "cpu.nodes", "all.nodes", "all.time"}),
+        (other, {"gpu.nodes", "gpu.time"}),
+        (free, set()),
+        (Slurm(), set()),
+    ):
+        site = written(sites, said.cluster())
+        origins = {
+            f"{name}.{key}": site.origin(f"partitions.{name}.{key}")
+            for name in site.partitions
+            for key in ("nodes", "time")
+        }
+        found = {key for key, it in origins.items() if it is not None and it.confidence == "B"}
+        assert found == unsure
+        assert all("a QOS may allow less" in str(origins[key]) for key in unsure)
+    assert site.partitions["all"].time == "1h"
+
+
 def test_a_partition_that_is_down_is_told(sites: Path) -> None:
     cluster = Slurm().cluster()
     found = disagreements(written(sites, cluster), cluster, SiteSettings(account="trial"))
@@ -270,7 +294,7 @@ def test_a_slurm_that_is_not_there_and_one_that_is_silent_take_different_advice(
 
 
 def test_an_account_that_may_queue_no_job_is_told_and_is_no_fact_of_the_site(sites: Path) -> None:
-    cluster = Slurm(assoc="trial||gpu,gpu_dbg,normal|gpu|0\n").cluster()
+    cluster = Slurm(assoc="trial||gpu,gpu_dbg,normal|0\n").cluster()
     site = written(sites, cluster)
     assert site.max_submitted is None
     found = disagreements(site, cluster, SiteSettings(account="trial"))
@@ -278,8 +302,33 @@ def test_an_account_that_may_queue_no_job_is_told_and_is_no_fact_of_the_site(sit
     assert "MaxSubmitJobs of your account trial" in one
 
 
+def test_an_account_that_pays_in_some_partitions_alone_is_no_obstacle(sites: Path) -> None:
+    """Of accounts with suffixes one has those for some kinds of nodes."""
+    cluster = Slurm(assoc="trial||gpu,normal|50\ntrialg|gpu|gpu|\n").cluster()
+    text = Discovery(cluster, "alp").text()
+    (sites / "alp.yaml").write_text(text.replace("  cpu:\n", "  cpu:\n    account_suffix: c\n"))
+    found = disagreements(load_site("alp"), cluster, SiteSettings(account="trial"))
+    assert "account trialc is none of yours (alice)" in told(found, "warn")
+    assert "trial is yours" in told(found, "ok") and told(found, "bad") == []
+    found = disagreements(load_site("alp"), cluster, SiteSettings(account="trail"))
+    assert "account trail is none of yours (alice)" in told(found, "bad")
+
+
+def test_setup_and_doctor_judge_accounts_by_the_same_rule(sites: Path) -> None:
+    """Setup looked at names alone: that an account is for other partitions it did not see."""
+    cluster = Slurm(assoc="trial|secret|gpu|\n").cluster()
+    site = written(sites, Slurm().cluster())
+    for yours in (SiteSettings(account="trial"), SiteSettings(account="x"), SiteSettings()):
+        binding = Binding("/ws", "python3", "python3", "lib", account=yours.account)
+        look = Login(site, lambda binding=binding: (binding, None))  # type: ignore[misc, return-value]
+        vars(look)["cluster"] = cluster
+        at_setup = list(account(look))
+        assert at_setup and {*at_setup} <= {*disagreements(site, cluster, yours)}
+        assert {it.verdict for it in at_setup} == {"bad"}
+
+
 def test_an_account_for_other_partitions_alone_is_told_as_such(sites: Path) -> None:
-    cluster = Slurm(assoc="trial|secret|gpu|gpu|\n").cluster()
+    cluster = Slurm(assoc="trial|secret|gpu|\n").cluster()
     site = written(sites, Slurm().cluster())
     found = disagreements(site, cluster, SiteSettings(account="trial"))
     assert any("your account trial is for secret alone" in it for it in told(found, "bad"))

@@ -277,7 +277,7 @@ def files() -> Iterator[LocalTransport]:
 
 def test_what_is_moved_is_there_under_its_new_name_alone(files: LocalTransport) -> None:
     files.put({"runs/a/file": b"x"})
-    (files.workspace / "runs/a").chmod(0o500)
+    Path(files.workspace, "runs/a").chmod(0o500)
 
     assert files.move("runs/a", "code")
     assert not files.move("runs/a", "code")
@@ -294,7 +294,7 @@ def test_moving_to_nowhere_is_no_success(files: LocalTransport) -> None:
 
 def test_touching_makes_the_time_now_and_makes_nothing(files: LocalTransport) -> None:
     files.put({"file": b"x"})
-    os.utime(files.workspace / "file", (1, 1))
+    os.utime(f"{files.workspace}/file", (1, 1))
 
     assert files.touch(["file", "nothing"]).keys() == {"file"}
 

@@ -13,7 +13,7 @@ from hpcml.cli import shapes
 from hpcml.cli.options import json_option
 from hpcml.cli.showing import print_json
 from hpcml.errors import HpcmlError
-from hpcml.surveying.finding import Check, Finding, bad, unknown
+from hpcml.surveying.finding import Check, Finding, NoAnswerError, bad, unknown
 from hpcml.texts import plain
 
 PATIENCE = 30.0  # seconds that a check may take: a file system that hangs does so for ever
@@ -85,6 +85,8 @@ def caught(check: Check) -> Iterator[Finding]:
     """What a check finds; that it fails is a finding, too."""
     try:
         yield from check()
+    except NoAnswerError as error:
+        yield unknown(error.problem, error.advice)
     except HpcmlError as error:
         yield bad(error.problem, error.advice)
     except Exception as error:

@@ -12,6 +12,7 @@ import hpcml
 from hpcml import units
 from hpcml.cli import stages
 from hpcml.connection import Connection, connect
+from hpcml.errors import HpcmlError
 from hpcml.sites import Node, Site
 from hpcml.states import State
 from hpcml.surveying.finding import Finding, bad, ok, unknown, warn
@@ -56,9 +57,13 @@ def look_at_a_node(site: Site, partition: str | None) -> Iterator[Finding]:
     connection = connect(site.name)
     before = connection.files.now()
     run = hpcml.submit(_job(connection, partition), site.name)
-    stages.going_on(hpcml.Runs([run]))
-    click.echo(f"{run.id} is in the queue; this waits for it", err=True)
-    run.wait()
+    try:
+        stages.going_on(hpcml.Runs([run]))
+        click.echo(f"{run.id} is in the queue; this waits for it", err=True)
+        run.wait()
+    except KeyboardInterrupt:
+        stages.reached(_taken_back(run))
+        raise
     after = connection.files.now()
     if run.state is not State.COMPLETED:
         said = run.logs().strip().splitlines()[-1:]
@@ -79,6 +84,15 @@ def look_at_a_node(site: Site, partition: str | None) -> Iterator[Finding]:
     if skew > MOST_SKEW:
         problem = f"the clock of {seen['host']} is {skew:.0f} s off the login node's"
         yield warn(problem, "Tell the site: times of runs are wrong by that.")
+
+
+def _taken_back(run: hpcml.Run) -> str:
+    """Cancel a job for which nobody waits any more. Returns what is to be said of it."""
+    try:
+        run.cancel()
+    except HpcmlError as error:
+        return f"{run.id} may go on: {error.problem}. `hpcml cancel {run.id}` tries again."
+    return f"{run.id} is cancelled."
 
 
 def _job(connection: Connection, partition: str | None) -> hpcml.Job:

@@ -21,7 +21,7 @@ from hpcml.agent import wire
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import CommandError, HpcmlError, QueueError
 from hpcml.library import put_library
-from hpcml.schedulers import Accounted, Chunk, JobStatus, Word
+from hpcml.schedulers import Accounted, Chunk, JobStatus, Word, unwritten
 from hpcml.schedulers.process.evidence import Evidence
 from hpcml.settings import Binding
 from hpcml.sites import Site
@@ -29,6 +29,7 @@ from hpcml.states import State
 from hpcml.transports import Transport
 
 RUNNING = Word(State.RUNNING)  # the very same at each look: thousands are compared
+WILL_NOT_RUN = Word(State.PENDING, "cancelled, so that it will not run")
 START_INTERVAL = 1.0  # seconds between two starts of a dispatcher that nobody asked for
 
 
@@ -80,19 +81,25 @@ class ProcessScheduler:
     def record(self, chunk: Chunk, index: int, attempt: int, word: Word) -> Word:
         folder = os.path.join(self.binding.workspace, chunk.folder)
         said = {"state": str(word.state), "reason": word.reason, "time": time.time()}
-        with self._told("Free some space."):
+        try:
             line = {"index": index, "attempt": attempt, **said}
             wire.append_line(wire.words_file(folder), line)
+        except OSError as error:
+            return unwritten(word, str(error))
         with self._lock:
             evidence = self._of(chunk)
             evidence.listen()
             return evidence.words.get((index, attempt), word)
 
     def cancel(self, chunks: Sequence[Chunk], indices: Collection[int]) -> None:
-        folders = {index: chunk.folder for chunk in chunks for index in chunk.indices}
+        folder = os.path.join(self.binding.workspace, chunks[0].folder)  # that of all of them
+        # The request for all of them first: agents begin no such run, and end one that goes on,
+        # whatever becomes of this process.
+        request = {"indices": sorted(indices), "request": "cancel", "time": time.time()}
         with self._told("Free some space, then cancel again."):
+            wire.append_line(wire.words_file(folder), request)
             for index in indices:
-                self._cancel(os.path.join(self.binding.workspace, folders[index]), index)
+                self._cancel(folder, index)
         self.wake()
 
     def _jobs(self) -> list[str]:
@@ -191,8 +198,9 @@ class ProcessScheduler:
         owner = start["owner"]
         if not wire.is_here(owner) and owner["host"]:
             run = wire.run_id(folder, index)
-            raise QueueError(f"{run} was started on {owner['host']}", "Cancel it there.")
-        # The request first: whoever sees the signal must find out why it was sent.
+            problem = f"{run} was started on {owner['host']}, and gets no signal from here"
+            raise QueueError(problem, "It is asked to end; if it goes on, cancel it there.")
+        # A line of its own first: whoever sees the signal must find out for which run it was sent.
         request = {"index": index, "request": "cancel", "time": time.time()}
         wire.append_line(wire.words_file(folder), request)
         wire.terminate(owner)
@@ -237,6 +245,8 @@ class ProcessScheduler:
         live = dict.fromkeys(alive, RUNNING)
         asked = Word(State.RUNNING, "it was told to end")
         live.update((index, asked) for index in evidence.cancels if index in live)
+        unbegun = (evidence.cancels - evidence.begun).intersection(chunk.indices)
+        live.update(dict.fromkeys(unbegun, WILL_NOT_RUN))
         if not wire.is_here(entry):
             reason = f"it was started on {entry['host']}; from here it cannot be seen"
             live.update(dict.fromkeys(silent, Word(State.UNKNOWN, reason)))

@@ -22,11 +22,14 @@ class Evidence:
         Final words by (index, attempt): another object as soon as there is a new one.
     cancels : set of int
         Runs that somebody wants cancelled.
+    begun : set of int
+        Runs of which an attempt was taken, be it to refuse it.
     """
 
     def __init__(self, folder: str) -> None:
         self.words: Mapping[tuple[int, int], Word] = {}
         self.cancels: set[int] = set()
+        self.begun: set[int] = set()
         self._attempts, self._said = wire.Attempts(folder), wire.Words(folder)
         self._names: set[str] = set()
         self._under_way: dict[int, tuple[int, Owner]] = {}  # attempt and owner, without an end
@@ -35,7 +38,9 @@ class Evidence:
     def listen(self) -> None:
         """Read what has been said since we last listened."""
         records = self._said.new()
-        self.cancels |= {line["index"] for line in records if line.get("request") == "cancel"}
+        for line in records:
+            if line.get("request") == "cancel":
+                self.cancels.update(wire.about(line))
         new = {
             key: Word(State(record["state"]), record["reason"])
             for key, record in wire.first_words(records).items()
@@ -50,6 +55,7 @@ class Evidence:
         except FileNotFoundError:
             names = set()  # somebody has removed the batch
         for index, numbers in wire.attempts_of(names - self._names).items():
+            self.begun.add(index)
             for number, kinds in sorted(numbers.items()):
                 self._learn(index, number, ended="end" in kinds)
         self._names = names

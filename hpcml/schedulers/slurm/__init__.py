@@ -9,13 +9,15 @@ import calendar
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from hpcml.agent import wire
-from hpcml.errors import QueueError, RefusedError, TransportError
-from hpcml.schedulers import Accounted, Chunk, JobStatus, Word
+from hpcml.agent.commands import NOT_FOUND
+from hpcml.errors import QueueError, RefusedError, TransportError, UnreachableError
+from hpcml.schedulers import Accounted, Chunk, JobStatus, Word, unwritten
 from hpcml.schedulers.slurm import accounting, commands, words
 from hpcml.schedulers.slurm.commands import Row, Trouble
 from hpcml.schedulers.slurm.dependencies import dependencies, group_file, known_to
@@ -27,7 +29,6 @@ from hpcml.states import State
 from hpcml.transports import Completed, Transport
 
 TRIES = 3  # of a call that Slurm was too busy for
-NOT_FOUND = 127  # exit code of a command that is not there
 SKEW = 24 * 3600  # seconds by which clocks may differ when a lost job is looked for
 CLOCKS = 60.0  # seconds by which those of Slurm and of a node may differ
 CANCELLED = Word(State.CANCELLED, "cancelled before it started")
@@ -72,7 +73,7 @@ class SlurmScheduler:
                 return self._noted(chunk, identifier)
             trouble = Trouble.LOST if _was_cut_off(done) else commands.trouble(_said(done))
             if trouble is Trouble.LOST:
-                return self._noted(chunk, self._find_lost(chunk, _said(done)))
+                return self._noted(chunk, self._find_lost(chunk, done))
             if trouble is Trouble.DEPENDENCY and before:
                 before = known_to(before, self._rows(ended=True))
             elif trouble is not Trouble.BUSY:
@@ -86,9 +87,10 @@ class SlurmScheduler:
             self.files.append(group_file(chunk), line)
         return identifier
 
-    def _find_lost(self, chunk: Chunk, said: str) -> str:
+    def _find_lost(self, chunk: Chunk, done: Completed) -> str:
         """The id of a job of which sbatch could not say whether it was taken."""
-        problem = f"{self.site.name}: whether {chunk.name} was queued is not known: {said}"
+        said = f"sbatch says: {_told(done)}"
+        problem = f"{self.site.name}: whether {chunk.name} was queued is not known; {said}"
         try:
             found = self.find([chunk.name])
         except QueueError as error:
@@ -105,8 +107,8 @@ class SlurmScheduler:
         missing = [name for name in names if name not in found]
         if missing:
             since = min(_queued_at(name) for name in missing) - SKEW
-            since_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since))
-            done = self._run(commands.sacct_by_name(missing, since_text))
+            until = self.files.now() + SKEW
+            done = self._run(commands.sacct_by_name(missing, since, until))
             if done.exit_code == 0:
                 old = commands.parse_names(_text(done))
                 found.update({asked[name]: job for name, job in old.items() if name in asked})
@@ -171,7 +173,8 @@ class SlurmScheduler:
         jobs = {key: _array(start) or chunk.id for key, start in starts.items()}
         for job in {*jobs.values()} - rows.keys():
             rows[job] = self._histories(chunk, job, due)
-        killed: dict[tuple[int, int], dict[str, Any]] = {}
+        killed: dict[str, dict[tuple[int, int], dict[str, Any]]] = {"FAILED": {}, "CANCELLED": {}}
+        held: dict[tuple[int, int], Word] = {}
         for task, runs in due.items():
             rows_of = {key: rows[jobs.get(key, chunk.id)].get(task) for key in runs}
             judged = {
@@ -179,18 +182,23 @@ class SlurmScheduler:
                 for key, row in rows_of.items()
             }
             said = {key: word for key, word in judged.items() if word is not None}
-            killed |= {
-                key: starts[key]
-                for key in said.keys() & starts.keys()
-                if _was_killed(chunk, rows_of[key], _kinds(known, key))
-            }
+            for key in said.keys() & starts.keys():
+                state = _killed_as(chunk, rows_of[key], _kinds(known, key))
+                if state is not None:
+                    killed[state][key] = starts[key]
             unbegun = {key: word for key, word in said.items() if not _kinds(known, key)}
-            for key in self._refuse(chunk, unbegun):  # somebody has begun it meanwhile
-                del said[key]
+            with _unless_written(unbegun, held):
+                for key in self._refuse(chunk, unbegun):  # somebody has begun it meanwhile
+                    del said[key]
             found.update(said)
-            note = self._ask_again.answered if len(said) == len(runs) else self._ask_again.failed
+        found |= self._for_want_of_memory(chunk, killed["FAILED"], wire.killed_for_memory)
+        found |= self._for_want_of_memory(chunk, killed["CANCELLED"], words.cancelled_for_memory)
+        told = self._record(chunk, {key: found[key] for key in found.keys() - held.keys()}) | held
+        for task, runs in due.items():
+            final = all(key in told and told[key].state.final for key in runs)
+            note = self._ask_again.answered if final else self._ask_again.failed
             note((chunk.name, task))
-        return self._record(chunk, found | self._for_want_of_memory(chunk, killed))
+        return told
 
     def _starts(
         self, chunk: Chunk, known: Known, attempts: Iterable[tuple[int, int]]
@@ -227,18 +235,21 @@ class SlurmScheduler:
         return word if self.files.now() - ended >= self.patience else None
 
     def _for_want_of_memory(
-        self, chunk: Chunk, killed: Mapping[tuple[int, int], Mapping[str, Any]]
+        self,
+        chunk: Chunk,
+        killed: Mapping[tuple[int, int], Mapping[str, Any]],
+        why_killed: Callable[[str, str], str | None],
     ) -> dict[tuple[int, int], Word]:
-        """Without cgroups Slurm kills who has too much, calls that FAILED, and prints why.
+        """Without cgroups Slurm ends who has too much, as FAILED or CANCELLED, and prints why.
 
         Of attempts in the first life of their allocation alone: all lives print into one file.
         """
         lives = {key: start.get("allocation") or {} for key, start in killed.items()}
         jobs = {key: str(it["job"]) for key, it in lives.items() if it.get("restarts") == 0}
-        printed = f"{chunk.folder}/queue/{chunk.number}.out"
+        printed = f"{chunk.folder}/attempts/{chunk.number}.out"
         content = self.files.get({printed: 0}).get(printed, b"") if jobs else b""
         text = content.decode(errors="replace")
-        said = {key: wire.killed_for_memory(text, job) for key, job in jobs.items()}
+        said = {key: why_killed(text, job) for key, job in jobs.items()}
         return {
             key: Word(State.OUT_OF_MEMORY, f"Slurm killed it: {why}")
             for key, why in said.items()
@@ -272,17 +283,19 @@ class SlurmScheduler:
     ) -> dict[tuple[int, int], Word]:
         """Write final words down, those that are alike in one line. Returns what stands."""
         alike: dict[tuple[int, Word], list[int]] = {}
+        held: dict[tuple[int, int], Word] = {}
         for (index, number), word in found.items():
             alike.setdefault((number, word), []).append(index)
         for (number, word), indices in alike.items():
             line = {"indices": indices, "attempt": number, "time": self.files.now()}
             said = {"state": str(word.state), "reason": word.reason}
-            self.files.append(wire.words_file(chunk.folder), {**line, **said})
+            with _unless_written({(index, number): word for index in indices}, held):
+                self.files.append(wire.words_file(chunk.folder), {**line, **said})
         with self._lock:
             said_of = self._said_of(chunk)
             if found:
                 listen(self.files, [said_of])
-            return {key: said_of.words.get(key, word) for key, word in found.items()}
+            return {key: said_of.words.get(key, word) for key, word in {**found, **held}.items()}
 
     def facts(self, chunks: Sequence[Chunk]) -> dict[str, dict[int, list[Accounted]]] | None:
         known = {commands.job_name(it.name): it for it in chunks if it.id is not None}
@@ -394,12 +407,25 @@ class SlurmScheduler:
 
     def _refusal(self, done: Completed) -> QueueError:
         said, command = _said(done), done.argv[0]
-        problem = f"{self.site.name}: {command} says: {said or 'nothing'}"
+        problem = f"{self.site.name}: {command} says: {_told(done)}"
         if commands.trouble(said) in (Trouble.BUSY, Trouble.LOST):
             later = "Nothing was queued." if command == "sbatch" else "Try again in a minute."
             return QueueError(problem, later)
         kind = RefusedError if command == "sbatch" and commands.refuses(said) else QueueError
         return kind(problem, commands.advice(said, self.site.name, self.binding.account))
+
+
+@contextmanager
+def _unless_written(
+    words: Mapping[tuple[int, int], Word], held: dict[tuple[int, int], Word]
+) -> Iterator[None]:
+    """Have words in ``held`` that the block cannot write down: what else is seen is told."""
+    try:
+        yield
+    except UnreachableError:
+        raise
+    except TransportError as error:
+        held.update({key: unwritten(word, error.problem) for key, word in words.items()})
 
 
 Known = Mapping[int, Mapping[int, set[str]]]
@@ -410,13 +436,16 @@ def _kinds(known: Known, key: tuple[int, int]) -> set[str]:
     return known.get(key[0], {}).get(key[1], set())
 
 
-def _was_killed(chunk: Chunk, row: Row | None, kinds: set[str]) -> bool:
-    """Whether an attempt was killed with its allocation, and that is all that Slurm says.
+def _killed_as(chunk: Chunk, row: Row | None, kinds: set[str]) -> str | None:
+    """Slurm's state of an allocation that an attempt was killed with, if it may hide why.
 
     Where others share the allocation, one with an ``.end`` may have been killed before that.
     """
     with_it = chunk.layout.size == 1 or "end" not in kinds
-    return with_it and row is not None and row.state == "FAILED" and row.signal == signal.SIGKILL
+    if row is None or not with_it:
+        return None
+    hides = row.state == "CANCELLED" or (row.state == "FAILED" and row.signal == signal.SIGKILL)
+    return row.state if hides else None
 
 
 def _array(start: Mapping[str, Any]) -> str | None:
@@ -443,6 +472,15 @@ def _said(done: Completed) -> str:
     """What a command has said, its own name left out."""
     lines = (done.stderr or done.stdout).decode(errors="replace").splitlines()
     return "; ".join(line.partition("error: ")[2] or line for line in lines if line.strip())
+
+
+def _told(done: Completed) -> str:
+    """What a command that failed has said, and how it ended if it may have been cut short."""
+    said, code = _said(done), done.exit_code
+    if said and 0 < code < 128:
+        return said
+    killed = f"killed by signal {-code} ({wire.signal_name(-code)})"
+    return f"{said or 'nothing'} ({killed if code < 0 else f'exit code {code}'})"
 
 
 def _resume(chunk: Chunk) -> str:

@@ -6,6 +6,7 @@ They are run in an environment that has nothing of the caller's (:mod:`hpcml.age
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +19,13 @@ REMOVED = "REMOVED"
 """Not in Slurm's words: a task that waited, and of which nothing is on record any more."""
 
 HISTORY = ("JobID", "State", "ExitCode", "Reason", "End", "JobName")
+
+# All that a job can be on record as. Where none is asked for, the accounting leaves out what was
+# cancelled before it was eligible: held, waiting for another one, or gone too soon.
+ON_RECORD = (
+    *("PENDING", "RUNNING", "SUSPENDED", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT"),
+    *("NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "REVOKED"),
+)
 
 
 # --- names and numbers ------------------------------------------------------------------
@@ -80,7 +88,7 @@ def sbatch(chunk: Chunk, folder: str, dependencies: Sequence[str]) -> list[str]:
         f"--array={array}",
         f"--chdir={folder}",
         # One file for all: an inode an allocation would be too much.
-        f"--output=queue/{chunk.number}.out",
+        f"--output=attempts/{chunk.number}.out",
         "--open-mode=append",
         # Of an environment that is clean: a job needs a PATH and a home. With NIL it has none, and
         # with a list of names the node runs the login shell, whatever that does.
@@ -110,12 +118,18 @@ def sacct(job: str) -> list[str]:
     return ["sacct", "-X", "--parsable2", "--noheader", columns, f"--jobs={job}"]
 
 
-def sacct_by_name(names: Sequence[str], since: str) -> list[str]:
-    """Ask the accounting for the ids of jobs by their names."""
+def sacct_by_name(names: Sequence[str], since: float, until: float) -> list[str]:
+    """Ask the accounting for the ids of jobs by their names; times in s since the epoch."""
     return [
         *("sacct", "-X", "--parsable2", "--noheader", "--format=JobID,JobName"),
-        *(f"--starttime={since}", f"--name={','.join(map(job_name, names))}"),
+        *(f"--starttime={_utc(since)}", f"--endtime={_utc(until)}"),
+        *(f"--state={','.join(ON_RECORD)}", f"--name={','.join(map(job_name, names))}"),
     ]
+
+
+def _utc(seconds: float) -> str:
+    """A time, as commands read it in the environment that they have."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def scontrol(job: str) -> list[str]:

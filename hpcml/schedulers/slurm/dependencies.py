@@ -7,13 +7,15 @@ looks at the files of the runs that come first.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from hpcml.agent import wire
 from hpcml.layout import Layout
 from hpcml.schedulers import Chunk
 from hpcml.schedulers.slurm.commands import Row
 from hpcml.transports import Transport
+
+Place = tuple[str, str]  # of a chunk: its batch's attempts/, and its number
 
 
 def dependencies(chunk: Chunk, files: Transport) -> list[str]:
@@ -28,7 +30,7 @@ def dependencies(chunk: Chunk, files: Transport) -> list[str]:
     """
     found = []
     if chunk.max_running is not None and chunk.number != "0":
-        before = f"{chunk.folder}/queue/{int(chunk.number) - 1}.json"
+        before = f"{chunk.folder}/attempts", str(int(chunk.number) - 1)
         found += [f"afterany:{job}" for job in _ids([before], files).values()]
     if chunk.max_running is not None:
         found += [f"afterany:{job}" for job in _group_before(chunk, chunk.max_running, files)]
@@ -51,7 +53,7 @@ def _group_before(chunk: Chunk, most: int, files: Transport) -> list[str]:
 
 def group_file(chunk: Chunk) -> str:
     """Where the chunks that are counted together are written down, in the order of their calls."""
-    return f"runs/{chunk.group}/queue/0.group"
+    return f"runs/{chunk.group}/attempts/0.group"
 
 
 def _after(runs: Sequence[str], files: Transport) -> list[str]:
@@ -64,28 +66,32 @@ def _after(runs: Sequence[str], files: Transport) -> list[str]:
         path.split("/")[1]: Layout(**json.loads(plan)["batch"]["layout"])
         for path, plan in plans.items()
     }
-    places: dict[tuple[str, int, bool], None] = {}  # its chunk's file, its task, whether alone
+    places: dict[tuple[Place, int, bool], None] = {}  # its chunk, its task, whether alone
     for run in runs:
         batch, index = wire.run_parts(run)
         layout = layouts.get(batch)
         if layout is not None:
             number, within = divmod(index, layout.size * layout.call)
-            file = f"runs/{batch}/queue/{number}.json"
-            places[file, within // layout.size, layout.size == 1] = None
-    ids = _ids({file for file, _, _ in places}, files)
+            place = f"runs/{batch}/attempts", str(number)
+            places[place, within // layout.size, layout.size == 1] = None
+    ids = _ids({place for place, _, _ in places}, files)
     # Of an allocation for several runs the exit code does not tell how one of them ended.
     return [
-        f"{'afterok' if alone else 'afterany'}:{ids[file]}_{task}"
-        for file, task, alone in places
-        if file in ids
+        f"{'afterok' if alone else 'afterany'}:{ids[place]}_{task}"
+        for place, task, alone in places
+        if place in ids
     ]
 
 
-def _ids(paths: Iterable[str], files: Transport) -> dict[str, str]:
-    """The ids that the queue gave to chunks, by their files."""
-    found = files.get(dict.fromkeys(paths, 0))
-    records = ((path, record) for path in found for record in wire.queued_as(found[path]))
-    return {path: str(record["id"]) for path, record in records}
+def _ids(chunks: Collection[Place], files: Transport) -> dict[Place, str]:
+    """The ids that the queue gave to chunks, as far as they are written down."""
+    listed = files.names_in({folder for folder, _ in chunks})
+    queued = {folder: wire.queued_as(names) for folder, names in listed.items()}
+    return {
+        (folder, number): queued[folder][number][0]
+        for folder, number in chunks
+        if number in queued.get(folder, {})
+    }
 
 
 def known_to(dependencies: Iterable[str], rows: Sequence[Row]) -> list[str]:

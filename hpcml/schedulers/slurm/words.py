@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from functools import cache
+from itertools import pairwise
 
 from hpcml.agent import wire
 from hpcml.schedulers import Word
@@ -128,6 +131,35 @@ def of_ended(row: Row, started: bool) -> Word | None:
     if row.state == REMOVED:
         return Word(state, "it was taken out of the queue before it began")
     return Word(state, f"it never began: {how} (Slurm: {row.state})")
+
+
+EXCEEDED = "Exceeded job memory limit"
+AT_ONCE = 5.0  # s from that to the end of the job
+_STAMPED = re.compile(r"\[([^\]]+)\] (?:slurmstepd: )?error: (.*)")
+
+
+def cancelled_for_memory(printed: str, job: str) -> str | None:
+    """What Slurm has printed of a job that it cancelled itself for want of memory, if it has.
+
+    Without cgroups a node that finds too much in use says so, and cancels the step, or all of the
+    job. A cancel that comes later is somebody else's.
+    """
+    lines = [_STAMPED.match(line) for line in printed.splitlines()]
+    for told, then in pairwise(lines):
+        if told is None or then is None or told[2] != EXCEEDED:
+            continue
+        cancelled = then[2].startswith(f"*** JOB {job} ON ") and " CANCELLED AT " in then[2]
+        if cancelled and 0 <= _seconds(told[1], then[1]) <= AT_ONCE:
+            return EXCEEDED
+    return None
+
+
+def _seconds(earlier: str, later: str) -> float:
+    """Between two times as Slurm prints them; below 0: one of them is none."""
+    try:
+        return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+    except (ValueError, TypeError):
+        return -1.0
 
 
 def _exit(row: Row) -> str:

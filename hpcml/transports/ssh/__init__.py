@@ -80,9 +80,16 @@ class SshTransport:
         body = Outgoing(files)
         self._tell("put", body.sizes, body=body)
 
-    def publish(self, folder: str, files: Mapping[str, bytes], empty: Iterable[str] = ()) -> bool:
+    def publish(
+        self,
+        folder: str,
+        files: Mapping[str, bytes],
+        empty: Iterable[str] = (),
+        synced: Iterable[str] = (),
+    ) -> bool:
         body = Outgoing(files)
-        return bool(self._call("publish", folder, body.sizes, list(empty), body=body)[0])
+        names = list(empty), list(synced)
+        return bool(self._call("publish", folder, body.sizes, *names, body=body)[0])
 
     def get(self, paths: Mapping[str, int]) -> dict[str, bytes]:
         sizes, content = self._call("get", dict(paths))

@@ -26,8 +26,17 @@ def say(**said):
 
 def private(path, mask):
     status = os.lstat(path)
-    if status.st_uid != os.geteuid() or status.st_mode & mask:
-        raise NotPrivate(path)
+    if status.st_uid != os.geteuid():
+        import pwd
+        try:
+            owner = pwd.getpwuid(status.st_uid).pw_name
+        except KeyError:
+            owner = "user %d" % status.st_uid
+        advice = "Choose another workspace in the settings."
+        raise NotPrivate("%s belongs to %s" % (path, owner), advice)
+    if status.st_mode & mask:
+        advice = "Run `chmod go-rwx %s`, or choose another workspace in the settings." % path
+        raise NotPrivate("%s is not this user's alone" % path, advice)
     return status
 
 def folder(path, mask):
@@ -118,9 +127,7 @@ PATIENCE = 20  # seconds
 try:
     main(sys.argv[2], sys.argv[3], int(sys.argv[4]), *sys.argv[5:])
 except NotPrivate as error:
-    path = str(error)
-    advice = "Run `chmod go-rwx %s`, or choose another workspace in the settings." % path
-    say(problem="%s is not this user's alone" % path, advice=advice)
+    say(problem=error.args[0], advice=error.args[1])
 except EnvironmentError as error:
     say(problem="%s: %s" % (error.filename, error.strerror), advice="Look at the path by hand.")
 """

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import queue
-import tempfile
 import threading
 import time
 import weakref
@@ -152,8 +151,7 @@ class Link:
         self._lock, self._sending = threading.Lock(), threading.Lock()
         with told(), of_system(f"{archive} cannot be read"):
             size = archive.stat().st_size
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as ssh)
-        self._process = way.start(first_contact.SHELL, self._errors)
+        self._process, self._errors = way.start(first_contact.SHELL)
         stdin: Any = self._process.stdin
         stdout: Any = self._process.stdout
         self._to: int = stdin.fileno()
@@ -169,8 +167,7 @@ class Link:
             self._process.kill()
             self._process.wait()
             self.dead = True
-            said = self._said()
-            self._close_files()
+            said = self._close_files().decode("utf-8", "replace")
             if isinstance(error, EOFError | OSError):
                 raise way.refused(said) from None
             raise
@@ -229,7 +226,7 @@ class Link:
         self.dead = True
         self._process.returncode = 0  # it is not this process's to wait for
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for descriptor in (self._to, self._from.fileno()):
+        for descriptor in (self._to, self._from.fileno(), self._errors.fileno()):
             os.dup2(nothing, descriptor, inheritable=False)
         os.close(nothing)
 
@@ -278,13 +275,17 @@ class Link:
         self._process.wait()
         self._close_files()
 
-    def _close_files(self) -> None:
-        """Once ssh has ended; their numbers may be other files' from now on."""
+    def _close_files(self) -> bytes:
+        """Once ssh has ended; their numbers may be other files' from now on.
+
+        Returns what ssh has to say.
+        """
         with self._sending:
             _links.discard(self)
-            for file in (self._process.stdin, self._from, self._errors):
+            for file in (self._process.stdin, self._from):
                 if file is not None:
                     file.close()
+            return self._errors.close()
 
     def _read(self, size: int) -> bytes:
         data = self._from.read(size)
@@ -347,11 +348,6 @@ class Link:
             raise
         finally:
             timer.cancel()
-
-    def _said(self) -> str:
-        """What ssh has to say."""
-        self._errors.seek(0)
-        return self._errors.read(CHATTER).decode("utf-8", "replace")
 
 
 def _not_served(site: str, python: str, said: dict[str, Any]) -> TransportError:

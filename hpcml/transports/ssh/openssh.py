@@ -15,14 +15,16 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from hpcml.agent import files
 from hpcml.errors import TransportError, UnreachableError
 
 KEPT = 1800  # seconds for which an unused connection stays open
 ALIVE = 15  # seconds between two signs of life; after three without, the connection is given up
 SOCKET = 40 + 17  # characters of ssh's own names for it: a hash, and a suffix while it is made
 LONGEST = 107  # characters of a socket's path
+KEPT_OF_ERRORS = 1 << 16  # bytes of what an ssh prints as errors: its end says why
+LINGER = 1.0  # seconds in which that comes to its end once ssh has ended
 
 LOGIN = (
     "Permission denied",
@@ -33,6 +35,36 @@ LOGIN = (
 )
 CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 NO_HOST = ("Name or service not known", "No address associated with hostname")
+
+
+class Errors:
+    """The end of what an ssh, and the login shell, print as errors: they may do so without end.
+
+    Parameters
+    ----------
+    descriptor : int
+        The end of a pipe, which is closed here.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._pipe, self._kept = os.fdopen(descriptor, "rb", 0), b""
+        self._thread = threading.Thread(target=self._read, name="errors of ssh", daemon=True)
+        self._thread.start()
+
+    def fileno(self) -> int:
+        """The pipe."""
+        return self._pipe.fileno()
+
+    def close(self) -> bytes:
+        """All that is kept, once ssh has ended; what it has left may have the pipe open."""
+        self._thread.join(LINGER)
+        if not self._thread.is_alive():
+            self._pipe.close()
+        return self._kept
+
+    def _read(self) -> None:
+        while piece := self._pipe.read(KEPT_OF_ERRORS):
+            self._kept = (self._kept + piece)[-KEPT_OF_ERRORS:]
 
 
 @dataclass(frozen=True)
@@ -144,24 +176,30 @@ class Way:
                 f"Try `{self.by_hand}` by hand.",
             )
 
-    def start(self, command: str, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    def start(self, command: str) -> tuple[subprocess.Popen[bytes], Errors]:
         """Run a command of the login shell, its input and output being pipes.
 
         No terminal, and no signal of one, reaches it.
         """
         if has_terminal():
             self.log_in()
+        argv = [*self.argv("-T"), command]
+        reading, writing = os.pipe()
         try:
-            return subprocess.Popen(
-                [*self.argv("-T"), command],
+            process = subprocess.Popen(
+                argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=stderr,
+                stderr=writing,
                 start_new_session=True,
                 bufsize=0,
             )
         except OSError as error:
+            os.close(reading)
             raise no_ssh(error) from error
+        finally:
+            os.close(writing)
+        return process, Errors(reading)
 
     def refused(self, said: str) -> TransportError:
         """What it means that ssh has ended before the site's shell answered."""
@@ -224,7 +262,11 @@ def control_folder() -> Path:
         raise TransportError(
             f"{folder} cannot be made: {error.strerror}", "Set XDG_RUNTIME_DIR to your own folder."
         ) from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+    if status.st_uid != os.geteuid():
+        problem = f"{folder} belongs to {files.whose(status)}"
+        advice = "Set XDG_RUNTIME_DIR to your own folder."
+        raise TransportError(f"{problem}, and connections would be shared through it", advice)
+    if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077:
         raise TransportError(
             f"{folder} is not this user's alone, and connections would be shared through it",
             f"Remove it, or run `chmod 700 {folder}`.",

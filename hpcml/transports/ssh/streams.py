@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcml.agent.files import PIECE, pieces_of
+from hpcml.agent.commands import PIECE
+from hpcml.agent.files import pieces_of
 from hpcml.agent.files import told as of_system
 from hpcml.errors import TransportError
 from hpcml.transports.base import Arriving, told
