@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from hpcml.agent import wire
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import HpcmlError, ProfileError
-from hpcml.library import library, library_name, travelling
+from hpcml.library import library_name, travelling
 from hpcml.plugins import load_plugin
 from hpcml.schedulers import Scheduler
 from hpcml.settings import (
@@ -53,6 +53,11 @@ class Connection:
     @property
     def files(self) -> Transport:
         return told_files(self.site.name, self._files)
+
+    @cached_property
+    def way(self) -> str:
+        """What all connections have in common that see the same batches in the same manner."""
+        return repr((self.site, replace(self.binding, environment={})))
 
     @property
     def queue(self) -> Scheduler:
@@ -109,8 +114,6 @@ def connect(name: str, *, reload: bool = False) -> Connection:
 
 def reached_by(site: Site, binding: Binding) -> Transport:
     """A site's files and commands, without a queue; nothing is reached yet."""
-    if site.transport != "local":
-        library()  # the way there begins with bringing it
     files: Transport = load_plugin("hpcml.transports", site.transport)(site, binding)
     return files
 

@@ -14,7 +14,6 @@ import os
 import sys
 import zipfile
 import zipimport
-from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from hpcml.agent.bytecode import bytecode
 from hpcml.errors import HpcmlError
 from hpcml.settings import cache_folder, keep
 from hpcml.sites import packaged_profiles
-from hpcml.transports import FileStatus, Transport, bring
 
 MAIN = b"""\
 import os
@@ -88,25 +86,6 @@ def library() -> Path:
     return _kept(*_contents(), SITE_SIDE)
 
 
-def put_library(
-    files: Transport, name: str | None = None, there: Mapping[str, FileStatus] | None = None
-) -> None:
-    """Bring the archive, or an earlier one of that name, to a site that does not have it yet.
-
-    Parameters
-    ----------
-    there : dict, optional
-        As for :func:`hpcml.transports.bring`.
-
-    Raises
-    ------
-    HpcmlError
-        The earlier one is nowhere any more.
-    """
-    if not _is_whole_there(name, there):
-        _put(files, library(), name, there)
-
-
 def function_library_name() -> str:
     """The file name of the archive that executes functions, which holds its digest.
 
@@ -134,12 +113,14 @@ def function_library() -> Path:
     return _kept(*_function_contents(), ("",))
 
 
-def put_function_library(
-    files: Transport, name: str | None = None, there: Mapping[str, FileStatus] | None = None
-) -> None:
-    """As :func:`put_library`, for the archive that executes functions."""
-    if not _is_whole_there(name, there):
-        _put(files, function_library(), name, there)
+def archive_in_cache(name: str) -> Path:
+    """Where an archive of that name is kept, if it is: one of an earlier hpcml, say."""
+    return _place(cache_folder(), name)
+
+
+def whole_size(name: str) -> int | None:
+    """Of an archive, in bytes; ``None`` if this process has neither made it nor found it whole."""
+    return _whole.get(archive_in_cache(name))
 
 
 def _archive_of_this() -> str | None:
@@ -209,7 +190,7 @@ def _digest(files: dict[str, bytes]) -> str:
 
 def _kept(name: str, files: dict[str, bytes], compiled: tuple[str, ...]) -> Path:
     """An archive in the cache, with bytecode of the files whose paths begin so."""
-    path = _place(cache_folder(), name)
+    path = archive_in_cache(name)
     if _whole.get(path) != _size(path):
         if not zipfile.is_zipfile(path):
             chosen = {file: code for file, code in files.items() if file.startswith(compiled)}
@@ -229,28 +210,6 @@ def _size(path: Path) -> int:
         return os.stat(path).st_size
     except OSError:
         return -1
-
-
-def _is_whole_there(name: str | None, there: Mapping[str, FileStatus] | None) -> bool:
-    """Whether a site has an archive as this process has made it, or found it whole."""
-    found = there.get(f"lib/{name}") if there and name else None
-    return found is not None and found.size == _whole.get(_place(cache_folder(), str(name)))
-
-
-def _put(
-    files: Transport, path: Path, name: str | None, there: Mapping[str, FileStatus] | None
-) -> None:
-    if name in (None, path.name):
-        return bring(files, f"lib/{path.name}", path, there)
-    path = _place(cache_folder(), str(name))
-    target = f"lib/{path.name}"
-    if path.exists():
-        bring(files, target, path, there)
-    elif target not in (files.touch([target]) if there is None else there):
-        raise HpcmlError(
-            f"{path}, which was to run this when it was planned, is not there any more",
-            "Cancel the run, and submit the job again.",
-        )
 
 
 def _compiled(files: dict[str, bytes]) -> dict[str, bytes]:

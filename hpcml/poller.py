@@ -386,13 +386,18 @@ def _warn(error: HpcmlError) -> None:
     warnings.warn(f"{said}\n  {error.advice}", stacklevel=4)
 
 
-_pollers: dict[tuple[int, str], Poller] = {}  # no lock: a forked child would inherit it, locked
+# No lock: a forked child would inherit it, locked.
+_pollers: dict[tuple[int, str], Poller] = {}
 
 
 def poller(site: str) -> Poller:
     """The poller of a site in this process (a forked child has its own)."""
-    connection = connect(site)
-    key = (os.getpid(), f"{site} {connection.binding.workspace}")
+    return poller_of(connect(site))
+
+
+def poller_of(connection: Connection) -> Poller:
+    """The poller of a connection, or of an earlier one that went the same way."""
+    key = (os.getpid(), connection.way)
     return _pollers.get(key) or _pollers.setdefault(key, Poller(connection))
 
 

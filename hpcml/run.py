@@ -43,7 +43,7 @@ from hpcml.errors import (
 )
 from hpcml.output import Origin, OutputPath
 from hpcml.planning import Plan, run_digest
-from hpcml.poller import Watch, follow, in_time, patiently, poller
+from hpcml.poller import Watch, follow, in_time, patiently, poller, poller_of
 from hpcml.progress import show
 from hpcml.results import (
     EXCEPTION,
@@ -776,7 +776,7 @@ class Runs(Sequence[Run]):
             view.hope()
             for run in dict.fromkeys(runs):
                 watch.add(view, run.index, run)
-        return follow(watch, {poller(site) for site, _ in batches}, left)
+        return follow(watch, {poller_of(view.connection) for view, _ in batches.values()}, left)
 
     # --- steering -------------------------------------------------------------------------
 

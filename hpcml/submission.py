@@ -42,7 +42,7 @@ from hpcml.errors import (
 from hpcml.finding import attach
 from hpcml.job import Job, Sweep
 from hpcml.layout import Layout
-from hpcml.library import function_library_name, library, put_function_library, put_library
+from hpcml.library import function_library_name, library
 from hpcml.offline import Entry, job_of
 from hpcml.planning import PACK, Plan, account, account_rule, lay_out, make_plan
 from hpcml.poller import poller
@@ -54,6 +54,7 @@ from hpcml.sites import Site
 from hpcml.staging import stage, staged
 from hpcml.states import State
 from hpcml.transports import FileStatus, Transport, bring
+from hpcml.transports.library import put_function_library, put_library
 
 LASTING = "plan.json", wire.POINTS, "env.sh"
 DEEPEST = 16  # runs that have submitted each other; more are taken for a mistake

@@ -19,9 +19,9 @@ from hpcml.agent import wire
 from hpcml.batch import new_batch
 from hpcml.connection import connect
 from hpcml.job import Job
-from hpcml.library import put_library
 from hpcml.planning import make_plan
 from hpcml.resolving import resolve_with_code
+from hpcml.transports.library import put_library
 from tests.conftest import eventually
 
 NOBODY = 65534

@@ -17,7 +17,7 @@ import pytest
 from hpcml import plugins
 from hpcml.agent import wire
 from hpcml.connection import connect
-from hpcml.library import library, library_name
+from hpcml.library import library_name
 from hpcml.settings import Binding
 from hpcml.sites import Node, Partition, Site
 from hpcml.sites.profile import AgentPython, Ssh
@@ -85,7 +85,6 @@ class Loop:
         """A conversation that has not begun."""
         config = self.folder / f"config-{user}-{port or self.server.port}"
         config.write_text(self.server.config("loop", user, port))
-        library()
         binding = Binding(workspace, python, python, library_name(), ssh_config=str(config))
         return SshTransport(a_site(python=python), binding)
 

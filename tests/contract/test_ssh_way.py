@@ -46,7 +46,6 @@ def gate(tmp_path: Path) -> Iterator[sshd.Server]:
 
 
 def binding(config: Path, there: Path, **yours: str) -> Binding:
-    library()
     return Binding(
         str(there), PYTHON, PYTHON, library_name(), ssh_config=str(config), user=ME, **yours
     )

@@ -91,6 +91,7 @@ class Box(Faults):
         self.switches = Switches(**switches)
         self._wanted_name, self._binds = name, binds or {}
         self._lifeline: int | None = None
+        self._sizes: dict[tuple[str, str], int] = {}
 
     @classmethod
     def of_name(cls, name: str) -> Box:

@@ -49,6 +49,7 @@ class Faults:
 
     hosts: Hosts
     services: Services
+    _sizes: dict[tuple[str, str], int]  # in bytes, of disks that are full, by path and host
 
     # -- Slurm itself
 
@@ -122,10 +123,12 @@ class Faults:
         """Leave no space on ``/home``, ``/scratch`` (everywhere) or a host's ``/tmp``."""
         statistics = os.statvfs(f"{self.hosts.root_of(host)}{path}")
         used = statistics.f_blocks - statistics.f_bfree
-        self._resize(path, host, f"{max(1, used) * statistics.f_bsize}")
+        self._sizes.setdefault((path, host), statistics.f_blocks * statistics.f_bsize)
+        self._resize(path, host, max(1, used) * statistics.f_bsize)
 
     def free_disk(self, path: str, host: str = LOGIN) -> None:
-        self._resize(path, host, "1g")
+        """Have it as large as it was."""
+        self._resize(path, host, self._sizes.pop((path, host)))
 
     # -- the way in
 
@@ -173,7 +176,7 @@ class Faults:
         new.chmod(0o755)
         new.rename(path)
 
-    def _resize(self, path: str, host: str, size: str) -> None:
+    def _resize(self, path: str, host: str, size: int) -> None:
         self.hosts.run(host, "mount", "-o", f"remount,size={size}", path)
 
     def _scontrol(self, *words: str) -> None:

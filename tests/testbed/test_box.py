@@ -302,11 +302,13 @@ def test_a_job_of_low_priority_gives_way(mended: Box) -> None:
 def test_a_disk_is_full_until_it_is_freed(box: Box, path: str) -> None:
     file = {"/home": "/home/alice/file"}.get(path, f"{path}/file")
     write = ["sh", "-c", f"head -c 100000 /dev/zero >{file}"]
+    size = os.statvfs(box.path("login", path)).f_blocks
     box.fill_disk(path)
     with pytest.raises(CommandFailed, match="No space left on device"):
         box.run("login", write)
     box.free_disk(path)
     box.run("login", write)
+    assert os.statvfs(box.path("login", path)).f_blocks == size
 
 
 def test_a_reply_of_sbatch_is_lost_though_there_is_a_job(mended: Box) -> None:

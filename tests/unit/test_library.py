@@ -17,6 +17,7 @@ from hpcml.connection import connect
 from hpcml.errors import HpcmlError
 from hpcml.plugins import BUILT_IN, load_plugin
 from hpcml.sites import packaged_profiles
+from hpcml.transports.library import put_function_library
 from tests.agent.pythons import pythons
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,10 +137,10 @@ def test_the_archive_for_functions_is_brought_to_a_site_once() -> None:
     files = connect("local").files
     name = library.function_library_name()
 
-    library.put_function_library(files)
+    put_function_library(files)
     there = Path(connect("local").binding.workspace, "lib", name)
     before = there.stat().st_ino
-    library.put_function_library(files, name)
+    put_function_library(files, name)
 
     assert there.stat().st_ino == before
     assert there.read_bytes() == library.function_library().read_bytes()
@@ -151,13 +152,13 @@ def test_an_earlier_archive_comes_from_the_cache_or_is_on_the_site_already(home:
     earlier = library.function_library().with_name("fn-0123456789abcdef.zip")
     earlier.write_bytes(b"as it was")
 
-    library.put_function_library(files, earlier.name)
+    put_function_library(files, earlier.name)
     assert files.get({f"lib/{earlier.name}": 0}) == {f"lib/{earlier.name}": b"as it was"}
     earlier.unlink()
-    library.put_function_library(files, earlier.name)
+    put_function_library(files, earlier.name)
     files.remove([f"lib/{earlier.name}"])
     with pytest.raises(HpcmlError, match="is not there any more"):
-        library.put_function_library(files, earlier.name)
+        put_function_library(files, earlier.name)
 
 
 # --- the travelling hpcml -----------------------------------------------------------------

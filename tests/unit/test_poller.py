@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hpcml import poller as pollers
+from hpcml.connection import connect
 from hpcml.poller import Poller, Watch
 
 FIRST, LONGEST = 1.0, 30.0
@@ -121,3 +123,21 @@ def test_who_submits_and_waits_again_and_again_does_not_begin_the_pauses_anew(
 
     assert looks[0] == 17
     assert set(looks[5:]) <= {4, 5, 6}
+
+
+def test_changed_settings_hold_for_who_waits_as_for_who_submits(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pollers.poller("local")
+    settings = home / "config" / "hpcml" / "config.yaml"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(f"sites: {{local: {{workspace: {home}/elsewhere}}}}\n")
+    connect("local", reload=True)
+    after = pollers.poller("local")
+    assert after.connection.binding.workspace == f"{home}/elsewhere"
+    assert after.connection is connect("local") is not before.connection
+
+    # What a job gets of this process's environment has nothing to do with looking.
+    monkeypatch.setenv("PATH", "/bin:/usr/bin")
+    assert connect("local", reload=True) is not after.connection
+    assert pollers.poller("local") is after

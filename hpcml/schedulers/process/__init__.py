@@ -20,13 +20,13 @@ from typing import Any
 from hpcml.agent import wire
 from hpcml.enclosing import enclosing_run
 from hpcml.errors import CommandError, HpcmlError, QueueError
-from hpcml.library import put_library
 from hpcml.schedulers import Accounted, Chunk, JobStatus, Word, unwritten
 from hpcml.schedulers.process.evidence import Evidence
 from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.states import State
 from hpcml.transports import Transport
+from hpcml.transports.library import put_library
 
 RUNNING = Word(State.RUNNING)  # the very same at each look: thousands are compared
 WILL_NOT_RUN = Word(State.PENDING, "cancelled, so that it will not run")

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from hpcml.agent.trees import Usage
 from hpcml.errors import ProfileError, TransportError, UnreachableError
-from hpcml.settings import Binding, cache_folder
+from hpcml.library import library
+from hpcml.settings import Binding
 from hpcml.sites import Site
 from hpcml.transports import Completed, Digest, FileStatus
 from hpcml.transports.base import by_name, told, until_free
@@ -42,7 +43,7 @@ T = TypeVar("T")
 class SshTransport:
     """See :class:`hpcml.transports.Transport`.
 
-    hpcml's archive (``binding.library``) must be in the cache: it is brought along.
+    hpcml's archive is brought along.
 
     Attributes
     ----------
@@ -58,7 +59,6 @@ class SshTransport:
         self._python = site.agent_python.login or "python3"
         self._wanted = WANTED.get(site.scheduler, "")
         self._modules = site.ssh.login_modules if site.ssh else []
-        self._archive = cache_folder() / "lib" / binding.library
         self._clock, self._chains = Clock(), itertools.count(1)
         self._open: list[Link] = []  # the conversation, once there is one
         self._begin()
@@ -277,7 +277,7 @@ class SshTransport:
                     self._way,
                     self._python,
                     self.workspace,
-                    self._archive,
+                    library(),
                     self._wanted,
                     self._modules,
                     self._clock,
