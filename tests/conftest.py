@@ -10,12 +10,20 @@ import textwrap
 import time
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
 
 from hpcml.agent import wire
 from hpcml.schedulers.process import ProcessScheduler
+from tests.testbed.debian import CannotInstall, needed
+
+T = TypeVar("T")
+
+# Who starts the tests in the background of a shell has them ignore Ctrl-C, and all they start, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The suite tries the same examples each time; HYPOTHESIS_PROFILE=search looks for others.
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -111,6 +119,14 @@ def another_python(home: Path) -> Callable[..., subprocess.CompletedProcess[str]
         )
 
     return run
+
+
+def installed(find: Callable[[], T | None], *packages: str) -> T:
+    """What a test needs of Debian's packages, which are installed if it is not found."""
+    try:
+        return needed(find, *packages)
+    except CannotInstall as problem:
+        pytest.fail(str(problem), pytrace=False)
 
 
 def eventually(condition: Callable[[], object], timeout: float = 20.0) -> None:

@@ -1,4 +1,7 @@
-"""What the agent and the marks cost, against what nobody can avoid, in the same minute."""
+"""What the agent and the marks cost, against what nobody can avoid, in the same minute.
+
+Beside other tests, on any machine: the limits are wide. ``benchmarks/`` has the ones to be kept.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def cpu_seconds(argv: Sequence[str], cwd: Path) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-LIMIT = 1.5
+LIMIT = 2.0
 
 
 def test_the_agent_starts_in_little_more_than_bare_python(
@@ -65,11 +68,7 @@ import json, os, statistics, time
 import hpcml
 
 CALLS, REPEATS = 100, 60
-lines = {
-    "log": b'{"m":1234567890123456,"e":"log","step":50,"v":{"loss":0.123456789}}\\n',
-    "begin": b'{"m":1234567890123456,"e":"begin","phase":"epoch"}\\n',
-    "finish": b'{"m":1234567890123456,"e":"finish","phase":"epoch"}\\n',
-}
+now = time.monotonic_ns
 descriptor = os.open("bare", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 def log():
@@ -91,43 +90,55 @@ def finish():
         mark.__exit__(None, None, None)
     return time.perf_counter() - start
 
-def write(line):
+def log_by_hand():
     start = time.perf_counter()
     for i in range(CALLS):
+        line = b'{"m":%d,"e":"log","step":%d,"v":{"loss":%a}}\\n' % (now(), i, 0.123456789)
         os.write(descriptor, line)
     return time.perf_counter() - start
 
-times = {name: ([], []) for name in lines}
+def phase_by_hand():
+    start = time.perf_counter()
+    for i in range(CALLS):
+        os.write(descriptor, b'{"m":%d,"e":"begin","phase":"epoch"}\\n' % now())
+    return time.perf_counter() - start
+
+pairs = {
+    "log": (log, log_by_hand),
+    "begin": (begin, phase_by_hand),
+    "finish": (finish, phase_by_hand),
+}
+times = {name: ([], []) for name in pairs}
 for repeat in range(REPEATS):
-    for name, mark in (("log", log), ("begin", begin), ("finish", finish)):
-        times[name][0].append(mark())
-        times[name][1].append(write(lines[name]))
+    for name, both in pairs.items():
+        for taken, measure in zip(times[name], both):
+            taken.append(measure())
 result = {}
-for name, (marks, writes) in times.items():
-    result[name] = [statistics.median(marks) / CALLS, statistics.median(writes) / CALLS]
+for name, both in times.items():
+    result[name] = [statistics.median(taken) / CALLS for taken in both]
 print(json.dumps(result))
 """
 
 
-def test_a_mark_costs_at_most_two_bare_writes(
+def test_a_mark_costs_little_more_than_its_line_made_and_written_by_hand(
     script: Callable[..., str], record_property: Callable[[str, object], None]
 ) -> None:
     entry = script(MARKS)
     best: dict[str, float] = {}
     for _ in range(ROUNDS):
         times = json.loads(run(Job(entry)).stdout)
-        for name, (mark, write) in times.items():
-            best[name] = min(best.get(name, 1e9), mark / write)
-        if max(best.values()) <= 2:
+        for name, (mark, by_hand) in times.items():
+            best[name] = min(best.get(name, 1e9), mark / by_hand)
+        if max(best.values()) <= LIMIT:
             break
     told = ", ".join(
-        f"{name} {mark * 1e6:.2f} µs ({mark / write:.2f} x)"
-        for name, (mark, write) in times.items()
+        f"{name} {mark * 1e6:.2f} µs ({mark / by_hand:.2f} x)"
+        for name, (mark, by_hand) in times.items()
     )
-    print(f"marks: {told}; a bare write {times['log'][1] * 1e6:.2f} µs")
+    print(f"marks: {told}")
     record_property("marks", best)
 
-    assert max(best.values()) <= 2, best
+    assert max(best.values()) <= LIMIT, best
 
 
 def test_an_agent_that_waits_costs_nothing() -> None:

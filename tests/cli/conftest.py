@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,23 +12,12 @@ import pytest
 
 from hpcml.cli.doctor.here import OPTIONAL
 from tests.cli.calling import HPCML, ready
+from tests.conftest import installed
 
 
 def shell_of(name: str) -> str:
-    """A shell; installed by apt-get if it is not there."""
-    for _ in range(2):
-        found = shutil.which(name)
-        if found:
-            return found
-        root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        if shutil.which("apt-get") and (not root or shutil.which("sudo")):
-            for command in (["update"], ["install", "-y", name]):
-                apt_get = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *command]
-                subprocess.run([*root, *apt_get], stdin=subprocess.DEVNULL, check=False)
-    pytest.fail(
-        f"{name} is needed here, and apt-get could not install it (that takes root, or sudo "
-        f"without a password). On Debian or Ubuntu: apt-get install {name}"
-    )
+    """Its path."""
+    return installed(lambda: shutil.which(name), name)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from hpcml.errors import HpcmlError, QueueError
 from hpcml.schedulers.process import ProcessScheduler
 from hpcml.states import State
 from tests.cli.test_commands import call
-from tests.conftest import eventually
+from tests.conftest import eventually, installed
 from tests.embedded.scene import Scene, small_machine
 
 
@@ -605,22 +605,6 @@ def test_the_toolkit_is_loaded_by_nobody_else() -> None:
 
 # --- in a real terminal -------------------------------------------------------------------
 
-MISSING = (
-    "tmux is needed here, and apt-get could not install it (that takes root, or sudo without a "
-    "password). On Debian or Ubuntu: apt-get install tmux"
-)
-
-
-def tmux_there() -> str:
-    """The program; installed by apt-get if it is missing."""
-    if shutil.which("tmux") is None and shutil.which("apt-get"):
-        root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        if not root or shutil.which("sudo"):
-            for command in (["update"], ["install", "-y", "tmux"]):
-                apt_get = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *command]
-                subprocess.run([*root, *apt_get], stdin=subprocess.DEVNULL, check=False)
-    return shutil.which("tmux") or pytest.fail(MISSING)
-
 
 class Terminal:
     """A shell in a detached terminal multiplexer of its own."""
@@ -665,7 +649,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(project: Path) -> Iterator[Terminal]:
-    made = Terminal(tmux_there())
+    made = Terminal(installed(lambda: shutil.which("tmux"), "tmux"))
     try:
         yield made
     finally:

@@ -31,7 +31,7 @@ def server() -> Iterator[sshd.Server]:
     folder = Path(tempfile.mkdtemp(prefix="hpcml-sshd-"))
     running = None
     try:
-        running = sshd.Server(folder, sshd.installed()[0])
+        running = sshd.Server(folder, sshd.programs()[0])
         yield running
     finally:
         if running is not None:
@@ -45,7 +45,7 @@ def csh_user() -> Iterator[pwd.struct_passwd]:
     if os.geteuid() != 0:
         yield pwd.getpwuid(os.geteuid())
         return
-    with sshd.somebody(sshd.installed()[1]) as user:
+    with sshd.somebody(sshd.programs()[1]) as user:
         yield user
 
 

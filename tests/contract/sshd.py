@@ -12,34 +12,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from hpcml.agent import wire
-from tests.conftest import eventually
+from tests.conftest import eventually, installed
 
-MISSING = (
-    "OpenSSH's server and a csh are needed here, and apt-get could not install them (that takes "
-    "root, or sudo without a password). On Debian or Ubuntu: apt-get install openssh-server csh"
-)
 # A login shell that says a lot, on both streams, and does not end its last line.
 CHATTY_CSH = 'echo "Welcome to the machine"\nsh -c "echo hear me >&2"\necho -n "no end of line"\n'
 CHATTY_SH = CHATTY_CSH + 'export FROM_THE_RC_FILE="yes"\n'
 
 
-def installed() -> tuple[str, str]:
-    """Paths of sshd and csh; apt-get installs them if they are not there."""
+def programs() -> tuple[str, str]:
+    """Paths of sshd and csh."""
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    for _ in range(2):
+
+    def find() -> tuple[str, str] | None:
         found = [shutil.which(name, path=path) for name in ("sshd", "csh", "ssh")]
-        if all(found):
-            return str(found[0]), str(found[1])
-        root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        if shutil.which("apt-get") and (not root or shutil.which("sudo")):
-            packages = ["openssh-server", "openssh-client", "csh"]
-            for command in (["update"], ["install", "-y", *packages]):
-                apt_get = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *command]
-                subprocess.run([*root, *apt_get], stdin=subprocess.DEVNULL, check=False)
-    pytest.fail(MISSING)
+        return (str(found[0]), str(found[1])) if all(found) else None
+
+    return installed(find, "openssh-server", "openssh-client", "csh")
 
 
 @contextmanager

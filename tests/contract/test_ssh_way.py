@@ -40,7 +40,7 @@ def gate(tmp_path: Path) -> Iterator[sshd.Server]:
     """A second server, by way of which one gets to the first."""
     folder = tmp_path / "gate"
     folder.mkdir()
-    made = sshd.Server(folder, sshd.installed()[0])
+    made = sshd.Server(folder, sshd.programs()[0])
     yield made
     made.stop()
 
@@ -126,7 +126,7 @@ def trusting(authority: Path, tmp_path: Path) -> Iterator[sshd.Server]:
     """A server that knows no user's key, only who signs certificates."""
     folder = tmp_path / "trusting"
     folder.mkdir()
-    made = sshd.Server(folder, sshd.installed()[0], TrustedUserCAKeys=f"{authority}.pub")
+    made = sshd.Server(folder, sshd.programs()[0], TrustedUserCAKeys=f"{authority}.pub")
     (folder / "authorized").write_text("")
     yield made
     made.stop()

@@ -12,26 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import eventually
-
-MISSING = (
-    "PostgreSQL's server is needed here, and apt-get could not install it (that takes root, or "
-    "sudo without a password). On Debian or Ubuntu: apt-get install postgresql"
-)
+from tests.conftest import eventually, installed
 
 
 def postgres_binaries() -> Path:
-    """Where Debian has initdb and postgres; installed by apt-get if they are not there."""
-    for _ in range(2):
+    """Where Debian has initdb and postgres."""
+
+    def find() -> Path | None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-        if found:
-            return found[-1].parent
-        root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        if shutil.which("apt-get") and (not root or shutil.which("sudo")):
-            for command in (["update"], ["install", "-y", "postgresql"]):
-                apt_get = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *command]
-                subprocess.run([*root, *apt_get], stdin=subprocess.DEVNULL, check=False)
-    pytest.fail(MISSING)
+        return found[-1].parent if found else None
+
+    return installed(find, "postgresql")
 
 
 def ordinary_user() -> str | None:

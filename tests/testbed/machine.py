@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.testbed.debian import CannotInstall, needed
+
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 # Command -> the Debian package that has it.
@@ -76,32 +78,20 @@ def make_ready() -> None:
     if os.geteuid() != 0:
         raise CannotHaveBox("it takes root", "Run it as root, on Linux.")
     filesystems = Path("/proc/filesystems").read_text().split()
-    for needed in ("overlay", "tmpfs"):
-        if needed not in filesystems and shutil.which("modprobe"):
-            subprocess.run(["modprobe", needed], check=False, capture_output=True)
+    for kind in ("overlay", "tmpfs"):
+        if kind not in filesystems and shutil.which("modprobe"):
+            subprocess.run(["modprobe", kind], check=False, capture_output=True)
             filesystems = Path("/proc/filesystems").read_text().split()
-        if needed not in filesystems:
-            raise CannotHaveBox(f"the kernel has no {needed}", "Use another machine.")
-    packages = {package for command, package in COMMANDS.items() if not shutil.which(command)}
-    if not KEYRING.exists():
-        packages.add("debian-archive-keyring")
-    if packages:
-        _install(sorted(packages))
-
-
-def _install(packages: list[str]) -> None:
-    names = " ".join(packages)
-    if shutil.which("apt-get") is None:
-        raise CannotHaveBox(f"{names} is missing, and there is no apt-get", "Install it.")
-    apt_get = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]
-    install = [*apt_get, "install", "-y", "--no-install-recommends", *packages]
+        if kind not in filesystems:
+            raise CannotHaveBox(f"the kernel has no {kind}", "Use another machine.")
+    packages = sorted(_missing())
     try:
-        try:
-            run(*install)
-        except CommandFailed:  # the lists may be old, or none
-            run(*apt_get, "update")
-            run(*install)
-    except CommandFailed as failed:
-        raise CannotHaveBox(
-            f"apt-get could not install {names}", f"It said: {failed}\nInstall it by hand."
-        ) from failed
+        needed(lambda: None if _missing() else True, *packages)
+    except CannotInstall as problem:
+        raise CannotHaveBox(problem.problem, problem.advice) from problem
+
+
+def _missing() -> set[str]:
+    """Debian packages that are to be installed."""
+    packages = {package for command, package in COMMANDS.items() if not shutil.which(command)}
+    return packages if KEYRING.exists() else {*packages, "debian-archive-keyring"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import eventually
-from tests.testbed import recipe, rootfs
+from tests.testbed import machine, recipe, rootfs
 
 pytestmark = pytest.mark.testbed
 
@@ -65,6 +65,7 @@ def test_another_recipe_is_another_layer(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_versions_of_all_packages_are_on_record() -> None:
+    machine.make_ready()
     versions = rootfs.root_file_system().versions
     assert set(recipe.PACKAGES) <= set(versions)
     assert versions["slurm-wlm"]

@@ -16,7 +16,7 @@ from tests.contract.conftest import Loop, a_way
 def server() -> Iterator[sshd.Server]:
     """A server that may be away."""
     with tempfile.TemporaryDirectory(prefix="hpcml-sshd-") as folder:
-        made = sshd.Server(Path(folder), sshd.installed()[0])
+        made = sshd.Server(Path(folder), sshd.programs()[0])
         yield made
         made.stop()
 
