@@ -34,7 +34,7 @@ import hpcml.submission as submission
 from hpcml.schedulers.process import ProcessScheduler
 
 {hook}
-hpcml.submit(hpcml.Job(["/bin/sh", "-c", "echo ran >> {ledger}"], code=None, name="killed"))
+hpcml.submit(hpcml.Job(["/bin/sh", "-c", "{before}echo ran >> {ledger}"], code=None, name="killed"))
 """
 )
 
@@ -53,9 +53,9 @@ def no_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "save", saved)
 
 
-def killed(scene: Scene, another_python: Python, hook: str) -> list[hpcml.Run]:
+def killed(scene: Scene, another_python: Python, hook: str, before: str = "") -> list[hpcml.Run]:
     """The run of a client that has killed itself by way of the hook, if there is one."""
-    done = another_python(CLIENT.format(hook=hook, ledger=scene.ledger))
+    done = another_python(CLIENT.format(hook=hook, ledger=scene.ledger, before=before))
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert batches.outbox_ids() == []
     return [run for run in hpcml.runs() if run.name.startswith("killed")]
@@ -174,12 +174,17 @@ def test_killed_before_the_queue_was_asked_it_waits_to_be_resumed(
     ],
 )
 def test_killed_once_the_queue_has_it_it_runs_by_itself(
-    scene: Scene, another_python: Python, hook: str
+    scene: Scene, another_python: Python, hook: str, tmp_path: Path
 ) -> None:
-    (run,) = killed(scene, another_python, hook)
+    """Who looks while it does writes down what the client could not: how the queue calls it."""
+    gate = tmp_path / "gate"
+    wait = f"while [ ! -e {gate} ]; do sleep 0.05; done; "
+    (run,) = killed(scene, another_python, hook, before=wait)
 
-    ran_once(scene, run)
+    assert run.state in ("PENDING", "RUNNING")
     assert "0" in wire.queued_as(os.listdir(scene.batch(run) / "attempts"))
+    gate.touch()
+    ran_once(scene, run)
 
 
 def test_it_can_be_cancelled_when_its_submission_was_broken_off(

@@ -7,10 +7,12 @@ import textwrap
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from hpcml.agent import wire
+from hpcml.states import State
 from tests.conftest import eventually
 from tests.ready import Ready
 from tests.testbed.box import Box, python
@@ -45,6 +47,7 @@ PREAMBLE = """\
 import json, os, sys, time
 import hpcml
 from hpcml.agent import wire
+from hpcml.states import State
 import logging; logging.captureWarnings(False)
 from hpcml.schedulers.slurm import SlurmScheduler
 SlurmScheduler.patience = 5.0  # these hosts see at once what another one has written
@@ -160,8 +163,16 @@ class Login:
 
     def becomes(self, run: str, state: str) -> str:
         """Wait until a run is in a state; gives the reason."""
-        eventually(lambda: self.state(run)[0] == state, PATIENCE)
-        return self.state(run)[1]
+        seen = [self.state(run)]
+
+        def looked() -> bool:
+            seen[:] = [self.state(run)]
+            return seen[0][0] == state or State(seen[0][0]).final
+
+        with suppress(AssertionError):
+            eventually(looked, PATIENCE)
+        assert seen[0][0] == state, seen
+        return seen[0][1]
 
     def give_way(self, run: str) -> None:
         """Have a run that goes on give way to another job, and start again at once."""
