@@ -466,7 +466,7 @@ class BatchView:
             judged = wire.how_it_ended(last.end, said, waited)
             if judged is None:
                 self._seek_explanation(index)
-                return State.RUNNING, "it ended on a signal; the scheduler has not said why yet"
+                return State.RUNNING, "it was ended; the scheduler has not said why yet"
             if said is None and wire.how_it_ended(last.end, None, 0.0) is None:
                 # A word that comes after patience ran out must not change what was said.
                 word = Word(State(judged[0]), judged[1])
@@ -723,7 +723,7 @@ def _owner(said: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _told_to_end(end: Mapping[str, Any]) -> bool:
     """Whether an agent was told to end with its run, and cannot say why."""
-    return end["cause"] is None and bool(end["received"])
+    return end["cause"] is None and wire.cut_off(end)
 
 
 def _changed(before: JobStatus, now: JobStatus) -> set[int]:

@@ -182,7 +182,7 @@ class Attempt:
                 os.close(stream)
             limit.close()
         if supervisor.outcome.exit_code and self.what.get("launcher") == "srun":
-            self._blame_memory_elsewhere(supervisor.outcome, sizes[1])
+            self._hear_slurm(supervisor.outcome, sizes[1])
         usage = supervisor.usage.as_data()
         peak = limit.peak or 0
         if limit.folder is None:  # looks from time to time miss a short peak
@@ -190,12 +190,14 @@ class Attempt:
         self.usage = dict(usage, peak_memory=peak or None)
         return supervisor.outcome
 
-    def _blame_memory_elsewhere(self, outcome: "supervise.Outcome", since: int) -> None:
+    def _hear_slurm(self, outcome: "supervise.Outcome", since: int) -> None:
         """Ranks are not this agent's processes: what killed them, Slurm says by way of srun."""
-        said = self._last_words(LAST_WORDS, since)
-        killed = wire.killed_for_memory(said, self.slot.allocation.job)
+        said, job = self._last_words(LAST_WORDS, since), self.slot.allocation.job
+        killed = wire.killed_for_memory(said, job)
         if killed is not None:
             outcome.blame(wire.OUT_OF_MEMORY, "a rank was killed for want of memory: %s" % killed)
+        # A node was lost, say: srun hears of that before Slurm ends this agent.
+        outcome.aborted = wire.aborted_by_slurm(said, job)
 
     def _last_words(self, most: int, since: int = 0) -> str:
         """What its stderr ends with, of so many bytes; nothing if the job has removed it."""

@@ -123,7 +123,7 @@ class Slot:
         end = self.attempts.read(index, number, "end")
         if end is not None and (end.get("requeue") or end["cause"] is not None):
             return bool(end.get("requeue"))
-        cut_off = end is None or bool(end["received"])
+        cut_off = end is None or wire.cut_off(end)
         if not (cut_off and self.allocation.restarts):
             return False
         start = self.attempts.read(index, number, "start")
@@ -170,7 +170,9 @@ class Slot:
 
     def _record_end(self, attempt: Attempt, outcome: supervise.Outcome) -> None:
         """Write ``.end``; a disk that is full now may have room in a moment."""
-        facts = {"requeue": True} if outcome.requeue else {}
+        facts: "dict[str, Any]" = {"requeue": True} if outcome.requeue else {}
+        if outcome.aborted is not None:
+            facts["aborted"] = outcome.aborted
         for pause in (*END_PAUSES, None):
             try:
                 self.attempts.end(

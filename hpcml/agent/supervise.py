@@ -71,6 +71,8 @@ class Outcome:
 
     Attributes
     ----------
+    aborted : str or None
+        What Slurm said when it aborted the step that the command was.
     noticed : bool
         Whether it was to be told that its walltime would soon be over.
     """
@@ -81,6 +83,7 @@ class Outcome:
         self.received: "list[int]" = []
         self.cause: "str | None" = None
         self.reason: "str | None" = None
+        self.aborted: "str | None" = None
         self.noticed = self.requeue = False
 
     def blame(self, cause: str, reason: str) -> None:

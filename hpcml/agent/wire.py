@@ -800,11 +800,11 @@ def how_it_ended(
 ) -> "tuple[str, str] | None":
     """Judge an attempt that no longer runs. The first rule that applies decides.
 
-    1. ``.end`` without a signal, sent or received, and without a cause: COMPLETED if the exit
-       code is 0, else FAILED.
+    1. ``.end`` without a signal, sent or received, without Slurm's word that it aborted the step,
+       and without a cause: COMPLETED if the exit code is 0, else FAILED.
     2. ``.end`` names a cause that the agent itself enforced or saw: that.
-    3. ``.end`` with a signal: the scheduler's word, awaited for 60 s, else FAILED. Its COMPLETED
-       does not explain a signal and counts as FAILED.
+    3. ``.end`` with a signal or an aborted step: the scheduler's word, awaited for 60 s, else
+       FAILED. Its COMPLETED does not explain that and counts as FAILED.
     4. No ``.end``: the scheduler's final word, but its COMPLETED counts as FAILED: an agent that
        could finish would have said so.
     5. Silence: UNKNOWN.
@@ -824,10 +824,9 @@ def how_it_ended(
         State and reason; ``None`` while the scheduler's word is still awaited.
     """
     if end is not None:
-        signalled = end["signal"] is not None or bool(end["received"])
         if end["cause"] is not None:
             return end["cause"], end["reason"]
-        if not signalled:
+        if end["signal"] is None and not cut_off(end):
             if end["exit_code"] == 0:
                 return COMPLETED, ""
             return FAILED, "exit code %d" % end["exit_code"]
@@ -843,8 +842,18 @@ def how_it_ended(
     return UNKNOWN, "neither the agent nor the scheduler says how it ended"
 
 
+def cut_off(end: "Mapping[str, Any]") -> bool:
+    """Whether an attempt was ended from outside, of which its agent cannot say why.
+
+    By signals that the agent ``received``, or in an ``aborted`` step, before which srun ends.
+    """
+    return bool(end["received"] or end.get("aborted"))
+
+
 def ended_on_signals(end: "Mapping[str, Any]") -> str:
-    """Reason of an end with ``signal`` or ``received`` signals."""
+    """Reason of an end with a ``signal``, or one that was :func:`cut_off`."""
+    if end["signal"] is None and end.get("aborted"):
+        return "exit code %s: %s" % (end["exit_code"], end["aborted"])
     if end["signal"] is not None:
         return "killed by signal %d (%s)" % (end["signal"], signal_name(end["signal"]))
     names = ", ".join("%d (%s)" % (number, signal_name(number)) for number in end["received"])
@@ -861,6 +870,24 @@ def killed_for_memory(said: str, job: str) -> "str | None":
     watched = step + r" exceeded memory limit \(\d+ > \d+\)"
     counted = r"Detected \d+ oom.kill event\S* in " + step
     found = re.search(watched + "|" + counted, said)
+    return found.group() if found else None
+
+
+def aborted_by_slurm(said: str, job: str) -> "str | None":
+    """Slurm's own line on a step that it has aborted, of what srun has said of one of a job.
+
+    ``Node failure on cpu2`` or ``STEP 5.0 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 DUE TO NODE
+    FAILURE``; ``None`` if there is none. Where nobody is to blame srun may have done it itself: one
+    of its ranks had failed.
+    """
+    lost = r"^srun: error: (Node failure on \S+)"
+    due = r"(?:STEP|JOB) %s\b(?:\.\w+)? ON \S+ CANCELLED AT \S+ DUE TO [A-Z ]*[A-Z]" % re.escape(
+        job
+    )
+    found = re.search(lost, said, re.MULTILINE)
+    if found is not None:
+        return found.group(1)
+    found = re.search(due, said)
     return found.group() if found else None
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,24 @@ def test_a_run_that_was_cancelled_while_its_allocation_was_requeued_does_not_beg
         "CANCELLED",
         "cancelled before it started again",
     )
+
+
+@pytest.mark.parametrize(
+    "cut_off",
+    [{"received": [15]}, {"received": [], "aborted": "Node failure on n2"}, {"received": []}],
+    ids=["told to end", "its step was aborted", "neither"],
+)
+def test_a_run_that_was_cut_off_begins_again_with_its_allocation(cut_off: dict[str, Any]) -> None:
+    job = command("/bin/sh", "-c", "echo began", checkpoint=hpcml.Checkpoint())
+    batch = publish(job, scheduler="slurm")
+    attempts = wire.Attempts(str(batch))
+    attempts.start(0, 1, allocation={"job": "5", "array": "5", "restarts": 0})
+    attempts.end(0, 1, exit_code=1, signal=None, cause=None, reason=None, **cut_off)
+    given = {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "1"}
+    Agent(batch, env={**os.environ, **given}).wait()
+
+    begins_again = (batch / "0").exists()
+    assert begins_again is (cut_off != {"received": []})
 
 
 def test_a_rank_knows_its_place_and_one_a_node_tells_events() -> None:

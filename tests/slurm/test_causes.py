@@ -204,6 +204,37 @@ def test_a_lost_node_is_node_fail_for_all_who_had_it_and_they_are_not_run_again(
     assert either.ledger() == ["began"] * 3
 
 
+@pytest.mark.parametrize("slurm_is_asked", ["at once", "when all is over"])
+def test_a_lost_node_is_node_fail_though_srun_has_ended_before_slurm_ends_the_job(
+    login: Login, slurm_is_asked: str
+) -> None:
+    """srun hears of it first: to the agent it looks as if the command had just ended with 1."""
+    run = login.submit(f'job("{UNTIL_GATE}", nodes=2, tasks=2)')
+    began(login, 2)
+    attempts = f"ws/runs/{run[:-6]}/attempts"
+    start = json.loads(login.read(f"{attempts}/0.1.start"))
+    assert start["owner"]["host"] == "cpu1"
+    its_batch_step = "-f", f"slurmstepd: .{start['allocation']['job']}.batch"
+    # What would tell the agent that its job is to end comes late.
+    login.box.hosts.run("cpu1", "pkill", "-STOP", *its_batch_step)
+    login.box.kill_node("cpu2")
+    try:
+        eventually(lambda: login.read(f"{attempts}/0.1.end"), PATIENCE)
+        if slurm_is_asked == "at once":
+            assert login.state(run)[0] in ("RUNNING", "NODE_FAIL")
+        login.box.hosts.run("cpu1", "pkill", "-CONT", *its_batch_step)
+        reason = login.becomes(run, "NODE_FAIL")
+    finally:
+        login.box.hosts.succeeds("cpu1", "pkill", "-CONT", *its_batch_step)
+        login.box.revive_node("cpu2")
+
+    end = json.loads(login.read(f"{attempts}/0.1.end"))
+    assert (end["received"], end["signal"], end["cause"]) == ([], None, None)
+    assert end["exit_code"] != 0 and end["aborted"] == "Node failure on cpu2"
+    assert "node" in reason
+    assert login.ledger() == ["began"] * 2
+
+
 @on_both_at_once
 def test_a_run_that_must_give_way_is_preempted(either: Login) -> None:
     job = f'job("{UNTIL_GATE}", options={{"partition": "low"}})'

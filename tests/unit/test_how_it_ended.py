@@ -19,6 +19,7 @@ def end(
     received: tuple[int, ...] = (),
     cause: str | None = None,
     reason: str | None = None,
+    aborted: str | None = None,
 ) -> dict[str, Any]:
     """The part of an ``.end`` file that is judged."""
     return {
@@ -27,6 +28,7 @@ def end(
         "received": list(received),
         "cause": cause,
         "reason": reason,
+        **({"aborted": aborted} if aborted else {}),
     }
 
 
@@ -44,6 +46,8 @@ ENDS: dict[str, dict[str, Any] | None] = {
     "got 15, exit 143": end(143, received=(15,)),
     "got 15, killed 15": end(None, 15, (15,)),
     "got 2 and 15, exit 1": end(1, received=(2, 15)),
+    "aborted, exit 1": end(1, aborted="Node failure on n2"),
+    "memory, aborted": end(1, cause="OUT_OF_MEMORY", reason="rank killed", aborted="DUE TO X"),
     "walltime, killed": end(None, 15, cause="TIMEOUT", reason="walltime of 60 s is over"),
     "walltime, exit 0": end(0, cause="TIMEOUT", reason="walltime of 60 s is over"),
     "memory": end(None, 9, cause="OUT_OF_MEMORY", reason="held 3 GiB"),
@@ -79,6 +83,8 @@ got 15, exit 0       | — FAILED FAILED FAILED CANCELLED TIMEOUT OUT_OF_MEMORY 
 got 15, exit 143     | — FAILED FAILED FAILED CANCELLED TIMEOUT OUT_OF_MEMORY PREEMPTED NODE_FAIL
 got 15, killed 15    | — FAILED FAILED FAILED CANCELLED TIMEOUT OUT_OF_MEMORY PREEMPTED NODE_FAIL
 got 2 and 15, exit 1 | — FAILED FAILED FAILED CANCELLED TIMEOUT OUT_OF_MEMORY PREEMPTED NODE_FAIL
+aborted, exit 1      | — FAILED FAILED FAILED CANCELLED TIMEOUT OUT_OF_MEMORY PREEMPTED NODE_FAIL
+memory, aborted      | OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY
 walltime, killed     | TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT
 walltime, exit 0     | TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT TIMEOUT
 memory               | OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY OUT_OF_MEMORY
@@ -129,6 +135,8 @@ REASONS = {
     ("got 15, exit 143", "FAILED"): "ended on signal 15 (SIGTERM), exit code 143",
     ("got 15, killed 15", "late"): "killed by signal 15 (SIGTERM)",
     ("got 2 and 15, exit 1", "late"): "ended on signal 2 (SIGINT), 15 (SIGTERM), exit code 1",
+    ("aborted, exit 1", "late"): "exit code 1: Node failure on n2",
+    ("aborted, exit 1", "NODE_FAIL"): "so says NODE_FAIL",
     ("walltime, killed", "CANCELLED"): "walltime of 60 s is over",
     ("memory", "late"): "held 3 GiB",
     ("no output", "early"): "left no output 'm.pt'",
@@ -148,7 +156,9 @@ def test_the_reason_says_who_or_what_ended_it(ended: str, word: str) -> None:
     assert judged is not None and judged[1] == REASONS[ended, word]
 
 
-@pytest.mark.parametrize("ended", [name for name in ENDS if name.startswith(("killed", "got"))])
+@pytest.mark.parametrize(
+    "ended", [name for name in ENDS if name.startswith(("killed", "got", "aborted"))]
+)
 def test_the_schedulers_word_on_a_signal_is_awaited_for_sixty_seconds(ended: str) -> None:
     assert how_it_ended(ENDS[ended], None, 0.0) is None
     assert how_it_ended(ENDS[ended], None, 59.999) is None

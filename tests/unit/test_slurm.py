@@ -693,6 +693,31 @@ def test_what_slurm_prints_of_a_kill_for_memory_is_known_in_the_words_of_its_ver
     assert wire.killed_for_memory(line.replace("7.", "77.").replace("7 ", "77 "), "7") is None
 
 
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("srun: error: Node failure on cpu2", "Node failure on cpu2"),
+        (
+            "[2026-11-22T17:23:20.008] error: *** STEP 7.0 ON cpu1 CANCELLED AT "
+            "2026-11-22T17:23:20 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***",
+            "STEP 7.0 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 DUE TO NODE FAILURE",
+        ),
+        (
+            "slurmstepd: error: *** JOB 7 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 DUE TO TIME "
+            "LIMIT ***",
+            "JOB 7 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 DUE TO TIME LIMIT",
+        ),
+        # Of these srun itself, or somebody else's job, may be the reason.
+        ("slurmstepd: error: *** STEP 7.0 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 ***", None),
+        ("slurmstepd: error: *** STEP 77.0 ON cpu1 CANCELLED AT now DUE TO TIME LIMIT ***", None),
+        ("it says srun: error: Node failure on cpu2", None),
+        ("srun: error: cpu1: task 0: Exited with exit code 1", None),
+    ],
+)
+def test_what_slurm_prints_of_a_step_that_it_aborts_is_known(line: str, told: str | None) -> None:
+    assert wire.aborted_by_slurm(f"epoch 1\n{line}\nsrun: forcing job termination\n", "7") == told
+
+
 def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> None:
     off = answer(stderr="Slurm accounting storage is disabled", code=1)
     shown = f"JobId=5 ArrayJobId=5 ArrayTaskId=0 JobName={NAME} JobState=CANCELLED EndTime=1000"
