@@ -876,19 +876,18 @@ def killed_for_memory(said: str, job: str) -> "str | None":
 def aborted_by_slurm(said: str, job: str) -> "str | None":
     """Slurm's own line on a step that it has aborted, of what srun has said of one of a job.
 
-    ``Node failure on cpu2`` or ``STEP 5.0 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 DUE TO NODE
-    FAILURE``; ``None`` if there is none. Where nobody is to blame srun may have done it itself: one
-    of its ranks had failed.
+    ``Node failure on n2``, ``STEP 5.0 ON n1 CANCELLED AT 2026-11-22T17:23:20 DUE TO TIME LIMIT`` or
+    ``Job step aborted``; ``None`` if there is none, or if srun did it itself: a rank had failed.
     """
-    lost = r"^srun: error: (Node failure on \S+)"
-    due = r"(?:STEP|JOB) %s\b(?:\.\w+)? ON \S+ CANCELLED AT \S+ DUE TO [A-Z ]*[A-Z]" % re.escape(
-        job
-    )
-    found = re.search(lost, said, re.MULTILINE)
-    if found is not None:
-        return found.group(1)
-    found = re.search(due, said)
-    return found.group() if found else None
+    lost = re.search(r"^srun: error: (Node failure on \S+)", said, re.MULTILINE)
+    if lost is not None:  # ranks that fail before Slurm finds out may have failed because of that
+        return lost.group(1)
+    failed = r"^srun: error: .*\btasks? [\d,-]+: "
+    step = r"(?:STEP|JOB) %s\b(?:\.\w+)? ON \S+ CANCELLED AT [^*\n]*[^*\s]" % re.escape(job)
+    aborted = "(%s|(?<=^srun: )Job step aborted)" % step
+    first = re.search("%s|%s" % (failed, aborted), said, re.MULTILINE)
+    found = first.group(1) if first is not None else None
+    return None if found is not None and found.endswith("DUE TO TASK FAILURE") else found
 
 
 def signal_name(number: int) -> str:

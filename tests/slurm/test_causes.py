@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -204,35 +207,70 @@ def test_a_lost_node_is_node_fail_for_all_who_had_it_and_they_are_not_run_again(
     assert either.ledger() == ["began"] * 3
 
 
-@pytest.mark.parametrize("slurm_is_asked", ["at once", "when all is over"])
+@contextmanager
+def told_late(login: Login, run: str) -> Iterator[None]:
+    """The agent of a run does not hear of what Slurm does to its job meanwhile, but srun does."""
+    start = json.loads(login.read(f"ws/runs/{run[:-6]}/attempts/0.1.start"))
+    host, job = start["owner"]["host"], start["allocation"]["job"]
+    batch_step = "-f", f"slurmstepd: .{job}.batch"
+    login.box.hosts.run(host, "pkill", "-STOP", *batch_step)
+    try:
+        yield
+    finally:
+        login.box.hosts.run(host, "pkill", "-CONT", *batch_step)
+
+
+def ended_by_srun_alone(login: Login, run: str) -> dict[str, Any]:
+    """What its agent has written of a run whose srun has ended; nobody has told it why."""
+    path = f"ws/runs/{run[:-6]}/attempts/0.1.end"
+    eventually(lambda: login.read(path), PATIENCE)
+    end: dict[str, Any] = json.loads(login.read(path))
+    assert (end["received"], end["signal"], end["cause"]) == ([], None, None)
+    assert end["exit_code"] != 0
+    return end
+
+
 def test_a_lost_node_is_node_fail_though_srun_has_ended_before_slurm_ends_the_job(
-    login: Login, slurm_is_asked: str
+    login: Login,
 ) -> None:
     """srun hears of it first: to the agent it looks as if the command had just ended with 1."""
     run = login.submit(f'job("{UNTIL_GATE}", nodes=2, tasks=2)')
     began(login, 2)
-    attempts = f"ws/runs/{run[:-6]}/attempts"
-    start = json.loads(login.read(f"{attempts}/0.1.start"))
-    assert start["owner"]["host"] == "cpu1"
-    its_batch_step = "-f", f"slurmstepd: .{start['allocation']['job']}.batch"
-    # What would tell the agent that its job is to end comes late.
-    login.box.hosts.run("cpu1", "pkill", "-STOP", *its_batch_step)
-    login.box.kill_node("cpu2")
     try:
-        eventually(lambda: login.read(f"{attempts}/0.1.end"), PATIENCE)
-        if slurm_is_asked == "at once":
+        with told_late(login, run):
+            login.box.kill_node("cpu2")
+            end = ended_by_srun_alone(login, run)
             assert login.state(run)[0] in ("RUNNING", "NODE_FAIL")
-        login.box.hosts.run("cpu1", "pkill", "-CONT", *its_batch_step)
         reason = login.becomes(run, "NODE_FAIL")
     finally:
-        login.box.hosts.succeeds("cpu1", "pkill", "-CONT", *its_batch_step)
         login.box.revive_node("cpu2")
 
-    end = json.loads(login.read(f"{attempts}/0.1.end"))
-    assert (end["received"], end["signal"], end["cause"]) == ([], None, None)
-    assert end["exit_code"] != 0 and end["aborted"] == "Node failure on cpu2"
+    assert end["aborted"] == "Node failure on cpu2"
     assert "node" in reason
     assert login.ledger() == ["began"] * 2
+
+
+def test_a_run_is_cancelled_though_srun_has_ended_before_slurm_ends_the_job(login: Login) -> None:
+    run = login.submit(f'job("{UNTIL_GATE}", nodes=2, tasks=2)')
+    began(login, 2)
+    with told_late(login, run):
+        login.box.run("login", ["scancel", login.queue_id(run)])
+        end = ended_by_srun_alone(login, run)
+        assert login.state(run)[0] in ("RUNNING", "CANCELLED")
+    login.becomes(run, "CANCELLED")
+
+    assert end["aborted"]
+    assert login.ledger() == ["began"] * 2
+
+
+def test_a_rank_that_fails_is_the_run_s_own_failure_though_srun_cancels_the_others(
+    login: Login,
+) -> None:
+    one = "[ $SLURM_PROCID = 0 ] || exit 3; exec sleep 60"
+    run = login.submit(f'job("{one}", nodes=2, tasks=2)')
+
+    assert login.wait(run) == [("FAILED", "exit code 143")]  # srun gives the highest of all ranks'
+    assert "aborted" not in json.loads(login.read(f"ws/runs/{run[:-6]}/attempts/0.1.end"))
 
 
 @on_both_at_once

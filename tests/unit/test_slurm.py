@@ -693,29 +693,56 @@ def test_what_slurm_prints_of_a_kill_for_memory_is_known_in_the_words_of_its_ver
     assert wire.killed_for_memory(line.replace("7.", "77.").replace("7 ", "77 "), "7") is None
 
 
+AT = "CANCELLED AT 2026-11-22T17:23:20"
+
+
 @pytest.mark.parametrize(
-    "line, told",
+    "printed, told",
     [
         ("srun: error: Node failure on cpu2", "Node failure on cpu2"),
         (
-            "[2026-11-22T17:23:20.008] error: *** STEP 7.0 ON cpu1 CANCELLED AT "
-            "2026-11-22T17:23:20 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***",
-            "STEP 7.0 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 DUE TO NODE FAILURE",
+            f"[2026-11-22] error: *** STEP 7.0 ON cpu1 {AT} DUE TO NODE FAILURE, SEE LOG ***",
+            f"STEP 7.0 ON cpu1 {AT} DUE TO NODE FAILURE, SEE LOG",
         ),
         (
-            "slurmstepd: error: *** JOB 7 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 DUE TO TIME "
-            "LIMIT ***",
-            "JOB 7 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 DUE TO TIME LIMIT",
+            f"slurmstepd: error: *** JOB 7 ON cpu1 {AT} DUE TO TIME LIMIT ***",
+            f"JOB 7 ON cpu1 {AT} DUE TO TIME LIMIT",
         ),
-        # Of these srun itself, or somebody else's job, may be the reason.
-        ("slurmstepd: error: *** STEP 7.0 ON cpu1 CANCELLED AT 2026-11-22T17:23:20 ***", None),
-        ("slurmstepd: error: *** STEP 77.0 ON cpu1 CANCELLED AT now DUE TO TIME LIMIT ***", None),
+        (
+            f"slurmstepd: error: *** STEP 7.0 ON cpu1 {AT} ***\nsrun: error: cpu1: task 0: Killed",
+            f"STEP 7.0 ON cpu1 {AT}",
+        ),
+        (
+            "srun: Job step aborted: Waiting up to 4 seconds for job step to finish.\n"
+            "srun: error: cpu2: task 1: Terminated",
+            "Job step aborted",
+        ),
+        (
+            "srun: error: cpu1: task 0: Exited with exit code 1\nsrun: error: Node failure on cpu2",
+            "Node failure on cpu2",
+        ),
+        # srun itself has ended what a failed rank had left.
+        (
+            "srun: error: cpu2: task 1: Exited with exit code 3\nsrun: Terminating StepId=7.0\n"
+            f"slurmstepd: error: *** STEP 7.0 ON cpu1 {AT} ***",
+            None,
+        ),
+        (
+            "srun: error: cpu[1-2]: tasks 0-1: Exited with exit code 3\n"
+            f"[2026-11-22T17:33:56.402] error: *** STEP 7.0 ON cpu1 {AT} DUE TO TASK FAILURE ***\n",
+            None,
+        ),
+        (f"slurmstepd: error: *** STEP 7.0 ON cpu1 {AT} DUE TO TASK FAILURE ***\n", None),
+        # Another job; words of the job's own.
+        (f"slurmstepd: error: *** STEP 77.0 ON cpu1 {AT} DUE TO TIME LIMIT ***", None),
         ("it says srun: error: Node failure on cpu2", None),
         ("srun: error: cpu1: task 0: Exited with exit code 1", None),
     ],
 )
-def test_what_slurm_prints_of_a_step_that_it_aborts_is_known(line: str, told: str | None) -> None:
-    assert wire.aborted_by_slurm(f"epoch 1\n{line}\nsrun: forcing job termination\n", "7") == told
+def test_what_slurm_prints_of_a_step_that_it_aborts_is_told_from_what_srun_ends_itself(
+    printed: str, told: str | None
+) -> None:
+    assert wire.aborted_by_slurm(f"epoch 1\n{printed}\nsrun: ended\n", "7") == told
 
 
 def test_without_accounting_the_controller_is_asked(queue: SlurmScheduler) -> None:
