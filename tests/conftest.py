@@ -144,17 +144,15 @@ def eventually(condition: Callable[[], object], timeout: float = 20.0) -> None:
 
 def end_everything_below(folder: Path, but: Container[str] = ()) -> None:
     """Kill dispatchers, agents and jobs that work below a folder, until none is left."""
-    for _ in range(100):
-        left = processes_below(folder, but)
-        if not left:
-            return
+    deadline = time.monotonic() + 60
+    while left := processes_below(folder, but):
+        assert time.monotonic() < deadline, f"processes would not die: {left}"
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         time.sleep(0.02)
-    raise AssertionError(f"processes would not die: {left}")
 
 
 def processes_below(folder: Path, but: Container[str] = ()) -> list[int]:
