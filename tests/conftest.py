@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fresh home: settings, caches, outbox and the embedded site's workspace lie below it."""
-    before = set(os.listdir("/proc"))
+    before, here = set(os.listdir("/proc")), os.getcwd()
     folder = tmp_path / "home"
     folder.mkdir(mode=0o700)
     for variable, name in (
@@ -66,6 +66,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for variable in [name for name in os.environ if name.startswith(("HPCML_", "GIT_"))]:
         monkeypatch.delenv(variable)
     yield folder
+    os.chdir(here)  # the folder that a test went to may be removed after it
     end_everything_below(tmp_path, before)
 
 
