@@ -40,7 +40,9 @@ demo-box:
 test:
 	@$(VENV) test demo lint bench
 	@$(BIN)/python -m compileall -q hpcml  # the hosts of a box only read it
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@# Another worker in the place of one that a test has hung in would go on with that test.
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		--max-worker-restart=0 $(ARGS)
 
 golden:
 	@$(VENV) test

@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fresh home: settings, caches, outbox and the embedded site's workspace lie below it."""
-    before = set(os.listdir("/proc"))
+    before, here = set(os.listdir("/proc")), os.getcwd()
     folder = tmp_path / "home"
     folder.mkdir(mode=0o700)
     for variable, name in (
@@ -66,6 +66,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for variable in [name for name in os.environ if name.startswith(("HPCML_", "GIT_"))]:
         monkeypatch.delenv(variable)
     yield folder
+    os.chdir(here)  # the folder that a test went to may be removed after it
     end_everything_below(tmp_path, before)
 
 
@@ -144,17 +145,15 @@ def eventually(condition: Callable[[], object], timeout: float = 20.0) -> None:
 
 def end_everything_below(folder: Path, but: Container[str] = ()) -> None:
     """Kill dispatchers, agents and jobs that work below a folder, until none is left."""
-    for _ in range(100):
-        left = processes_below(folder, but)
-        if not left:
-            return
+    deadline = time.monotonic() + 60
+    while left := processes_below(folder, but):
+        assert time.monotonic() < deadline, f"processes would not die: {left}"
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         time.sleep(0.02)
-    raise AssertionError(f"processes would not die: {left}")
 
 
 def processes_below(folder: Path, but: Container[str] = ()) -> list[int]:

@@ -498,10 +498,18 @@ class TransportSuite:
         monkeypatch.setattr(base, "PATIENCE", 0.1)
         one, other = make(), make()
         refused = pytest.raises(TransportError, match="submitting")
+
+        def both_have_let_go() -> None:
+            """What is asked after it is answered after it."""
+            one.names("")
+            other.names("")
+
         with one.holding(), one.holding(), other.holding(), refused, other.holding(alone=True):
             pass
+        both_have_let_go()
         with one.holding(alone=True), refused, other.holding(alone=True):
             pass
+        both_have_let_go()
         with other.holding(alone=True), refused, other.holding(alone=True):
             pass
         with other.holding():

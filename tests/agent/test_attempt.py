@@ -440,7 +440,7 @@ def test_an_agent_that_is_killed_leaves_processes_that_can_be_found() -> None:
     )
     agent.await_line("ready")
     agent.process.kill()
-    agent.process.communicate(timeout=10)
+    agent.process.communicate(timeout=60)
     identity = wire.run_id(str(agent.batch), 0)
 
     found = processes.of_run(identity)

@@ -288,7 +288,7 @@ def test_what_was_logged_survives_the_agents_end(script: Callable[..., str]) -> 
     )
     agent.await_line("ready")
     agent.process.kill()
-    agent.process.communicate(timeout=10)
+    agent.process.communicate(timeout=60)
 
     data = (agent.batch / "0" / "events.jsonl").read_bytes()
     assert b"\0" in data
@@ -626,8 +626,8 @@ def test_tidying_that_fails_leaves_the_file_as_it_was(
 def test_a_command_that_knows_nothing_of_hpcml_has_a_timeline_too() -> None:
     line = tell(run(command("/bin/true")).events, None).timeline
 
-    assert line.setup is not None and 0 < line.setup < 10
-    assert line.command is not None and 0 < line.command < 10
+    assert line.setup is not None and 0 < line.setup < 60
+    assert line.command is not None and 0 < line.command < 60
     assert os.sep not in str(line)
 
 

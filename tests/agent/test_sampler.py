@@ -191,7 +191,7 @@ def test_the_sampler_ends_soon_after_the_last_agent(tree: Tree, file: Path) -> N
         other.kill()
         other.wait()
         ended = wire.monotonic_ns()
-        assert sampler.wait(10) == 0
+        assert sampler.wait(60) == 0
     assert series(file)[0].readings[-1][0] > ended
 
 
@@ -201,12 +201,14 @@ def test_it_samples_in_every_python(version: str, tree: Tree, file: Path) -> Non
         tell_of(one, file)
         sampler = start(tree, file, pythons()[version])
         eventually(lambda: count(file) >= 4)
+        eventually(lambda: series(file)[0].readings[-1][1] != series(file)[0].readings[0][1])
         one.kill()
         one.wait()
-        assert sampler.wait(10) == 0
+        assert sampler.wait(60) == 0
     (found,) = series(file)
     assert found.scope == "cpu+dram"
-    assert all(piece.joules for piece in found.pieces(found.cut))
+    joules = [piece.joules for piece in found.pieces(found.cut)]
+    assert None not in joules and sum(filter(None, joules)) > 0
 
 
 def test_no_agent_is_missed_however_close_it_comes_to_the_end_of_a_sampler(
@@ -237,7 +239,7 @@ def test_what_ends_a_job_does_not_end_the_sampler(tree: Tree, file: Path) -> Non
         eventually(lambda: count(file) >= before + 3)
         one.kill()
         one.wait()
-        assert sampler.wait(10) == 0
+        assert sampler.wait(60) == 0
 
 
 def test_a_killed_sampler_loses_at_most_its_last_line_and_is_followed_by_another(
@@ -256,7 +258,7 @@ def test_a_killed_sampler_loses_at_most_its_last_line_and_is_followed_by_another
         eventually(lambda: count(file) >= before + 3)
         one.kill()
         one.wait()
-        assert sampler.wait(10) == 0
+        assert sampler.wait(60) == 0
     assert len(series(file)) == 2
     assert file.read_bytes().count(b'"v"') == count(file) + 1, "only the torn one is lost"
 
@@ -266,11 +268,11 @@ def test_of_two_samplers_one_leaves_at_once(tree: Tree, file: Path) -> None:
         tell_of(one, file)
         first = start(tree, file)
         eventually(lambda: count(file))
-        assert start(tree, file).wait(10) == 0
+        assert start(tree, file).wait(60) == 0
         assert first.poll() is None
         one.kill()
         one.wait()
-        assert first.wait(10) == 0
+        assert first.wait(60) == 0
     assert len(series(file)) == 1
 
 
@@ -292,7 +294,7 @@ def test_a_failed_reading_is_null_and_the_counter_is_tried_again(tree: Tree, fil
         eventually(lambda: series(file)[0].readings[-1][1][0] == 4321)
         one.kill()
         one.wait()
-        assert sampler.wait(10) == 0
+        assert sampler.wait(60) == 0
     (found,) = series(file)
     package = [values[0] for _, values in found.readings]
     assert set(package) == {1000, None, 4321}

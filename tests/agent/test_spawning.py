@@ -8,13 +8,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hpcml.agent import commands, files
+from tests.conftest import eventually
 
 TELLS = "read line; echo got $line; echo woe >&2; exit 3"
 
@@ -161,10 +161,12 @@ def test_commands_under_way_can_be_ended(run: commands.Commands) -> None:
     ended: list[int] = []
     thread = threading.Thread(target=lambda: ended.append(run.run(["sleep", "100"])[0]))
     thread.start()
-    while not run._groups:
-        time.sleep(0.01)
-    while thread.is_alive():  # it may not have become the command yet
-        run.end()
-        thread.join(0.1)
+    eventually(lambda: run._groups)
 
+    def has_ended() -> bool:
+        run.end()  # again: it may not have become the command yet
+        thread.join(0.1)
+        return not thread.is_alive()
+
+    eventually(has_ended)
     assert ended == [-signal.SIGTERM]

@@ -72,13 +72,13 @@ def test_who_does_not_stop_is_stopped() -> None:
     assert ended.end["reason"] == "walltime of 0.3 s is over"
     assert ended.end["signal"] == signal.SIGTERM and ended.code == 143
     ran = ended.event("end")["m"] - ended.event("command")["m"]
-    assert 0.29e9 < ran < 5e9
+    assert 0.29e9 < ran < 30e9
 
 
 def test_term_then_kill_of_the_whole_tree() -> None:
     stubborn = FAMILY + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)"
 
-    ended = run(python(stubborn), time=2.5, notice=0, kill_wait=0.3)
+    ended = run(python(stubborn), time=8, notice=0, kill_wait=0.3)
 
     assert ended.stdout == "ready\n"
     assert ended.state == "TIMEOUT" and ended.end["signal"] == signal.SIGKILL
@@ -90,7 +90,7 @@ def test_term_then_kill_of_the_whole_tree() -> None:
 def test_who_exits_with_0_on_term_was_still_timed_out() -> None:
     obedient = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); time.sleep(60)"
 
-    ended = run(python(obedient), time=1.5, notice=0, kill_wait=20)
+    ended = run(python(obedient), time=5, notice=0, kill_wait=20)
 
     assert ended.end["exit_code"] == 0 and ended.code == 0
     assert ended.state == "TIMEOUT"
@@ -108,11 +108,11 @@ while not os.path.exists("noticed"):
     time.sleep(0.01)
 print("told")
 """
-    ended = run(python(code), time=20, notice=19.0, kill_wait=5)
+    ended = run(python(code), time=20, notice=15, kill_wait=5)
 
     assert ended.stdout == "told\n"
     assert ended.state == "COMPLETED" and ended.end["received"] == []
-    assert 0 < ended.event("notice")["seconds"] <= 19
+    assert 0 < ended.event("notice")["seconds"] <= 15
 
 
 def test_the_notice_spares_who_would_pass_it_on_to_others() -> None:
@@ -123,7 +123,7 @@ def test_the_notice_spares_who_would_pass_it_on_to_others() -> None:
         f"ln -s /bin/sh mpirun; sh -c {shlex.quote(listen)} & ./mpirun -c {shlex.quote(pass_on)}"
     )
 
-    ended = run(command("/bin/sh", "-c", started), time=20, notice=19.0)
+    ended = run(command("/bin/sh", "-c", started), time=20, notice=15)
 
     assert (ended.state, ended.stdout) == ("COMPLETED", "")
 
@@ -135,7 +135,7 @@ signal.signal(signal.SIGUSR2, lambda *_: sys.exit(print("saved")))
 while True:
     time.sleep(0.01)
 """
-    ended = run(python(code), time=20, notice=19.0)
+    ended = run(python(code), time=20, notice=15)
 
     assert (ended.state, ended.stdout) == ("COMPLETED", "saved\n")
 
@@ -197,11 +197,11 @@ def test_walltime_through_the_queue(home: Path) -> None:
     profiles.mkdir(parents=True)
     (profiles / "short.yaml").write_text("extends: local\nkill_wait: 1s\n")
     stubborn = FAMILY + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)"
-    job = python(stubborn, resources=Resources(time="4s"))
+    job = python(stubborn, resources=Resources(time="8s"))
 
     ended = hpcml.submit(job, site="short").wait(30)
 
-    assert str(ended.state) == "TIMEOUT" and ended.reason == "walltime of 4 s is over"
+    assert str(ended.state) == "TIMEOUT" and ended.reason == "walltime of 8 s is over"
     work = home / "data/hpcml/local/runs" / ended.id.rpartition(".")[0] / "0" / "work"
     assert gone(family(Attempt(work.parents[1], 0)))
 

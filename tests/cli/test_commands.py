@@ -285,8 +285,11 @@ def test_ctrl_c_takes_the_job_of_a_doctor_back() -> None:
         eventually(lambda: len(hpcml.runs()) == 2)
         (run,) = {*hpcml.runs()} - {before}
         eventually(lambda: run.state == "PENDING")
+        # It may be in the queue before its submission has come to its end.
+        assert process.stderr is not None
+        assert any("is in the queue; this waits for it" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=30)
+        _, rest = process.communicate(timeout=60)
     assert process.returncode == 75 and f"interrupted. {run.id} is cancelled." in rest
     assert run.state == "CANCELLED"
     before.cancel()

@@ -117,7 +117,7 @@ def test_a_run_is_shown_as_it_goes_and_its_end_shows_by_itself(project: Path, sc
     run = hpcml.submit(scene.gated("slow"))
 
     async def watch(viewer: Viewer) -> None:
-        await viewer.sees(run.id, "RUNNING", "00:00:0", "slow")
+        await viewer.sees(run.id, "RUNNING", "00:0", "slow")
         scene.open("slow")
         await viewer.sees(run.id, "COMPLETED")
         assert "1 run of 1 submission · 0 not ended" in viewer.text

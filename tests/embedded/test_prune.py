@@ -58,8 +58,8 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def settled(scene: Scene) -> None:
-    """The queue is empty, and nobody serves it."""
-    eventually(lambda: not scene.dispatchers() and not scene.queue())
+    """The queue is empty, and nobody serves it, or works for a run: a sampler ends after it."""
+    eventually(lambda: not (scene.dispatchers() or scene.queue() or scene.agents()))
 
 
 def finished(scene: Scene, *commands: str, **options: Any) -> hpcml.Run:

@@ -372,7 +372,7 @@ def test_a_sleeping_dispatcher_wakes_for_a_new_submission(scene: Scene, home: Pa
 
     for number in range(3):
         run = hpcml.submit(scene.job(name=f"later-{number}", cpus=1), site)
-        eventually(lambda run=run: scene.started(run), timeout=5.0)  # type: ignore[misc]
+        eventually(lambda run=run: scene.started(run))  # type: ignore[misc]
         completed(run)
 
     assert first.state == "RUNNING"

@@ -81,9 +81,10 @@ def _take_all(folder: str, barrier: object, won: object) -> None:
 def test_of_eight_that_take_an_attempt_in_the_same_moment_one_gets_it(tmp_path: Path) -> None:
     (tmp_path / "attempts").mkdir()
     context = multiprocessing.get_context("fork")
-    barrier, won = context.Barrier(8), context.Queue()
+    barrier, won = context.Barrier(8, timeout=60), context.Queue()
     racers = [
-        context.Process(target=_take_all, args=(str(tmp_path), barrier, won)) for _ in range(8)
+        context.Process(target=_take_all, args=(str(tmp_path), barrier, won), daemon=True)
+        for _ in range(8)
     ]
     for racer in racers:
         racer.start()

@@ -56,6 +56,11 @@ def dispatchers(workspace: Path) -> list[int]:
     return found
 
 
+def gated(gate: Path, **fields: object) -> hpcml.Job:
+    """A job that ends when there is such a file."""
+    return command("/bin/sh", "-c", 'while [ ! -e "$0" ]; do sleep 0.05; done', str(gate), **fields)
+
+
 def kill_dispatcher(workspace: Path) -> None:
     """As a crash would."""
     eventually(lambda: dispatchers(workspace))
@@ -121,8 +126,7 @@ def test_a_fork_in_the_wrong_moment_does_not_keep_the_queue_locked(
             children.append(child)
 
     gate = tmp_path / "gate"
-    wait = 'while [ ! -e "$0" ]; do sleep 0.05; done'
-    run = hpcml.submit(command("/bin/sh", "-c", wait, str(gate)))
+    run = hpcml.submit(gated(gate))
     kill_dispatcher(workspace)
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", flock)
@@ -136,10 +140,13 @@ def test_a_fork_in_the_wrong_moment_does_not_keep_the_queue_locked(
         os.waitpid(children[0], 0)
 
 
-def test_a_job_whose_files_cannot_be_used_holds_back_nobody(workspace: Path) -> None:
-    blocker = hpcml.submit(command("sleep", "0.5", name="first"))
+def test_a_job_whose_files_cannot_be_used_holds_back_nobody(
+    workspace: Path, tmp_path: Path
+) -> None:
+    blocker = hpcml.submit(gated(tmp_path / "gate", name="first"))
     broken = hpcml.submit(command("true"), after=blocker)
     (workspace / "runs" / broken.id[:-6] / "attempts" / "0.out").mkdir()
+    (tmp_path / "gate").touch()
     last = hpcml.submit(command("true", name="last"))
     assert last.wait(20).state == "COMPLETED"
     assert blocker.wait(20).state == "COMPLETED"
@@ -186,13 +193,14 @@ def test_a_workspace_that_is_away_for_a_while_was_not_removed(workspace: Path) -
     assert run.state == "COMPLETED" and future.result(30) is None
 
 
-def test_a_run_that_ended_in_time_is_no_timeout_though_its_agent_slept() -> None:
-    run = hpcml.submit(command("sleep", "0.3", resources=hpcml.Resources(time="1s")))
+def test_a_run_that_ended_in_time_is_no_timeout_though_its_agent_slept(tmp_path: Path) -> None:
+    run = hpcml.submit(gated(tmp_path / "gate", resources=hpcml.Resources(time="4s")))
     eventually(lambda: run.state == "RUNNING")
     agent = run.attempts[-1].start["owner"]["pid"]  # type: ignore[index]
     os.kill(agent, signal.SIGSTOP)
+    (tmp_path / "gate").touch()
     began = time.monotonic()
-    eventually(lambda: time.monotonic() - began > 1.2)  # past its limit, by the clock itself
+    eventually(lambda: time.monotonic() - began > 4.2)  # past its limit, by the clock itself
     os.kill(agent, signal.SIGCONT)
     assert run.wait(20).state == "COMPLETED"
 

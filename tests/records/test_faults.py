@@ -308,7 +308,7 @@ def test_a_small_disk_that_fills_up_keeps_whole_runs_and_goes_on_with_more_space
     if os.geteuid() != 0:
         pytest.skip("mounting takes root")
     index.parent.mkdir(parents=True, mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "none", str(index.parent)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "hpcml-test", str(index.parent)]
     if subprocess.run(mount, check=False).returncode:
         pytest.skip("nothing can be mounted here")
     try:

@@ -55,6 +55,15 @@ def draw(box: Box, watts: float) -> None:
         box.set_power(host, (60.0, watts))
 
 
+def is_that_of(watts: float, joules: float, slept: float, elapsed: float) -> bool:
+    """Whether it is the energy of a command that slept so long.
+
+    Counters are read once a second; what has elapsed is in whole seconds, with what comes before
+    the command and after it.
+    """
+    return watts * (slept - 1) <= joules <= watts * (elapsed + 2)
+
+
 def final(site: Login, run: str) -> Any:
     """The record of a run once all that is awaited has come."""
     eventually(lambda: site.do(RECORD, run=run)["final"], PATIENCE)
@@ -74,7 +83,7 @@ def test_slurm_s_own_figures_of_a_run_are_on_record(metered: Login) -> None:
     assert life["max_rss"] > 0 and life["alone"] is True
     assert (found["in"], found["queue"], found["disagreements"]) == ([1], ["slurm"], [])
     assert 0 < life["covered"] <= life["elapsed"], "of the time of srun alone"
-    assert life["joules"] == pytest.approx(2 * WATTS * life["covered"], abs=4 * WATTS)
+    assert is_that_of(2 * WATTS, life["joules"], 4, life["covered"])
 
 
 def test_the_energy_by_slurm_is_on_record_and_compared_where_no_meter_of_ours_has_any(
@@ -85,7 +94,7 @@ def test_the_energy_by_slurm_is_on_record_and_compared_where_no_meter_of_ours_ha
 
     found = final(metered, run)
     (life,), energy = found["lives"], found["energy"]
-    assert life["joules"] == pytest.approx(WATTS * life["elapsed"], abs=2 * WATTS)
+    assert is_that_of(WATTS, life["joules"], 10, life["elapsed"])
     assert (energy["joules"], energy["uncertainty"]) == (life["joules"], None)
     assert (energy["source"], energy["scope"], energy["exclusive"]) == ("slurm", "allocation", True)
     assert energy["covered"] == energy["seconds"] == life["elapsed"]

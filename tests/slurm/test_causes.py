@@ -99,14 +99,14 @@ def test_walltime_is_a_timeout_of_several_ranks_and_in_a_container(login: Login)
         def limited(image=None, checkpoint=None, **resources):
             return hpcml.Job(["/bin/sh", "-c", "{BEGIN}sleep 600"], code=None, env=seen,
                 image=image, checkpoint=checkpoint,
-                resources=hpcml.Resources(time="10s", cpus=1, **resources))
+                resources=hpcml.Resources(time="30s", cpus=1, **resources))
         jobs = [limited(tasks=2), limited(nodes=2, tasks=4, checkpoint=told),
             limited(image), limited(image, tasks=2)]
         tell([hpcml.submit(it, "box").id for it in jobs])
     """
     runs = login.do(code)
 
-    assert login.wait(*runs) == [("TIMEOUT", "walltime of 10 s is over")] * 4
+    assert login.wait(*runs) == [("TIMEOUT", "walltime of 30 s is over")] * 4
     assert login.read("ws/ledger").split() == ["began"] * (2 + 4 + 1 + 2)
 
 
@@ -131,7 +131,7 @@ def test_a_run_that_slurm_kills_for_the_memory_that_it_got_unasked_is_out_of_mem
     either: Login,
 ) -> None:
     """Without cgroups Slurm looks, kills the whole job, and says FAILED by signal 9."""
-    run = either.submit(f"""job("{BEGIN}exec {hungry(3000)}")""")
+    run = either.submit(f"""job("{BEGIN}exec {hungry(2200)}")""")
 
     ((state, reason),) = either.wait(run, timeout=90)
     assert state == "OUT_OF_MEMORY"
@@ -141,7 +141,7 @@ def test_a_run_that_slurm_kills_for_the_memory_that_it_got_unasked_is_out_of_mem
 
 
 def test_a_run_whose_rank_slurm_kills_for_memory_is_out_of_memory(either: Login) -> None:
-    run = either.submit(f"""job("{BEGIN}exec {hungry(3000)}", nodes=2, tasks=2)""")
+    run = either.submit(f"""job("{BEGIN}exec {hungry(2200)}", nodes=2, tasks=2)""")
 
     ((state, reason),) = either.wait(run)
     assert state == "OUT_OF_MEMORY", reason
@@ -156,7 +156,7 @@ def test_a_run_whose_rank_slurm_kills_for_memory_is_out_of_memory(either: Login)
 def test_a_run_that_the_kernel_kills_for_memory_is_out_of_memory_and_its_limit_is_told(
     confined: Login, asked: str
 ) -> None:
-    run = confined.submit(f"""job("{BEGIN}exec {hungry(3000)}"{asked})""")
+    run = confined.submit(f"""job("{BEGIN}exec {hungry(2200)}"{asked})""")
 
     reason = "the kernel killed a process of the run for want of memory; the limit is "
     most = 100 if asked else 2000  # what this site gives a CPU
@@ -166,7 +166,7 @@ def test_a_run_that_the_kernel_kills_for_memory_is_out_of_memory_and_its_limit_i
 
 
 def test_a_run_whose_rank_the_kernel_kills_for_memory_is_out_of_memory(confined: Login) -> None:
-    run = confined.submit(f"""job("{BEGIN}exec {hungry(3000)}", nodes=2, tasks=2)""")
+    run = confined.submit(f"""job("{BEGIN}exec {hungry(2200)}", nodes=2, tasks=2)""")
 
     ((state, reason),) = confined.wait(run)
     assert state == "OUT_OF_MEMORY"
@@ -178,7 +178,7 @@ def test_a_run_that_lost_its_agent_and_its_memory_is_out_of_memory_by_slurm_s_wo
     confined: Login,
 ) -> None:
     """Nobody is left to write an end; what is known is what Slurm says."""
-    run = confined.submit(f"""job("{BEGIN}{hungry(3000)}; kill -KILL $PPID")""")
+    run = confined.submit(f"""job("{BEGIN}{hungry(2200)}; kill -KILL $PPID")""")
 
     assert confined.wait(run, timeout=90) == [
         ("OUT_OF_MEMORY", "it took more memory than it was given (Slurm: OUT_OF_MEMORY)")

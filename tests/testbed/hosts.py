@@ -153,7 +153,7 @@ class Hosts:
     def reap(self) -> None:
         """Take note of the end of the box's own process, so that no zombie is left."""
         if self._outside is not None:
-            self._outside.wait(timeout=20)
+            self._outside.wait(timeout=120)
 
     # -- being there
 

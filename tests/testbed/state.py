@@ -78,7 +78,7 @@ class State:
         found["hosts"] = {name: Process(**host) for name, host in found["hosts"].items()}
         return cls(**found)
 
-    def remove(self, timeout: float = 20.0) -> None:
+    def remove(self, timeout: float = 120.0) -> None:
         """End every process of the box, and with them all that the kernel holds for it."""
         if self.first is not None and self.alive:
             os.kill(self.first.pid, signal.SIGKILL)

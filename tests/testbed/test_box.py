@@ -55,7 +55,10 @@ def test_a_job_sees_the_devices_that_it_asked_for(box: Box, devices: int) -> Non
 
 
 def test_slurm_accounts_the_energy_of_a_power_curve(box: Box) -> None:
-    """Each node is read once a second: one reading more or less at either end is right."""
+    """The nodes are read once a second, and what has elapsed is in whole seconds.
+
+    So is the curve, whose pieces are 100 W off the mean: another 100 J at each node.
+    """
     for host in ("cpu1", "cpu2"):
         box.set_power(host, (1.0, 200.0), (1.0, 400.0))
     job = sbatch(box, "-N2", "--exclusive", "--wrap", "srun sleep 8")
@@ -64,7 +67,7 @@ def test_slurm_accounts_the_energy_of_a_power_curve(box: Box) -> None:
     elapsed, joules = map(int, accounted(box, job, "ElapsedRaw", "ConsumedEnergyRaw"))
     mean = 2 * 300.0
     assert elapsed >= 8
-    assert abs(joules - mean * elapsed) <= 2 * mean
+    assert mean * (8 - 1) - 200 <= joules <= mean * (elapsed + 2) + 200
 
 
 def test_a_job_finds_powercap_counters_that_advance(box: Box) -> None:
@@ -269,7 +272,8 @@ def test_a_node_that_dies_or_is_cut_off_fails_its_job_and_comes_back(mended: Box
     mended.restore_network("cpu2")
     for host in where:
         run = ["srun", "-w", host, "-p", where[host], "hostname"]
-        eventually(lambda: mended.services.node_states()[host] == "idle", PATIENCE)  # noqa: B023
+        # Slurm asks a node that is down and silent at every 20th look only: after a minute or more.
+        eventually(lambda: mended.services.node_states()[host] == "idle", 240)  # noqa: B023
         assert mended.run("login", run).stdout.strip() == host
     assert not mended.path("gpu2", "/tmp/lost").exists()
 

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -180,8 +181,7 @@ def test_what_stands_in_a_files_place_is_refused_and_not_waited_for(folder: Path
     (folder / "folder.yaml").mkdir()
     (folder / "circle.yaml").symlink_to(folder / "circle.yaml")
     (folder / "nowhere.yaml").symlink_to(folder / "gone")
-    with socket.socket(socket.AF_UNIX) as server:
-        os.chdir(folder)  # a socket's path is short
+    with socket.socket(socket.AF_UNIX) as server, chdir(folder):  # a socket's path is short
         server.bind("socket.yaml")
     for name in ("fifo", "device", "terminal", "folder", "circle", "nowhere", "socket"):
         with pytest.raises(ProfileError, match=f"{folder}/{name}.yaml cannot be read: "):
