@@ -312,7 +312,7 @@ class Attempt:
                 outcome.requeue = True
                 return
             self._blame_for_asking(outcome)
-        signalled = bool(outcome.received) or outcome.signal is not None
+        signalled = outcome.signal is not None or wire.cut_off(outcome.__dict__)
         if signalled and self.slot.cancelled(self.index):
             outcome.blame(wire.CANCELLED, "cancelled while it ran")
         if signalled and self.slot.embedded:  # this agent is all there is of a scheduler

@@ -251,16 +251,19 @@ def test_a_lost_node_is_node_fail_though_srun_has_ended_before_slurm_ends_the_jo
 
 
 def test_a_run_is_cancelled_though_srun_has_ended_before_slurm_ends_the_job(login: Login) -> None:
-    run = login.submit(f'job("{UNTIL_GATE}", nodes=2, tasks=2)')
-    began(login, 2)
-    with told_late(login, run):
-        login.box.run("login", ["scancel", login.queue_id(run)])
-        end = ended_by_srun_alone(login, run)
-        assert login.state(run)[0] in ("RUNNING", "CANCELLED")
-    login.becomes(run, "CANCELLED")
+    by_hand, by_hpcml = (login.submit(f'job("{UNTIL_GATE}", nodes=2, tasks=2)') for _ in range(2))
+    began(login, 4)
+    with told_late(login, by_hand):
+        login.box.run("login", ["scancel", login.queue_id(by_hand)])
+        assert ended_by_srun_alone(login, by_hand)["aborted"]
+        assert login.state(by_hand)[0] in ("RUNNING", "CANCELLED")
+    with told_late(login, by_hpcml):
+        login.cancel(by_hpcml)
+        eventually(lambda: login.state(by_hpcml)[0] == "CANCELLED", PATIENCE)
 
-    assert end["aborted"]
-    assert login.ledger() == ["began"] * 2
+    assert "cancelled" in login.becomes(by_hand, "CANCELLED")
+    assert login.state(by_hpcml) == ("CANCELLED", "cancelled while it ran")
+    assert login.ledger() == ["began"] * 4
 
 
 def test_a_rank_that_fails_is_the_run_s_own_failure_though_srun_cancels_the_others(
