@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from tests.slurm.site import Login
-from tests.slurm.test_launch import MEET, RANKS, logs
+from tests.slurm.test_launch import MEET, RANKS, printed
 from tests.testbed.box import Box
 
 pytestmark = pytest.mark.testbed
@@ -58,7 +58,7 @@ def test_modules_and_prelude_come_before_each_run_and_the_job_s_own_word_last(
     run = login.submit(f"job({command!r}, env={{'MODE': 'job'}}, cpus=2)")
 
     assert login.wait(run) == [("COMPLETED", "")]
-    assert logs(login, run) == ["1.0 1.0 of the site job 1 work", "True"]
+    assert printed(login, run) == ["1.0 1.0 of the site job 1 work", "True"]
 
 
 def test_a_module_that_is_not_there_fails_the_run_with_what_it_said(modular: Box) -> None:
@@ -81,7 +81,7 @@ def test_ranks_meet_in_the_fast_network_and_are_started_with_the_site_s_mpi(modu
     run = login.submit(f"job({command!r}, {RANKS})")
 
     assert login.wait(run) == [("COMPLETED", "")]
-    told = logs(login, run)
+    told = printed(login, run)
     assert "met [1, 2, 3]" in told
     names = {line.split()[0] for line in told if line != "met [1, 2, 3]"}
     assert len(names) == 1 and names <= {"cpu1-fast", "cpu2-fast"}
@@ -100,7 +100,7 @@ def test_an_image_is_started_after_its_module_and_sees_the_site_s_folders(modula
     )
 
     assert login.wait(run) == [("COMPLETED", "")]
-    assert {modular.image.rpartition("/")[2], "1.0"} <= set(logs(login, run))
+    assert {modular.image.rpartition("/")[2], "1.0"} <= set(printed(login, run))
 
 
 def test_an_account_that_the_site_does_not_take_is_refused_with_its_own_rule_and_can_be_mended(
@@ -132,7 +132,7 @@ def test_slurm_is_called_by_the_configuration_that_slurm_conf_names(login: Login
         said = login.do(
             """
             run = hpcml.submit(job("squeue --me --noheader --format=%T"), "box").wait(60)
-            tell([run.state, run.logs()])
+            tell([run.state, run.printed()])
             """,
             environment={"SLURM_CONF": conf},
         )
