@@ -132,7 +132,7 @@ def test_slurm_is_called_by_the_configuration_that_slurm_conf_names(login: Login
         said = login.do(
             """
             run = hpcml.submit(job("squeue --me --noheader --format=%T"), "box").wait(60)
-            tell([run.state, run.printed()])
+            tell([run.state, run.logs()])
             """,
             environment={"SLURM_CONF": conf},
         )
