@@ -195,8 +195,8 @@ def test_slurm_and_the_agent_agree_on_how_runs_end(
 
 
 def test_a_cancelled_run_is_cancelled_by_both_accounts(login: Login) -> None:
-    run = login.submit("job('sleep 300')")
-    eventually(lambda: login.state(run)[0] == "RUNNING", PATIENCE)
+    run = login.submit(f'job("{UNTIL_GATE}")')
+    eventually(login.ledger, PATIENCE)  # to Slurm it runs before its agent has begun
     login.cancel(run)
     assert login.wait(run)[0][0] == "CANCELLED"
 
