@@ -97,7 +97,7 @@ def test_a_jump_host_is_gone_through_as_the_same_user(
     before = (gate.folder / "log").stat().st_size
 
     assert reached(Ssh(host="loop", jump="gate"), binding(config, home / "there")) == {"lib"}
-    passed = (gate.folder / "log").read_text()[before:]
+    passed = (gate.folder / "log").read_bytes()[before:].decode()
     assert f"Accepted publickey for {ME}" in passed
 
 
