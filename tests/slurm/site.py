@@ -163,7 +163,7 @@ class Login:
 
     def becomes(self, run: str, state: str) -> str:
         """Wait until a run is in a state; gives the reason."""
-        seen = [self.state(run)]
+        seen: list[tuple[str, str]] = []
 
         def looked() -> bool:
             seen[:] = [self.state(run)]
